@@ -1,0 +1,156 @@
+# ICAE in C - build, test, install
+#
+# NAME
+#     make - builds libicae and the programs icae, icae-pretrain, icae-finetune
+#
+# TARGETS
+#     all            library and programs, into build/release (the default)
+#     demo           all set-up, then: train, compress, restore on real text (about 12 minutes)
+#     test           all set-up, then every test; the last line is Check's
+#     grad           the same tests in double precision: gradients against central differences
+#     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#     fuzz           short libFuzzer runs over every parser (needs clang)
+#     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
+#     install        PREFIX=/usr/local; DESTDIR is honoured
+#     uninstall      removes what install put there
+#     format         clang-format over all sources; format-check only looks
+#     layers         checks that includes only go down
+#     setup          installs the Debian packages (root, or sudo at hand)
+#     base texts     fetches the base model; fetches and prepares the texts
+#     clean          removes build/
+#     help           this page
+#
+# VARIABLES
+#     CC=gcc|clang   MODE=release|debug|asan|f64   V=1 (show commands)   PREFIX= DESTDIR=
+#     TESTS=name     runs the test suites whose name contains this word
+
+MODE ?= release
+PREFIX ?= /usr/local
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+BUILD := build/$(MODE)
+VERSION := 0.1.0
+Q := $(if $(V),,@)
+
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+	-Wmissing-prototypes -Wvla -Wdouble-promotion -Wformat=2 -Wno-format-truncation -Werror
+ifneq (,$(findstring clang,$(CC)))
+WARNINGS := $(filter-out -Wno-format-truncation,$(WARNINGS))
+endif
+
+# -ffast-math is banned: it deletes the guards against NaN.
+MODEFLAGS_release := -O3 -ffp-contract=fast -fno-math-errno
+MODEFLAGS_debug := -O0 -g3
+MODEFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer
+MODEFLAGS_f64 := -O2 -g -DICAE_F64 -ffp-contract=fast -fno-math-errno
+ifeq ($(MODEFLAGS_$(MODE)),)
+$(error MODE=$(MODE) is unknown: expected release, debug, asan or f64)
+endif
+
+PACKAGES := libopenblas-openmp-dev libcjson-dev zlib1g-dev check pkg-config
+CPPFLAGS := -Iinclude -Ibuild/$(MODE)/generated -DICAE_VERSION='"$(VERSION)"' -D_GNU_SOURCE
+CFLAGS = -std=c11 $(MODEFLAGS_$(MODE)) -g1 -fPIC -fopenmp $(WARNINGS)
+LDFLAGS = $(MODEFLAGS_$(MODE)) -fopenmp
+LDLIBS := -lopenblas -lcjson -lz -lm -lpthread
+CHECKLIBS = $(shell pkg-config --libs check 2>/dev/null)
+
+# Levels of instruction sets: the hot file is compiled once for each, chosen at run time.
+LEVELS := portable avx2 avx512
+LEVELFLAGS_portable :=
+LEVELFLAGS_avx2 := -mavx2 -mfma -mf16c
+LEVELFLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx2 -mf16c \
+	-mprefer-vector-width=512
+ifneq (x86_64,$(shell uname -m))
+LEVELS := portable
+endif
+
+LAYERS := base formats backend autograd model icae learn
+LIBSOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.c)))
+SIMDSOURCES := src/backend/cpu_simd.c
+LIBOBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(SIMDSOURCES),$(LIBSOURCES))) \
+	$(foreach level,$(LEVELS),$(patsubst %.c,$(BUILD)/%_$(level).o,$(wildcard $(SIMDSOURCES))))
+
+PROGRAMS := $(BUILD)/icae $(BUILD)/icae-pretrain $(BUILD)/icae-finetune
+TESTSOURCES := $(sort $(wildcard tests/unit/test_*.c))
+TESTSUPPORT := $(sort $(filter-out $(TESTSOURCES),$(wildcard tests/unit/*.c)))
+TESTNAMES := $(patsubst tests/unit/test_%.c,%,$(TESTSOURCES))
+
+.PHONY: all lib programs
+all: lib programs
+lib: $(BUILD)/libicae.a $(BUILD)/libicae.so
+programs: $(PROGRAMS)
+
+# ---- a missing package is named with the command that installs it ----
+$(BUILD)/.packages:
+	$(Q)mkdir -p $(@D)
+	$(Q)missing=; for header in cblas.h cjson/cJSON.h zlib.h; do \
+	  echo "#include <$$header>" | $(CC) -E -x c - >/dev/null 2>&1 || missing="$$missing $$header"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "Missing headers:$$missing. Install them with:  sudo apt-get install $(PACKAGES)   (or: make setup)" >&2; \
+	  exit 1; fi
+	$(Q)touch $@
+
+$(LIBOBJECTS): | $(BUILD)/.packages
+
+define compile
+$(Q)mkdir -p $(@D)
+$(if $(V),,@echo "  CC $@")
+$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(1) -MMD -MP -c $< -o $@
+endef
+
+$(BUILD)/%.o: %.c
+	$(call compile,)
+
+define level_rule
+$(BUILD)/%_$(1).o: %.c
+	$$(call compile,$$(LEVELFLAGS_$(1)) -DICAE_LEVEL=$(1))
+endef
+$(foreach level,$(LEVELS),$(eval $(call level_rule,$(level))))
+
+$(BUILD)/libicae.a: $(LIBOBJECTS)
+	@echo "  AR $@"
+	$(Q)rm -f $@; ar rcs $@ $^
+
+$(BUILD)/libicae.so: $(LIBOBJECTS)
+	@echo "  LD $@"
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libicae.so.0 -o $@ $^ $(LDLIBS)
+
+INFEROBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard infer/*.c)))
+TRAINCOMMON := $(patsubst %.c,$(BUILD)/%.o,$(filter-out train/pretrain.c train/finetune.c,$(sort $(wildcard train/*.c))))
+
+define link
+@echo "  LD $@"
+$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(1)
+endef
+
+$(BUILD)/icae: $(INFEROBJECTS) $(BUILD)/libicae.a
+	$(call link,)
+$(BUILD)/icae-pretrain: $(BUILD)/train/pretrain.o $(TRAINCOMMON) $(BUILD)/libicae.a
+	$(call link,)
+$(BUILD)/icae-finetune: $(BUILD)/train/finetune.o $(TRAINCOMMON) $(BUILD)/libicae.a
+	$(call link,)
+
+# ---- tests: every tests/unit/test_NAME.c defines Suite *NAME_suite(void) ----
+$(BUILD)/generated/suites.inc: $(TESTSOURCES) Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)for name in $(TESTNAMES); do echo "SUITE($$name)"; done > $@
+
+TESTOBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(TESTSOURCES) $(TESTSUPPORT))
+$(BUILD)/tests/unit/runner.o: $(BUILD)/generated/suites.inc
+$(BUILD)/run-tests: $(TESTOBJECTS) $(BUILD)/libicae.a
+	$(call link,$(CHECKLIBS))
+
+.PHONY: check-only
+check-only: $(BUILD)/run-tests $(PROGRAMS)
+	$(Q)ICAE_BUILD=$(BUILD) $(BUILD)/run-tests $(TESTS)
+
+.PHONY: clean help
+clean:
+	rm -rf build
+help:
+	@sed -n '3,/^$$/s/^# \{0,1\}//p' Makefile
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

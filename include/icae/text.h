@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A growing byte string, and UTF-8.
+ *
+ * A zeroed icae_text is an empty string. Memory failure is sticky: later calls do nothing and
+ * `failed` is true, so a long run of appends needs one check at its end.
+ */
+#ifndef ICAE_TEXT_H
+#define ICAE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "icae/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct icae_text {
+    char *data;    /* always 0-terminated once something was appended; else NULL */
+    size_t length; /* bytes, the final 0 not counted */
+    size_t capacity;
+    bool failed;
+} icae_text;
+
+void icae_text_release(icae_text *text);
+void icae_text_clear(icae_text *text); /* keeps the memory */
+void icae_text_append(icae_text *text, const void *data, size_t bytes);
+void icae_text_append_string(icae_text *text, const char *string);
+void icae_text_append_char(icae_text *text, char c);
+void icae_text_printf(icae_text *text, const char *format, ...) ICAE_PRINTF(2, 3);
+const char *icae_text_string(const icae_text *text); /* never NULL */
+
+/*
+ * Reads one code point of UTF-8 at data[0..bytes). Returns its length, 1..4, with *point set; for
+ * an ill-formed sequence (overlong, surrogate, above U+10FFFF, truncated) returns 1 with
+ * *point = -1. bytes must be at least 1. Source: Unicode 15, table 3-7.
+ */
+int icae_utf8_decode(const unsigned char *data, size_t bytes, int32_t *point);
+int icae_utf8_encode(int32_t point,
+                     char out[4]); /* length, 0 when point is not a scalar value */
+/* Bytes of the longest prefix of data that is not cut inside a well-formed sequence: what may be
+ * shown now while more bytes are still to come. Ill-formed bytes count as whole. */
+size_t icae_utf8_complete(const unsigned char *data, size_t bytes);
+/* Copies data to out with every ill-formed byte replaced by U+FFFD. */
+void icae_utf8_repair(icae_text *out, const void *data, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT */
+/* Mapped, read and atomically written files; the promises stand in icae/file.h. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "icae/file.h"
+#include "icae/memory.h"
+
+enum { WRITER_BUFFER = 1 << 20 };
+
+/* ---- reading ---- */
+
+static icae_status open_regular(const char *path, int *descriptor, size_t *bytes,
+                                icae_error *error) {
+    int fd;
+    do
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot open: %s", path, strerror(errno));
+    struct stat info;
+    if (fstat(fd, &info)) {
+        icae_fail(error, ICAE_IO, "%s: cannot examine: %s", path, strerror(errno));
+        close(fd);
+        return ICAE_IO;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        close(fd);
+        return icae_fail(error, ICAE_IO, "%s: is not a regular file", path);
+    }
+    *descriptor = fd;
+    *bytes = (size_t)info.st_size;
+    return ICAE_OK;
+}
+
+icae_status icae_mapping_open(icae_mapping *mapping, const char *path, icae_error *error) {
+    *mapping = (icae_mapping){0};
+    int fd;
+    size_t bytes;
+    icae_status status = open_regular(path, &fd, &bytes, error);
+    if (status) return status;
+    const void *data = "";
+    if (bytes) {
+        data = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            icae_fail(error, ICAE_IO, "%s: cannot map %zu bytes: %s", path, bytes,
+                      strerror(errno));
+            close(fd);
+            return ICAE_IO;
+        }
+    }
+    close(fd);
+    mapping->path = strdup(path);
+    if (!mapping->path) {
+        if (bytes) munmap((void *)(uintptr_t)data, bytes);
+        return icae_fail_memory(error, path);
+    }
+    mapping->data = data;
+    mapping->bytes = bytes;
+    return ICAE_OK;
+}
+
+void icae_mapping_close(icae_mapping *mapping) {
+    if (mapping->bytes) munmap((void *)(uintptr_t)mapping->data, mapping->bytes);
+    free(mapping->path);
+    *mapping = (icae_mapping){0};
+}
+
+icae_status icae_file_read(const char *path, size_t limit_bytes, char **data, size_t *bytes,
+                           icae_error *error) {
+    *data = NULL;
+    int fd;
+    size_t size;
+    icae_status status = open_regular(path, &fd, &size, error);
+    if (status) return status;
+    if (size > limit_bytes) {
+        close(fd);
+        return icae_fail(error, ICAE_INVALID, "%s: has %zu bytes, expected at most %zu", path,
+                         size, limit_bytes);
+    }
+    char *buffer = malloc(size + 1);
+    if (!buffer) {
+        close(fd);
+        return icae_fail_memory(error, path);
+    }
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = read(fd, buffer + done, size - done);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            icae_fail(error, ICAE_IO, "%s: cannot read byte %zu of %zu: %s", path, done, size,
+                      n < 0 ? strerror(errno) : "the file became shorter");
+            free(buffer);
+            close(fd);
+            return ICAE_IO;
+        }
+        done += (size_t)n;
+    }
+    close(fd);
+    buffer[size] = 0;
+    *data = buffer;
+    if (bytes) *bytes = size;
+    return ICAE_OK;
+}
+
+/* ---- writing ---- */
+
+static char *folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return strdup(".");
+    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+static char *temporary_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    char *temporary;
+    if (asprintf(&temporary, "%.*s.%s.tmp-%ld", (int)(name - path), path, name,
+                 (long)getpid()) < 0) {
+        return NULL;
+    }
+    return temporary;
+}
+
+icae_status icae_writer_begin(icae_writer *writer, const char *path, icae_error *error) {
+    *writer = (icae_writer){.descriptor = -1};
+    writer->path = strdup(path);
+    writer->temporary = temporary_name(path);
+    writer->buffer = malloc(WRITER_BUFFER);
+    if (!writer->path || !writer->temporary || !writer->buffer) {
+        icae_writer_abort(writer);
+        return icae_fail_memory(error, path);
+    }
+    do
+        writer->descriptor =
+            open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    while (writer->descriptor < 0 && errno == EINTR);
+    if (writer->descriptor < 0) {
+        icae_fail(error, ICAE_IO, "%s: cannot write: %s", path, strerror(errno));
+        icae_writer_abort(writer);
+        return ICAE_IO;
+    }
+    return ICAE_OK;
+}
+
+static void writer_fail(icae_writer *writer, icae_status status, const char *reason) {
+    if (writer->failed) return;
+    writer->failed = status;
+    snprintf(writer->reason, sizeof writer->reason, "%s", reason);
+}
+
+static bool write_all(int fd, const unsigned char *data, size_t bytes) {
+    while (bytes) {
+        ssize_t n = write(fd, data, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        data += n;
+        bytes -= (size_t)n;
+    }
+    return true;
+}
+
+static void writer_flush(icae_writer *writer) {
+    if (!writer->failed && writer->used &&
+        !write_all(writer->descriptor, writer->buffer, writer->used)) {
+        writer_fail(writer, ICAE_IO, strerror(errno));
+    }
+    writer->used = 0;
+}
+
+void icae_writer_write(icae_writer *writer, const void *data, size_t bytes) {
+    writer->bytes_written += bytes;
+    const unsigned char *from = data;
+    while (bytes && !writer->failed) {
+        size_t room = WRITER_BUFFER - writer->used, n = bytes < room ? bytes : room;
+        memcpy(writer->buffer + writer->used, from, n);
+        writer->used += n;
+        from += n;
+        bytes -= n;
+        if (writer->used == WRITER_BUFFER) writer_flush(writer);
+    }
+}
+
+void icae_writer_printf(icae_writer *writer, const char *format, ...) {
+    char *text;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    if (length < 0) {
+        writer_fail(writer, ICAE_MEMORY, "not enough memory");
+        return;
+    }
+    icae_writer_write(writer, text, (size_t)length);
+    free(text);
+}
+
+icae_status icae_writer_commit(icae_writer *writer, icae_error *error) {
+    writer_flush(writer);
+    if (!writer->failed && fsync(writer->descriptor)) {
+        writer_fail(writer, ICAE_IO, strerror(errno));
+    }
+    if (close(writer->descriptor) && errno != EINTR)
+        writer_fail(writer, ICAE_IO, strerror(errno));
+    writer->descriptor = -1;
+    if (!writer->failed && rename(writer->temporary, writer->path)) {
+        writer_fail(writer, ICAE_IO, strerror(errno));
+    }
+    icae_status status = writer->failed;
+    if (status) {
+        icae_fail(error, status,
+                  "%s: cannot write: %s; an earlier file of this name is unharmed",
+                  writer->path, writer->reason);
+    } else {
+        char *folder = folder_of(writer->path);
+        status =
+            folder ? icae_folder_sync(folder, error) : icae_fail_memory(error, writer->path);
+        free(folder);
+        free(writer->temporary); /* it carries the final name now: abort must not remove it */
+        writer->temporary = NULL;
+    }
+    icae_writer_abort(writer);
+    return status;
+}
+
+void icae_writer_abort(icae_writer *writer) {
+    if (writer->descriptor >= 0) close(writer->descriptor);
+    if (writer->temporary) unlink(writer->temporary);
+    free(writer->temporary);
+    free(writer->path);
+    free(writer->buffer);
+    *writer = (icae_writer){.descriptor = -1};
+}
+
+icae_status icae_file_write(const char *path, const void *data, size_t bytes,
+                            icae_error *error) {
+    icae_writer writer;
+    icae_status status = icae_writer_begin(&writer, path, error);
+    if (status) return status;
+    icae_writer_write(&writer, data, bytes);
+    return icae_writer_commit(&writer, error);
+}
+
+icae_status icae_file_append(const char *path, const void *data, size_t bytes,
+                             icae_error *error) {
+    int fd;
+    do
+        fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot write: %s", path, strerror(errno));
+    bool good = write_all(fd, data, bytes) && fdatasync(fd) == 0;
+    int reason = errno;
+    close(fd);
+    return good ? ICAE_OK
+                : icae_fail(error, ICAE_IO, "%s: cannot append: %s", path, strerror(reason));
+}
+
+/* ---- paths and folders ---- */
+
+bool icae_path_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+bool icae_path_is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+int64_t icae_file_bytes(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1;
+}
+
+icae_status icae_folder_make(const char *path, icae_error *error) {
+    char *copy = strdup(path);
+    if (!copy) return icae_fail_memory(error, path);
+    icae_status status = ICAE_OK;
+    for (char *at = copy;; at++) {
+        if (*at != '/' && *at != 0) continue;
+        char kept = *at;
+        *at = 0;
+        if (at != copy && mkdir(copy, 0777) &&
+            !(errno == EEXIST && icae_path_is_folder(copy))) {
+            status = icae_fail(error, ICAE_IO, "%s: cannot make the folder: %s", copy,
+                               strerror(errno));
+            break;
+        }
+        *at = kept;
+        if (!kept) break;
+    }
+    free(copy);
+    return status;
+}
+
+icae_status icae_folder_remove(const char *path, icae_error *error) {
+    struct stat info;
+    if (lstat(path, &info)) {
+        if (errno == ENOENT) return ICAE_OK;
+        return icae_fail(error, ICAE_IO, "%s: cannot examine: %s", path, strerror(errno));
+    }
+    if (S_ISDIR(info.st_mode)) {
+        char **names;
+        size_t count;
+        icae_status status = icae_folder_list(path, &names, &count, error);
+        for (size_t i = 0; !status && i < count; i++) {
+            char *inner = icae_path_join(path, names[i]);
+            status = inner ? icae_folder_remove(inner, error) : icae_fail_memory(error, path);
+            free(inner);
+        }
+        icae_names_free(names, count);
+        if (status) return status;
+    }
+    if (remove(path)) {
+        return icae_fail(error, ICAE_IO, "%s: cannot remove: %s", path, strerror(errno));
+    }
+    return ICAE_OK;
+}
+
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+icae_status icae_folder_list(const char *path, char ***names, size_t *count,
+                             icae_error *error) {
+    *names = NULL;
+    *count = 0;
+    DIR *folder = opendir(path);
+    if (!folder) {
+        return icae_fail(error, ICAE_IO, "%s: cannot list: %s", path, strerror(errno));
+    }
+    size_t capacity = 0;
+    icae_status status = ICAE_OK;
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        if (*count == capacity) {
+            capacity = capacity ? 2 * capacity : 64;
+            char **larger = realloc(*names, capacity * sizeof **names);
+            if (!larger) {
+                status = icae_fail_memory(error, path);
+                break;
+            }
+            *names = larger;
+        }
+        if (!((*names)[*count] = strdup(entry->d_name))) {
+            status = icae_fail_memory(error, path);
+            break;
+        }
+        ++*count;
+    }
+    closedir(folder);
+    if (status) {
+        icae_names_free(*names, *count);
+        *names = NULL;
+        *count = 0;
+    } else if (*count) {
+        qsort(*names, *count, sizeof **names, compare_names);
+    }
+    return status;
+}
+
+void icae_names_free(char **names, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        free(names[i]);
+    free(names);
+}
+
+icae_status icae_folder_sync(const char *path, icae_error *error) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot open: %s", path, strerror(errno));
+    /* Some file systems cannot flush a folder and say EINVAL; there is nothing more to do then. */
+    bool good = fsync(fd) == 0 || errno == EINVAL;
+    int reason = errno;
+    close(fd);
+    return good ? ICAE_OK
+                : icae_fail(error, ICAE_IO, "%s: cannot flush: %s", path, strerror(reason));
+}
+
+char *icae_path_join(const char *folder, const char *name) {
+    size_t length = strlen(folder);
+    const char *separator = length && folder[length - 1] == '/' ? "" : "/";
+    char *path;
+    return asprintf(&path, "%s%s%s", folder, separator, name) < 0 ? NULL : path;
+}

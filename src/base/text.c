@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/* Growing byte strings and UTF-8; see icae/text.h. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/text.h"
+
+void icae_text_release(icae_text *text) {
+    free(text->data);
+    *text = (icae_text){0};
+}
+
+void icae_text_clear(icae_text *text) {
+    text->length = 0;
+    if (text->data) text->data[0] = 0;
+}
+
+static bool text_reserve(icae_text *text, size_t extra) {
+    if (text->failed) return false;
+    if (extra >= SIZE_MAX / 4 || text->length >= SIZE_MAX / 4) {
+        text->failed = true;
+        return false;
+    }
+    size_t needed = text->length + extra + 1;
+    if (needed > text->capacity) {
+        size_t capacity = text->capacity ? text->capacity : 64;
+        while (capacity < needed)
+            capacity *= 2;
+        char *larger = realloc(text->data, capacity);
+        if (!larger) {
+            text->failed = true;
+            return false;
+        }
+        text->data = larger;
+        text->capacity = capacity;
+    }
+    return true;
+}
+
+void icae_text_append(icae_text *text, const void *data, size_t bytes) {
+    if (!text_reserve(text, bytes)) return;
+    if (bytes) memcpy(text->data + text->length, data, bytes);
+    text->length += bytes;
+    text->data[text->length] = 0;
+}
+
+void icae_text_append_string(icae_text *text, const char *string) {
+    icae_text_append(text, string, strlen(string));
+}
+
+void icae_text_append_char(icae_text *text, char c) {
+    icae_text_append(text, &c, 1);
+}
+
+void icae_text_printf(icae_text *text, const char *format, ...) {
+    char *piece;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vasprintf(&piece, format, arguments);
+    va_end(arguments);
+    if (length < 0) {
+        text->failed = true;
+        return;
+    }
+    icae_text_append(text, piece, (size_t)length);
+    free(piece);
+}
+
+const char *icae_text_string(const icae_text *text) {
+    return text->data ? text->data : "";
+}
+
+int icae_utf8_decode(const unsigned char *data, size_t bytes, int32_t *point) {
+    unsigned char first = data[0];
+    *point = -1;
+    if (first < 0x80) {
+        *point = first;
+        return 1;
+    }
+    int length = first >= 0xC2 && first <= 0xDF   ? 2
+                 : first >= 0xE0 && first <= 0xEF ? 3
+                 : first >= 0xF0 && first <= 0xF4 ? 4
+                                                  : 0;
+    if (!length || bytes < (size_t)length) return 1;
+    int32_t value = first & (0x7F >> length);
+    for (int i = 1; i < length; i++) {
+        if ((data[i] & 0xC0) != 0x80) return 1;
+        value = value << 6 | (data[i] & 0x3F);
+    }
+    static const int32_t smallest[5] = {0, 0, 0x80, 0x800, 0x10000};
+    if (value < smallest[length] || value > 0x10FFFF || (value >= 0xD800 && value <= 0xDFFF)) {
+        return 1;
+    }
+    *point = value;
+    return length;
+}
+
+int icae_utf8_encode(int32_t point, char out[4]) {
+    if (point < 0 || point > 0x10FFFF || (point >= 0xD800 && point <= 0xDFFF)) return 0;
+    if (point < 0x80) {
+        out[0] = (char)point;
+        return 1;
+    }
+    int length = point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+    for (int i = length - 1; i > 0; i--) {
+        out[i] = (char)(0x80 | (point & 0x3F));
+        point >>= 6;
+    }
+    static const unsigned char mark[5] = {0, 0, 0xC0, 0xE0, 0xF0};
+    out[0] = (char)(mark[length] | point);
+    return length;
+}
+
+size_t icae_utf8_complete(const unsigned char *data, size_t bytes) {
+    /* Only the last three bytes can begin a sequence that is still to be finished. */
+    for (size_t back = 1; back <= 3 && back <= bytes; back++) {
+        unsigned char c = data[bytes - back];
+        if ((c & 0xC0) == 0x80) continue;
+        size_t length = c >= 0xF0 && c <= 0xF4   ? 4
+                        : c >= 0xE0 && c <= 0xEF ? 3
+                        : c >= 0xC2 && c <= 0xDF ? 2
+                                                 : 1;
+        return length > back ? bytes - back : bytes;
+    }
+    return bytes;
+}
+
+void icae_utf8_repair(icae_text *out, const void *data, size_t bytes) {
+    const unsigned char *at = data, *end = at + bytes;
+    while (at < end) {
+        int32_t point;
+        int length = icae_utf8_decode(at, (size_t)(end - at), &point);
+        if (point < 0)
+            icae_text_append(out, "\xEF\xBF\xBD", 3);
+        else
+            icae_text_append(out, at, (size_t)length);
+        at += length;
+    }
+}
