@@ -50,7 +50,7 @@ $(error MODE=$(MODE) is unknown: expected release, debug, asan or f64)
 endif
 
 PACKAGES := libopenblas-openmp-dev libcjson-dev zlib1g-dev check pkg-config
-CPPFLAGS := -Iinclude -Ibuild/$(MODE)/generated -DICAE_VERSION='"$(VERSION)"' -D_GNU_SOURCE
+CPPFLAGS := -Iinclude -Isrc -Ibuild/$(MODE)/generated -DICAE_VERSION='"$(VERSION)"' -D_GNU_SOURCE
 CFLAGS = -std=c11 $(MODEFLAGS_$(MODE)) -g1 -fPIC -fopenmp $(WARNINGS)
 LDFLAGS = $(MODEFLAGS_$(MODE)) -fopenmp
 LDLIBS := -lopenblas -lcjson -lz -lm -lpthread
