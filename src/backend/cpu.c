@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which kernels a CPU gets: the reference table, then the overrides of one level.
+ *
+ * Levels are rows of one table: a name, what the processor must have, and what fills the entries.
+ */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu_internal.h"
+#include "backend/cpu_ref.h"
+#include "icae/backend.h"
+
+static bool has_always(void) {
+    return true;
+}
+
+static void fill_reference(icae_kernels *table) {
+    (void)table; /* every table starts as the reference */
+}
+
+static void fill_portable(icae_kernels *table) {
+    icae_cpu_blas(table);
+    icae_cpu_simd_portable(table);
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+}
+
+static void fill_avx2(icae_kernels *table) {
+    icae_cpu_blas(table);
+    icae_cpu_simd_avx2(table);
+}
+
+static void fill_avx512(icae_kernels *table) {
+    icae_cpu_blas(table);
+    icae_cpu_simd_avx512(table);
+}
+#endif
+
+static const struct {
+    const char *name;
+    bool (*is_available)(void);
+    void (*fill)(icae_kernels *table);
+} levels[] = {
+    {"reference", has_always, fill_reference},
+    {"portable", has_always, fill_portable},
+#if defined(__x86_64__)
+    {"avx2", has_avx2, fill_avx2},
+    {"avx512", has_avx512, fill_avx512},
+#endif
+};
+
+enum { LEVEL_COUNT = sizeof levels / sizeof levels[0] };
+
+const char *const *icae_backend_levels(void) {
+    static const char *names[LEVEL_COUNT + 1];
+    int count = 0;
+    for (int i = 0; i < LEVEL_COUNT; i++) {
+        if (levels[i].is_available()) names[count++] = levels[i].name;
+    }
+    names[count] = NULL;
+    return names;
+}
+
+/* The index of the wanted level, or -1 with the error set. */
+static int choose_level(const char *wanted, icae_error *error) {
+    int best = 0;
+    for (int i = 0; i < LEVEL_COUNT; i++) {
+        bool is_wanted = wanted && !strcmp(wanted, levels[i].name);
+        if (is_wanted && !levels[i].is_available()) {
+            icae_fail(
+                error, ICAE_UNSUPPORTED,
+                "CPU level '%s': this processor lacks it; leave ICAE_CPU unset to use the best",
+                wanted);
+            return -1;
+        }
+        if (is_wanted) return i;
+        if (levels[i].is_available()) best = i;
+    }
+    if (!wanted) return best;
+    char known[128] = "";
+    for (int i = 0; i < LEVEL_COUNT; i++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", levels[i].name);
+    }
+    icae_fail(error, ICAE_INVALID, "CPU level '%s' is unknown: expected one of %s", wanted,
+              known);
+    return -1;
+}
+
+icae_status icae_backend_create(icae_backend **backend, const char *level, int n_threads,
+                                icae_error *error) {
+    *backend = NULL;
+    if (!level) level = getenv("ICAE_CPU");
+    if (level && !*level) level = NULL;
+    int chosen = choose_level(level, error);
+    if (chosen < 0) return error ? error->status : ICAE_INVALID;
+    if (n_threads < 0 || n_threads > 1024) {
+        return icae_fail(error, ICAE_INVALID, "%d threads: expected 1 to 1024, or 0 for all",
+                         n_threads);
+    }
+    icae_backend *be = calloc(1, sizeof *be);
+    icae_pool *pool = icae_pool_create();
+    if (!be || !pool) {
+        free(be);
+        icae_pool_free(pool);
+        return icae_fail_memory(error, "a CPU backend");
+    }
+    be->pool = pool;
+    be->name = levels[chosen].name;
+    be->n_threads = n_threads ? n_threads : omp_get_max_threads();
+    omp_set_num_threads(be->n_threads);
+    icae_cpu_blas_set_threads(be->n_threads);
+    icae_cpu_ref(&be->k);
+    levels[chosen].fill(&be->k);
+    *backend = be;
+    return ICAE_OK;
+}
+
+void icae_backend_free(icae_backend *backend) {
+    if (!backend) return;
+    icae_pool_free(backend->pool);
+    icae_aligned_free(backend->scratch);
+    free(backend);
+}
+
+char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride) {
+    /* An odd number of cache lines keeps the threads' parts off the same cache sets. */
+    size_t line = ICAE_ALIGNMENT;
+    bytes = ((bytes + line - 1) / line | 1) * line;
+    if (bytes > backend->scratch_bytes) {
+        icae_aligned_free(backend->scratch);
+        backend->scratch = icae_aligned_calloc((size_t)backend->n_threads, bytes);
+        if (!backend->scratch) {
+            fprintf(stderr, "not enough memory for %zu bytes of kernel scratch\n", bytes);
+            abort();
+        }
+        backend->scratch_bytes = bytes;
+    }
+    *stride = backend->scratch_bytes;
+    return backend->scratch;
+}
+
+icae_matrix icae_matrix_of(icae_dtype dtype, int64_t rows, int64_t cols, const void *data) {
+    icae_matrix matrix = {.dtype = dtype, .rows = rows, .cols = cols, .data = data};
+    if (!icae_dtype_bytes(dtype, cols, &matrix.row_bytes)) matrix.row_bytes = 0;
+    return matrix;
+}
