@@ -22,7 +22,8 @@ static void blas_matmul(icae_backend *be, bool ta, bool tb, int64_t M, int64_t N
                         int64_t ldb, icae_real beta, icae_real *c, int64_t ldc) {
     (void)be;
     if (M == 0 || N == 0) return;
-    if (K == 0) { /* an empty sum; the library asks for ld >= 1 here, which callers need not have */
+    if (K ==
+        0) { /* an empty sum; the library asks for ld >= 1 here, which callers need not have */
         for (int64_t m = 0; m < M; m++) {
             for (int64_t n = 0; n < N; n++)
                 c[m * ldc + n] = beta == 0 ? 0 : beta * c[m * ldc + n];

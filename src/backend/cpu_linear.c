@@ -31,8 +31,8 @@ static int64_t least(int64_t a, int64_t b) {
 }
 
 /* `count` values of row `row` from column `start` on, widened; at most WIDE, zeros after the last. */
-ALWAYS_INLINE void widen_part(icae_dtype dtype, const icae_matrix *w, int64_t row, int64_t start,
-                              int64_t count, real *out) {
+ALWAYS_INLINE void widen_part(icae_dtype dtype, const icae_matrix *w, int64_t row,
+                              int64_t start, int64_t count, real *out) {
     const unsigned char *from = (const unsigned char *)w->data + (size_t)row * w->row_bytes +
                                 (size_t)(start / WIDE) * bytes_of_32(dtype);
     if (count == WIDE) {
@@ -67,7 +67,8 @@ ALWAYS_INLINE void pack_straight(icae_dtype dtype, const icae_matrix *w, int64_t
         widen_part(dtype, w, start + k, column, n, panel + k * PANEL);
 }
 
-typedef void packer(const icae_matrix *w, int64_t first, int64_t start, int64_t count, real *panel);
+typedef void packer(const icae_matrix *w, int64_t first, int64_t start, int64_t count,
+                    real *panel);
 
 /* One function per type and direction, so that the type is a constant inside the loops. */
 #define PACKERS(name, values, bytes, safetensors, ggml)                                        \
@@ -113,8 +114,8 @@ static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const re
     const int64_t block_rows =
         ((T + blocks - 1) / blocks + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
     size_t stride;
-    char *scratch =
-        icae_backend_scratch(be, (size_t)least(R + 1, SUM_BLOCK) * PANEL * sizeof(real), &stride);
+    char *scratch = icae_backend_scratch(
+        be, (size_t)least(R + 1, SUM_BLOCK) * PANEL * sizeof(real), &stride);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t task = 0; task < panels * blocks; task++) {
         real *panel = (real *)(void *)(scratch + (size_t)icae_cpu_thread() * stride);

@@ -38,8 +38,8 @@ typedef struct tile_operands {
 } tile_operands;
 
 /* x_row and x_step come as arguments of their own: one of them is the constant 1. */
-ALWAYS_INLINE void tile_columns(const int rows, int64_t K, const tile_operands *o, int64_t x_row, int64_t x_step,
-                                int column, bool add) {
+ALWAYS_INLINE void tile_columns(const int rows, int64_t K, const tile_operands *o,
+                                int64_t x_row, int64_t x_step, int column, bool add) {
     vec sums[TILE_ROWS][2];
     real *y = o->y + column;
     UNROLL
@@ -108,7 +108,7 @@ TILE(12)
 #undef TILE
 
 static void (*const tiles[TILE_ROWS + 1])(int64_t, const tile_operands *, bool) = {
-    NULL,   tile_1, tile_2, tile_3, tile_4,
+    NULL,   tile_1, tile_2, tile_3,  tile_4,
 #if VECTOR_BYTES >= 32
     tile_5, tile_6,
 #endif
@@ -166,14 +166,17 @@ ALWAYS_INLINE void transpose_8x8(const float *from, int64_t from_ld, float *to, 
         pairs[h + 3] = _mm256_unpackhi_ps(rows[h + 2], rows[h + 3]);
         _mm256_storeu_ps(to + (h + 0) * to_ld, _mm256_shuffle_ps(pairs[h], pairs[h + 2], 0x44));
         _mm256_storeu_ps(to + (h + 1) * to_ld, _mm256_shuffle_ps(pairs[h], pairs[h + 2], 0xEE));
-        _mm256_storeu_ps(to + (h + 2) * to_ld, _mm256_shuffle_ps(pairs[h + 1], pairs[h + 3], 0x44));
-        _mm256_storeu_ps(to + (h + 3) * to_ld, _mm256_shuffle_ps(pairs[h + 1], pairs[h + 3], 0xEE));
+        _mm256_storeu_ps(to + (h + 2) * to_ld,
+                         _mm256_shuffle_ps(pairs[h + 1], pairs[h + 3], 0x44));
+        _mm256_storeu_ps(to + (h + 3) * to_ld,
+                         _mm256_shuffle_ps(pairs[h + 1], pairs[h + 3], 0xEE));
     }
 }
 #endif
 
 /* to[j, i] = from[i, j] for i < PANEL, j < columns; to has PANEL columns. */
-static inline void transpose_to_panel(const real *from, int64_t from_ld, int64_t columns, real *to) {
+static inline void transpose_to_panel(const real *from, int64_t from_ld, int64_t columns,
+                                      real *to) {
     int64_t j = 0;
 #if HAS_FLOAT_SIMD
     for (; j + 8 <= columns; j += 8) {

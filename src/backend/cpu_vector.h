@@ -57,7 +57,8 @@ typedef int32_t lane_int;
 #endif
 
 typedef real vec __attribute__((vector_size(VECTOR_BYTES)));
-typedef real vec_anywhere __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+typedef real vec_anywhere
+    __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 typedef lane_int ivec __attribute__((vector_size(VECTOR_BYTES)));
 
 enum { VL = VECTOR_BYTES / sizeof(real) };

@@ -18,13 +18,19 @@ enum { WIDE = 32, WIDE_VECS = WIDE / VL };
 /* Bytes that 32 stored values take. */
 ALWAYS_INLINE size_t bytes_of_32(icae_dtype dtype) {
     switch (dtype) {
-    case ICAE_DTYPE_F32: return 128;
-    case ICAE_DTYPE_F64: return 256;
+    case ICAE_DTYPE_F32:
+        return 128;
+    case ICAE_DTYPE_F64:
+        return 256;
     case ICAE_DTYPE_F16:
-    case ICAE_DTYPE_BF16: return 64;
-    case ICAE_DTYPE_Q8_0: return 34;
-    case ICAE_DTYPE_Q4_0: return 18;
-    case ICAE_DTYPE_Q4_1: return 20;
+    case ICAE_DTYPE_BF16:
+        return 64;
+    case ICAE_DTYPE_Q8_0:
+        return 34;
+    case ICAE_DTYPE_Q4_0:
+        return 18;
+    case ICAE_DTYPE_Q4_1:
+        return 20;
     default: {
         const icae_dtype_info *info = icae_dtype_describe(dtype);
         return (size_t)(WIDE / info->block_values) * info->block_bytes;
@@ -91,7 +97,9 @@ ALWAYS_INLINE vec floats_of_bf16(const unsigned char *from) {
 
 ALWAYS_INLINE void widen_32(icae_dtype dtype, const unsigned char *from, vec out[WIDE_VECS]) {
     switch (dtype) {
-    case ICAE_DTYPE_F32: memcpy(out, from, WIDE * sizeof(float)); break;
+    case ICAE_DTYPE_F32:
+        memcpy(out, from, WIDE * sizeof(float));
+        break;
     case ICAE_DTYPE_F16:
         UNROLL
         for (int i = 0; i < WIDE_VECS; i++)
@@ -127,7 +135,9 @@ ALWAYS_INLINE void widen_32(icae_dtype dtype, const unsigned char *from, vec out
             out[i] = d * out[i] + m;
         break;
     }
-    default: icae_dtype_widen(dtype, from, WIDE, (real *)out); break;
+    default:
+        icae_dtype_widen(dtype, from, WIDE, (real *)out);
+        break;
     }
 }
 
@@ -163,7 +173,9 @@ ALWAYS_INLINE void widen_32(icae_dtype dtype, const unsigned char *from, vec out
         }
         break;
     }
-    default: icae_dtype_widen(dtype, from, WIDE, values); break;
+    default:
+        icae_dtype_widen(dtype, from, WIDE, values);
+        break;
     }
     memcpy(out, values, sizeof values);
 }
