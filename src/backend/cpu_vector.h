@@ -63,6 +63,14 @@ typedef lane_int ivec __attribute__((vector_size(VECTOR_BYTES)));
 
 enum { VL = VECTOR_BYTES / sizeof(real) };
 
+ALWAYS_INLINE real real_sqrt(real a) {
+#if ICAE_REAL_IS_DOUBLE
+    return sqrt(a);
+#else
+    return sqrtf(a);
+#endif
+}
+
 ALWAYS_INLINE vec load(const real *from) {
     return *(const vec_anywhere *)from;
 }
