@@ -334,7 +334,9 @@ icae_status icae_graph_backward(icae_graph *graph, icae_tensor *loss, icae_error
 
 bool icae_graph_pause(icae_graph *graph) {
     bool was_recording = graph->is_recording;
-    graph->is_recording = graph->would_record = false;
+    /* In a checkpoint within a paused one the outer's answer must outlive the inner's question. */
+    if (was_recording) graph->would_record = false;
+    graph->is_recording = false;
     return was_recording;
 }
 
