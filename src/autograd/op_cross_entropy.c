@@ -17,7 +17,7 @@ icae_tensor *icae_linear_cross_entropy(icae_graph *graph, icae_tensor *h, icae_t
                                        icae_real *nll) {
     if (!h || !w) return NULL;
     int64_t n = h->shape[0], D = h->shape[1], V = w->shape[0], one = 1;
-    if (!icae_graph_expect(graph, w->shape[1] == D && n < INT32_MAX,
+    if (!icae_graph_expect(graph, h->rank == 2 && w->shape[1] == D && V > 0 && n < INT32_MAX,
                            "cross entropy: rows of %lld values, a head [%lld, %lld]",
                            (long long)D, (long long)V, (long long)w->shape[1])) {
         return NULL;

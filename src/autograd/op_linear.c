@@ -41,9 +41,10 @@ static bool shapes_agree(icae_graph *graph, const icae_tensor *x, const icae_ten
         return false;
     }
     if (residual &&
-        !icae_graph_expect(graph, residual->shape[0] == x->shape[0] && residual->shape[1] == N,
-                           "linear: the residual is not [%lld, %lld]", (long long)x->shape[0],
-                           (long long)N)) {
+        !icae_graph_expect(
+            graph,
+            residual->rank == 2 && residual->shape[0] == x->shape[0] && residual->shape[1] == N,
+            "linear: the residual is not [%lld, %lld]", (long long)x->shape[0], (long long)N)) {
         return false;
     }
     return !lora ||
