@@ -24,11 +24,11 @@ static const icae_real *dropped(icae_graph *graph, const icae_tensor *x,
     *owned = NULL;
     if (dropout->rate <= 0) return icae_values(x);
     icae_backend *be = icae_graph_backend(graph);
-    int64_t count = icae_tensor_count(x), T = x->shape[0];
-    *owned = be->k.acquire(be, (size_t)count * sizeof **owned);
+    int64_t T = x->shape[0], K = x->shape[1];
+    *owned = be->k.acquire(be, (size_t)(T * K) * sizeof **owned);
     if (!icae_graph_expect(graph, *owned != NULL, "not enough memory for dropout")) return NULL;
-    be->k.dropout(be, T, count / T, icae_values(x), dropout->seed, dropout->row_keys,
-                  dropout->rate, false, *owned);
+    be->k.dropout(be, T, K, icae_values(x), dropout->seed, dropout->row_keys, dropout->rate,
+                  false, *owned);
     return *owned;
 }
 
