@@ -162,6 +162,7 @@ static bool reserve(void *array, int64_t count, int64_t *capacity) {
 
 /* A tensor without a buffer. */
 static icae_tensor *new_tensor(icae_graph *graph, int rank, const int64_t *shape) {
+    if (graph->error.status) return NULL;
     icae_tensor *tensor = icae_graph_arena(graph, sizeof *tensor);
     if (!tensor) return NULL;
     if (!reserve(&graph->tensors, graph->n_tensors, &graph->tensor_capacity)) {
