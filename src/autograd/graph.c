@@ -108,9 +108,13 @@ bool icae_graph_expect(icae_graph *graph, bool condition, const char *format, ..
     return false;
 }
 
-static bool out_of_memory(icae_graph *graph) {
-    if (!graph->error.status) icae_fail_memory(&graph->error, "a tensor of this step");
-    return false;
+bool icae_graph_got(icae_graph *graph, const void *memory, const char *what) {
+    if (!memory && !graph->error.status) icae_fail_memory(&graph->error, what);
+    return !graph->error.status;
+}
+
+static void out_of_memory(icae_graph *graph) {
+    icae_graph_got(graph, NULL, "a tensor of this step");
 }
 
 void *icae_graph_arena(icae_graph *graph, size_t bytes) {

@@ -75,7 +75,7 @@ void icae_attention_backward(icae_graph *graph, icae_node *node) {
     for (int i = 0; i < 3; i++) {
         size_t bytes = (size_t)icae_tensor_count(targets[i]) * sizeof(icae_real);
         destinations[i] = is_owned[i] ? be->k.acquire(be, bytes) : gradients[i];
-        icae_graph_expect(graph, destinations[i] != NULL, "not enough memory for attention");
+        icae_graph_got(graph, destinations[i], "the gradients of attention");
     }
     if (!icae_graph_status(graph, NULL)) {
         for (int64_t s = 0; s < params->n_spans; s++) {

@@ -43,8 +43,8 @@ icae_tensor *icae_linear_cross_entropy(icae_graph *graph, icae_tensor *h, icae_t
     icae_real *row_coefs = be->k.acquire(be, (size_t)chunk * sizeof *row_coefs);
     icae_real *host = icae_graph_arena(graph, (size_t)(chunk ? chunk : 1) * sizeof *host);
     double sum = 0;
-    if (icae_graph_expect(graph, logits && row_nll && row_coefs && host && (dh || !node),
-                          "not enough memory for %lld rows of logits", (long long)chunk)) {
+    bool has_all = logits && row_nll && row_coefs && host && (dh || !node);
+    if (icae_graph_got(graph, has_all ? logits : NULL, "a chunk of logits")) {
         icae_matrix head = icae_tensor_matrix(w);
         for (int64_t start = 0; start < n; start += chunk) {
             int64_t rows = n - start < chunk ? n - start : chunk;

@@ -26,7 +26,7 @@ static const icae_real *dropped(icae_graph *graph, const icae_tensor *x,
     icae_backend *be = icae_graph_backend(graph);
     int64_t T = x->shape[0], K = x->shape[1];
     *owned = be->k.acquire(be, (size_t)(T * K) * sizeof **owned);
-    if (!icae_graph_expect(graph, *owned != NULL, "not enough memory for dropout")) return NULL;
+    if (!icae_graph_got(graph, *owned, "dropout")) return NULL;
     be->k.dropout(be, T, K, icae_values(x), dropout->seed, dropout->row_keys, dropout->rate,
                   false, *owned);
     return *owned;
@@ -118,7 +118,7 @@ static void lora_backward(icae_graph *graph, icae_node *node, const icae_lora *l
     }
     icae_real *du = be->k.acquire(be, (size_t)(T * R) * sizeof *du), *owned = NULL;
     const icae_real *input = dropped(graph, x, &lora->dropout, &owned);
-    if (icae_graph_expect(graph, du && input, "not enough memory for a LoRA gradient")) {
+    if (input && icae_graph_got(graph, du, "a LoRA gradient")) {
         icae_matrix a = icae_tensor_matrix(lora->a), b = icae_tensor_matrix(lora->b);
         be->k.linear_dx(be, T, N, R, dy, &b, false, du);
         be->k.scale(be, T * R, lora->scale, du, du);

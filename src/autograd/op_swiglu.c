@@ -34,7 +34,7 @@ void icae_swiglu_backward(icae_graph *graph, icae_node *node) {
     icae_real *other = NULL;
     if (!d_gate || !d_up || add_gate != add_up) {
         other = be->k.acquire(be, (size_t)n * sizeof *other * 2);
-        if (!icae_graph_expect(graph, other != NULL, "not enough memory for swiglu")) return;
+        if (!icae_graph_got(graph, other, "the gradients of swiglu")) return;
         be->k.swiglu_dx(be, n, icae_values(gate), icae_values(up), node->output->gradient,
                         false, other, other + n);
         if (d_gate && !add_gate) be->k.copy(be, d_gate, other, (size_t)n * sizeof *other);
