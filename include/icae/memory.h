@@ -41,6 +41,8 @@ typedef struct icae_arena {
 
 /* A zeroed struct is an empty arena. release frees everything and leaves an empty arena. */
 void icae_arena_release(icae_arena *arena);
+/* Forgets everything but keeps the memory, as one block from the second time on. */
+void icae_arena_clear(icae_arena *arena);
 void *icae_arena_alloc(icae_arena *arena, size_t bytes);
 void *icae_arena_array(icae_arena *arena, size_t count,
                        size_t bytes_each);                                 /* checked product */

@@ -57,6 +57,18 @@ void icae_arena_release(icae_arena *arena) {
     *arena = (icae_arena){0};
 }
 
+void icae_arena_clear(icae_arena *arena) {
+    icae_arena_block *block = arena->blocks;
+    if (!block) return;
+    if (block->next) { /* it grew: next time one block holds all of it */
+        size_t total = arena->total_bytes;
+        icae_arena_release(arena);
+        icae_arena_alloc(arena, total); /* failure shows at the next allocation */
+        block = arena->blocks;
+    }
+    if (block) block->used = 0;
+}
+
 void *icae_arena_alloc(icae_arena *arena, size_t bytes) {
     if (bytes > SIZE_MAX / 2) return NULL;
     bytes = (bytes + ICAE_ALIGNMENT - 1) & ~(size_t)(ICAE_ALIGNMENT - 1);

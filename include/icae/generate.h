@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading a text into slots, and writing text from slots, token by token with a KV cache.
+ *
+ * Several requests are decoded side by side: one pack per step with one row for each sequence that is
+ * still running. What a request yields does not depend on the others.
+ */
+#ifndef ICAE_GENERATE_H
+#define ICAE_GENERATE_H
+
+#include "icae/objective.h"
+#include "icae/slots.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct icae_sampling {
+    double temperature; /* 0: greedy */
+    double top_p;       /* keep the likeliest tokens of this total probability; 1 = all */
+    int64_t top_k;      /* keep this many; 0 = all */
+    uint64_t seed;
+} icae_sampling;
+
+typedef struct icae_request {
+    const icae_slots *slots; /* NULL: no compressed context (chat prefix and prompt alone) */
+    icae_task task;          /* which task token follows the slots (ignored without slots) */
+    bool no_task_token;      /* LM without its token, as some released weights want */
+    const int32_t *prefix, *prompt; /* ids before the slots, and after the task token */
+    int64_t n_prefix, n_prompt;
+    int64_t max_tokens;
+    int32_t stop; /* id that ends it (not part of the result), -1: none */
+} icae_request;
+
+typedef struct icae_result {
+    int32_t *ids; /* malloc'ed; free with icae_results_release */
+    int64_t n;
+    bool is_stopped; /* by the stop token, not by max_tokens */
+} icae_result;
+
+/* Called for every new token; false stops everything with ICAE_INTERRUPTED. May be NULL. */
+typedef bool icae_token_callback(void *user, int64_t request, int32_t id);
+
+/* Compresses token ids. `graph` is begun and used; slots must be empty. */
+icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
+                              const icae_adapter *adapter, const int32_t *ids, int64_t n,
+                              icae_slots *slots, icae_error *error);
+
+icae_status icae_generate(icae_graph *graph, const icae_model *model,
+                          const icae_adapter *adapter, const icae_request *requests,
+                          int64_t n_requests, const icae_sampling *sampling,
+                          icae_token_callback *callback, void *user, icae_result *results,
+                          icae_error *error);
+void icae_results_release(icae_result *results, int64_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
