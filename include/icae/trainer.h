@@ -44,9 +44,10 @@ typedef struct icae_heldout {
 
 typedef struct icae_train_report {
     icae_plan plan;
-    double sgemm_peak;            /* FLOP/s, 0 when not measured */
-    int64_t step;                 /* steps done, over all sessions */
-    int64_t skipped;              /* steps whose loss or gradient was not finite */
+    double sgemm_peak; /* FLOP/s, 0 when not measured */
+    double step_s;     /* seconds that a step is expected to take, 0 when not measured */
+    int64_t step;      /* steps done, over all sessions */
+    int64_t skipped;   /* steps whose loss or gradient was not finite */
     double loss[ICAE_TASK_COUNT]; /* of the last step; NaN for absent tasks */
     bool has_heldout;
     icae_heldout before, after; /* at the beginning of this session and at its end */

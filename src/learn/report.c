@@ -41,9 +41,6 @@ static const char *duration(double seconds, char *out, size_t bytes) {
 
 /* ---- before the run ---- */
 
-/* Share of sgemm that training reached on the machines it was measured on. */
-static const double TYPICAL_SHARE = 0.6;
-
 void icae_report_plan(const trainer *t) {
     const icae_plan *plan = &t->report->plan;
     const icae_settings *s = t->settings;
@@ -68,16 +65,14 @@ void icae_report_plan(const trainer *t) {
                   (long long)s->train.batch, (long long)plan->step.context_tokens,
                   (long long)plan->step.encoder_tokens, (long long)plan->step.decoder_tokens,
                   (long long)plan->step.targets, plan->work / 1e9);
-    if (t->report->sgemm_peak > 0) {
-        char left[32];
-        double seconds = plan->work / (t->report->sgemm_peak * TYPICAL_SHARE);
+    if (t->report->step_s > 0) {
+        char time[32];
+        int64_t steps = s->train.steps - t->state.step;
         icae_log_info(
             "time      about %.3g s a step, %s for %lld steps (%d threads, sgemm %.0f "
             "GFLOP/s)",
-            seconds,
-            duration(seconds * (double)(s->train.steps - t->state.step), left, sizeof left),
-            (long long)(s->train.steps - t->state.step), t->be->n_threads,
-            t->report->sgemm_peak / 1e9);
+            t->report->step_s, duration(t->report->step_s * (double)steps, time, sizeof time),
+            (long long)steps, t->be->n_threads, t->report->sgemm_peak / 1e9);
     }
 }
 
@@ -111,7 +106,8 @@ static icae_status finish_record(trainer *t, icae_error *error) {
 }
 
 static double mean_of(const step_result *result, icae_task task) {
-    return result->targets[task] ? result->sum[task] / (double)result->targets[task] : (double)NAN;
+    return result->targets[task] ? result->sum[task] / (double)result->targets[task]
+                                 : (double)NAN;
 }
 
 static void write_step(trainer *t, const step_result *result) {
