@@ -101,7 +101,7 @@ icae_status icae_settings_read(icae_settings *settings, const char *path, icae_e
 icae_status icae_settings_set(icae_settings *settings, const char *assignment,
                               icae_error *error);
 
-/* What one key alone cannot tell: required keys, more warm-up than steps, unknown target names. */
+/* What one key alone cannot tell: required keys, limits that exclude each other, unknown target names. */
 icae_status icae_settings_check(const icae_settings *settings, icae_error *error);
 
 /* All values, as a JSON object that icae_settings_read takes. */

@@ -32,14 +32,9 @@ double icae_useful_work(const icae_model *model, const icae_adapter *adapter,
 
 /* ---- memory ---- */
 
-/* As icae_pool rounds: up to an eighth of a power of two, and a header of a cache line. */
-static size_t pooled(double numbers) {
-    size_t bytes = (size_t)numbers * sizeof(icae_real), power = 1024;
-    if (bytes <= power) return power + 64;
-    while (power * 2 <= bytes)
-        power *= 2;
-    size_t step = power / 8;
-    return power + (bytes - power + step - 1) / step * step + 64;
+/* Bytes of a buffer. The pool rounds sizes up, but pages that nobody writes to take no memory. */
+static size_t bytes_of(double numbers) {
+    return (size_t)numbers * sizeof(icae_real);
 }
 
 /* What one block keeps for T tokens; with_lora: whether it is the encoder's. */
@@ -49,19 +44,19 @@ static size_t block_bytes(const icae_model_config *c, const icae_adapter_setting
     double D = (double)c->width, F = (double)c->feed_forward;
     double q = (double)(c->heads * c->head_width), k = (double)(c->kv_heads * c->head_width);
     const bool *lora = s->targets;
-    size_t sum = 2 * (pooled(t * D) + pooled(t)); /* rmsnorm twice: x or a, and 1/rms */
-    sum += 2 * pooled(t * q) + 2 * pooled(t * k); /* attention: q, result, k, v */
-    sum += pooled(t * (double)c->heads);          /* log-sum-exp */
-    sum += 2 * pooled(t * F);                     /* swiglu: gate, up */
+    size_t sum = 2 * (bytes_of(t * D) + bytes_of(t)); /* rmsnorm twice: x or a, and 1/rms */
+    sum += 2 * bytes_of(t * q) + 2 * bytes_of(t * k); /* attention: q, result, k, v */
+    sum += bytes_of(t * (double)c->heads);            /* log-sum-exp */
+    sum += 2 * bytes_of(t * F);                       /* swiglu: gate, up */
     if (!with_lora) return sum;
     for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
-        if (lora[m]) sum += pooled(t * (double)s->rank);
+        if (lora[m]) sum += bytes_of(t * (double)s->rank);
     }
     bool reads_n = lora[ICAE_MODULE_Q] || lora[ICAE_MODULE_K] || lora[ICAE_MODULE_V];
     bool reads_m = lora[ICAE_MODULE_GATE] || lora[ICAE_MODULE_UP];
-    if (reads_n) sum += pooled(t * D);
-    if (reads_m) sum += pooled(t * D);
-    if (lora[ICAE_MODULE_DOWN]) sum += pooled(t * F);
+    if (reads_n) sum += bytes_of(t * D);
+    if (reads_m) sum += bytes_of(t * D);
+    if (lora[ICAE_MODULE_DOWN]) sum += bytes_of(t * F);
     return sum;
 }
 
@@ -69,8 +64,8 @@ static size_t block_bytes(const icae_model_config *c, const icae_adapter_setting
 static size_t side_bytes(const icae_model_config *c, const icae_adapter_settings *s, int64_t T,
                          bool with_lora, bool is_checkpointed) {
     double t = (double)T, D = (double)c->width;
-    size_t rest = pooled(t * (double)c->head_width) + pooled(t * D) + pooled(t);
-    size_t per_block = is_checkpointed ? pooled(t * D) : block_bytes(c, s, T, with_lora);
+    size_t rest = bytes_of(t * (double)c->head_width) + bytes_of(t * D) + bytes_of(t);
+    size_t per_block = is_checkpointed ? bytes_of(t * D) : block_bytes(c, s, T, with_lora);
     return rest + (size_t)c->layers * per_block;
 }
 
@@ -82,18 +77,18 @@ size_t icae_predict_activations(const icae_model *model, const icae_adapter *ada
     double td = (double)size->decoder_tokens, F = (double)c->feed_forward;
     size_t kept = side_bytes(c, s, size->encoder_tokens, true, is_checkpointed) +
                   side_bytes(c, s, size->decoder_tokens, false, is_checkpointed);
-    kept += 2 * pooled(n * D); /* rows with a loss, and their gradient */
+    kept += 2 * bytes_of(n * D); /* rows with a loss, and their gradient */
     /* The head's chunk of logits (see op_cross_entropy.c), or the gradients inside a block. */
     double chunk = (double)(64 << 20) / (V * (double)sizeof(icae_real));
-    size_t logits = pooled((chunk < n ? chunk : n) * V);
-    size_t gradients = 2 * pooled(td * D) + 3 * pooled(td * F);
+    size_t logits = bytes_of((chunk < n ? chunk : n) * V);
+    size_t gradients = 2 * bytes_of(td * D) + 3 * bytes_of(td * F);
     if (is_checkpointed) {
         gradients += block_bytes(c, s, size->decoder_tokens, false);
         /* The encoder's block is the larger one, but the decoder's inputs are gone by then. */
         double te = (double)size->encoder_tokens;
-        size_t late = block_bytes(c, s, size->encoder_tokens, true) + 2 * pooled(te * D) +
-                      3 * pooled(te * F);
-        size_t freed = (size_t)c->layers * pooled(td * D);
+        size_t late = block_bytes(c, s, size->encoder_tokens, true) + 2 * bytes_of(te * D) +
+                      3 * bytes_of(te * F);
+        size_t freed = (size_t)c->layers * bytes_of(td * D);
         if (late > freed && late - freed > gradients) gradients = late - freed;
     }
     return kept + (logits > gradients ? logits : gradients);

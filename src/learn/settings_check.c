@@ -35,11 +35,6 @@ icae_status icae_settings_check(const icae_settings *settings, icae_error *error
     if (!*settings->data.text_field) {
         return icae_fail(error, ICAE_INVALID, "data.text_field: expected the name of a field");
     }
-    if (settings->train.warmup_steps > settings->train.steps) {
-        return icae_fail(
-            error, ICAE_INVALID, "train.warmup_steps: %lld is more than train.steps, %lld",
-            (long long)settings->train.warmup_steps, (long long)settings->train.steps);
-    }
     if (settings->objective.least_context > icae_settings_context(settings)) {
         return icae_fail(error, ICAE_INVALID,
                          "objective.least_context: %lld is more than objective.context_tokens, "

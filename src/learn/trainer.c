@@ -302,7 +302,10 @@ icae_status icae_train(icae_settings *settings, const icae_train_options *option
     icae_status status = run(&t, error);
     report->step = t.state.step;
     report->skipped = t.state.skipped;
-    if (t.graph) report->peak_activations = icae_graph_bytes_peak(t.graph);
+    if (t.graph) { /* the pool holds the trained block, too */
+        size_t peak = icae_graph_bytes_peak(t.graph), block = report->plan.trained_bytes;
+        report->peak_activations = peak > block ? peak - block : 0;
+    }
     close_parts(&t);
     return status;
 }

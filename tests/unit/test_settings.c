@@ -145,7 +145,6 @@ START_TEST(says_what_is_missing_or_contradicts) {
         {"base=", "base: missing"},
         {"out=", "out: missing"},
         {"data.train=[]", "data.train: missing"},
-        {"train.warmup_steps=71", "train.warmup_steps: 71 is more than train.steps, 70"},
         {"adapter.targets=[\"q\"]", "adapter.targets: 'q' is unknown"},
         {"adapter.targets=[]", "adapter.targets: empty"},
         {"objective.least_context=33", "so no text would do"},
