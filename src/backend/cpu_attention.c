@@ -174,7 +174,8 @@ static void weigh_rows(const task *t, const real *weights, int64_t weight_ld, in
                            .panel = values.data + first * values.ld + column,
                            .panel_ld = values.ld,
                            .y = result + column,
-                           .y_ld = t->pad};
+                           .y_ld = t->pad,
+                           .is_one_chain = true};
         multiply_panel(rows, PANEL, end - first, o, true);
     }
 }
@@ -356,7 +357,8 @@ static void collect_rows(const task *t, const real *weights, int64_t weight_ld, 
                            .panel = x + first_row * t->pad + column,
                            .panel_ld = t->pad,
                            .y = sums + first * t->pad + column,
-                           .y_ld = t->pad};
+                           .y_ld = t->pad,
+                           .is_one_chain = true};
         multiply_panel(end - first, PANEL, end_row - first_row, o, true);
     }
 }
