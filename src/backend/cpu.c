@@ -4,6 +4,9 @@
  *
  * Levels are rows of one table: a name, what the processor must have, and what fills the entries.
  */
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,8 +30,14 @@ static void fill_portable(icae_kernels *table) {
 }
 
 #if defined(__x86_64__)
+/* clang 14 does not know this one by name: CPUID leaf 1, ECX bit 29. */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 29)) != 0;
+}
+
 static bool has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static bool has_avx512(void) {

@@ -37,6 +37,8 @@ typedef struct tile_operands {
     int64_t panel_ld;
     real *y;
     int64_t y_ld;
+    bool
+        is_one_chain; /* with add: go on with the chain that y holds, so that pieces equal the whole */
 } tile_operands;
 
 /* x_row and x_step come as arguments of their own: one of them is the constant 1. */
@@ -50,13 +52,17 @@ ALWAYS_INLINE void tile_columns(const int rows, int64_t K, const tile_operands *
     UNROLL
     for (int g = 0; g < (rows + 2) / 3; g++)
         x[g] = o->x + 3 * g * x_row;
+    const bool is_one_chain = add && o->is_one_chain;
     int64_t k = 0;
     do {
         vec sums[TILE_ROWS][2];
         UNROLL
-        for (int r = 0; r < rows; r++)
-            sums[r][0] = sums[r][1] = (vec){0};
-        int64_t end = K - k < CHAIN ? K : k + CHAIN;
+        for (int r = 0; r < rows; r++) {
+            const real *row = y + r * o->y_ld;
+            sums[r][0] = is_one_chain ? load(row) : (vec){0};
+            sums[r][1] = is_one_chain ? load(row + VL) : (vec){0};
+        }
+        int64_t end = is_one_chain || K - k < CHAIN ? K : k + CHAIN;
         for (; k < end; k++) {
             vec left = load(panel), right = load(panel + VL);
             UNROLL
@@ -73,8 +79,9 @@ ALWAYS_INLINE void tile_columns(const int rows, int64_t K, const tile_operands *
         UNROLL
         for (int r = 0; r < rows; r++) {
             real *row = y + r * o->y_ld;
-            store(row, add ? load(row) + sums[r][0] : sums[r][0]);
-            store(row + VL, add ? load(row + VL) + sums[r][1] : sums[r][1]);
+            bool sums_y = add && !is_one_chain;
+            store(row, sums_y ? load(row) + sums[r][0] : sums[r][0]);
+            store(row + VL, sums_y ? load(row + VL) + sums[r][1] : sums[r][1]);
         }
         add = true;
     } while (k < K);

@@ -128,10 +128,10 @@ static icae_status read_root(loader *load, icae_json_object *root) {
         icae_json_get_integer(root, "memory_slots", 1, 1, ICAE_ADAPTER_MOST_SLOTS);
     settings->compression_rate =
         icae_json_get_integer(root, "compression_rate", 1, 1, ICAE_ADAPTER_MOST_RATE);
-    settings->layout =
-        (icae_layout)icae_json_get_choice(root, "layout", icae_layout_names, settings->layout);
+    settings->layout = (icae_layout)icae_json_get_choice(root, "layout", icae_layout_names,
+                                                         (int)settings->layout);
     settings->memory_init = (icae_memory_init)icae_json_get_choice(
-        root, "memory_init", icae_memory_init_names, settings->memory_init);
+        root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
     read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
     read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
     const icae_json_value *training = icae_json_get_value(root, "training");
