@@ -3,18 +3,31 @@
  * From documents to training batches: tokenising, random windows, objectives, prefetched on a thread.
  *
  * Pretraining (arXiv 2307.06945 and its released code). A document of L tokens and limits C (context)
- * and O (continuation) gives one sample:
+ * and O (continuation) gives one sample, however long it is:
  *     AE       context = the text; a uniformly random window of C tokens when it is longer.
  *     LM       long text: a random window of C tokens is the context, what follows (cut to O) the
- *              continuation; short text: split at a uniform random point. Needs more than
- *              `least_continuation` tokens of continuation, else the sample becomes AE.
+ *              continuation; short text: split at a uniform random point that leaves at least
+ *              `least_context` tokens. Needs more than `least_continuation` tokens of continuation,
+ *              else the sample becomes AE, cut as AE samples are.
  *     mixed    one draw per sample: LM with probability lm_ratio, else AE (the released rule)
- *     both     every sample bears AE on its context and, where there is enough text, LM on what follows
- * Fine-tuning: rows {input, prompt, answer}; consecutive rows that share an input become jobs on one
- * context. An input longer than C, a prompt or an answer over its limit: cut at its end, and counted.
+ *     both     every sample is cut as for LM and bears AE on its context and, where enough follows,
+ *              LM on that; a short text with too little after its split is kept whole, for AE alone
+ * So in one epoch a book counts no more than a letter: cut long texts into several documents to give
+ * them more weight.
+ *
+ * Fine-tuning: rows {input, prompt, answer}; rows of one step that have the same input are jobs on one
+ * context, compressed once. Shuffling mixes rows, and so tears such rows apart: where compressing is
+ * what costs time, shuffle the file by inputs beforehand and set shuffle_documents to 0. An input
+ * longer than C, a prompt or an answer over its limit: cut at its end, and counted; an answer that lost
+ * its end gets no eos, which would teach to stop there. Special tokens spelled in texts and rows are
+ * plain text; those in the adapter's chat prefix and suffix are meant.
  *
  * Determinism: sample number i draws from the stream (seed, i) whatever thread makes it; the state
  * saved with a step is the state right after that step, however far prefetching has run ahead.
+ *
+ * limit_samples: an endless feed returns after so many samples to the first one, to the same
+ * documents, windows and draws; only the contexts' keys go on counting, so that dropout differs. For that
+ * the corpus is opened anew, and a shuffle buffer larger than the limit is cut to the limit.
  */
 #ifndef ICAE_FEED_H
 #define ICAE_FEED_H
@@ -51,13 +64,13 @@ typedef struct icae_feed_settings {
     bool is_strict;            /* a broken line is an error, not a counted warning */
     bool is_endless;           /* epoch after epoch; else one pass */
     int64_t prefetch_steps; /* prepared ahead on a thread of its own; 0 = made when asked for */
-    int64_t
-        limit_samples; /* 0 = no limit: stop (or begin the next pass) after so many samples */
+    int64_t limit_samples;  /* 0 = none; end, or begin again, after so many samples */
 } icae_feed_settings;
 
 typedef struct icae_feed_stats {
-    int64_t samples, epochs, context_tokens;
-    int64_t passed_over; /* texts that were too short */
+    int64_t samples, context_tokens; /* a context that several rows share counts once */
+    int64_t epochs;                  /* begun after the first: 0 while the first one runs */
+    int64_t passed_over; /* texts and inputs that were too short, rows without an answer */
     int64_t cut;         /* prompts, answers or inputs that lost their end */
     int64_t broken_lines;
 } icae_feed_stats;
@@ -72,19 +85,22 @@ typedef struct icae_feed_step {
 
 typedef struct icae_feed icae_feed;
 
-/* The tokenizer and the strings of settings must outlive the feed. */
+/* The tokenizer and the strings of settings must outlive the feed. Refuses settings out of range, and a
+ * tokenizer without eos. adapter: for its chat prefix and suffix; may be NULL but for fine-tuning. */
 icae_status icae_feed_open(icae_feed **feed, const icae_feed_settings *settings,
                            const icae_tokenizer *tokenizer,
                            const icae_adapter_settings *adapter, icae_error *error);
 /* Goes on where a saved state says; before the first icae_feed_next only. Refuses a state of other
- * files or settings. */
+ * files or settings, and names the first that differs; prefetch_steps and is_strict are free. */
 icae_status icae_feed_restore(icae_feed *feed, const icae_json *json,
                               const icae_json_value *state, icae_error *error);
 /* n_samples samples (fine-tuning: rows). *step is NULL at the end of a one-pass feed; the last step of
- * such a feed may have fewer. All calls must ask for the same n_samples. */
+ * such a feed may have fewer. All calls must ask for the same n_samples. An end or an error is final:
+ * every later call gives it again. Prefetching begins with the first call. */
 icae_status icae_feed_next(icae_feed *feed, int64_t n_samples, icae_feed_step **step,
                            icae_error *error);
 void icae_feed_step_free(icae_feed_step *step);
+/* Stops the thread, too, which may first have to finish the step that it is making. */
 void icae_feed_close(icae_feed *feed);
 
 #ifdef __cplusplus

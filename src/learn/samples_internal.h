@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From one tokenised document or row to contexts and jobs. Nothing here reads files, keeps a state or
+ * knows of threads: what comes out depends on the arguments alone.
+ */
+#ifndef ICAE_LEARN_SAMPLES_INTERNAL_H
+#define ICAE_LEARN_SAMPLES_INTERNAL_H
+
+#include "icae/feed.h"
+#include "icae/rng.h"
+
+/* Which tokens of a document become what. The continuation begins where the context ends. */
+typedef struct text_cut {
+    int64_t start, n_context;
+    int64_t n_continuation; /* 0: no LM job */
+    bool has_ae;
+} text_cut;
+
+/* settings: objective MIXED or BOTH. n_tokens >= settings->least_context >= 1. */
+text_cut sample_cut_text(const icae_feed_settings *settings, int64_t n_tokens, icae_rng *rng);
+
+typedef struct token_list {
+    int32_t *ids;
+    int64_t n;
+} token_list;
+
+/* A batch being filled; all memory comes from the arena. */
+typedef struct sample_batch {
+    icae_arena *arena;
+    icae_context *contexts;
+    icae_job *jobs;
+    int64_t n_contexts, n_jobs, capacity; /* capacity: samples */
+    token_list prefix, suffix;            /* the chat template's, in the arena too */
+} sample_batch;
+
+/* chat: prefix and suffix for fine-tuning rows; NULL for texts. */
+icae_status sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
+                               const token_list chat[2], icae_error *error);
+
+/* Adds a context with its AE job, LM job or both. eos ends an AE target. */
+icae_status sample_add_text(sample_batch *batch, const icae_feed_settings *settings,
+                            const token_list *text, const text_cut *cut, int32_t eos,
+                            uint64_t key, icae_error *error);
+
+/* The parts of a row, already within their limits. */
+typedef struct row_tokens {
+    token_list input, prompt, answer;
+    bool is_answer_whole; /* else it was cut, and no eos may follow */
+} row_tokens;
+
+/* Adds an FT job, on a context of the batch with the same tokens if there is one. *is_new says
+ * whether there was none. */
+icae_status sample_add_row(sample_batch *batch, const row_tokens *row, int32_t eos,
+                           uint64_t key, bool *is_new, icae_error *error);
+
+#endif
