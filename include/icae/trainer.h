@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A training run: from settings to an adapter.
+ *
+ *     OUT/config.json       all values as used; can be given to the trainer again
+ *     OUT/metrics.jsonl     one object a step and one an evaluation; what is measured time stands last
+ *     OUT/loss.svg          redrawn at every evaluation
+ *     OUT/checkpoints/      see icae/checkpoint.h
+ *     OUT/adapter/          the result
+ *
+ * A run is a function of its settings and the number of threads: stopped and resumed it gives the
+ * same bytes as one that was not, times aside.
+ */
+#ifndef ICAE_TRAINER_H
+#define ICAE_TRAINER_H
+
+#include <signal.h>
+
+#include "icae/plan.h"
+#include "icae/settings.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct icae_train_options {
+    bool is_resuming;                    /* go on from the newest good checkpoint */
+    bool is_dry_run;                     /* say what the run would cost, write nothing */
+    int64_t stop_at;                     /* as if a signal came in this step; 0: never */
+    const volatile sig_atomic_t *signal; /* not 0: finish the step, save, stop. May be NULL */
+} icae_train_options;
+
+/* Losses on the fixed held-out samples, and what comes back when their slots are decoded freely. */
+typedef struct icae_heldout {
+    int64_t samples;
+    double
+        loss[ICAE_TASK_COUNT]; /* mean negative log-likelihood in nats; NaN without targets */
+    int64_t targets[ICAE_TASK_COUNT];
+    int64_t restored; /* passages decoded (fine-tuning: answers) */
+    double bleu4;     /* 0..100 */
+    double prefix_em; /* 0..1, mean share of the passage before the first difference */
+    int64_t exact;    /* passages that came back whole */
+} icae_heldout;
+
+typedef struct icae_train_report {
+    icae_plan plan;
+    double sgemm_peak; /* FLOP/s, 0 when not measured */
+    double step_s;     /* seconds that a step is expected to take, 0 when not measured */
+    int64_t step;      /* steps done, over all sessions */
+    int64_t skipped;   /* steps whose loss or gradient was not finite */
+    double loss[ICAE_TASK_COUNT]; /* of the last step; NaN for absent tasks */
+    bool has_heldout;
+    icae_heldout before, after; /* at the beginning of this session and at its end */
+    double seconds;             /* in steps of this session */
+    double context_tokens;      /* of them */
+    double work;                /* useful FLOP of them */
+    size_t peak_activations;    /* the most that buffers held */
+} icae_train_report;
+
+/*
+ * Trains. `settings` is completed on the way (what was left open is filled in). Returns
+ * ICAE_INTERRUPTED, after a checkpoint, when the signal flag or stop_at said so.
+ */
+icae_status icae_train(icae_settings *settings, const icae_train_options *options,
+                       icae_train_report *report, icae_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

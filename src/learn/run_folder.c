@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* The run folder: its paths, its lock, and the length of its log. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "icae/file.h"
+#include "icae/log.h"
+#include "learn/trainer_internal.h"
+
+icae_status icae_run_folder_open(icae_run_folder *folder, const char *path, icae_error *error) {
+    *folder = (icae_run_folder){.lock = -1};
+    icae_status status = icae_folder_make(path, error);
+    if (status) return status;
+    folder->path = strdup(path);
+    folder->config = icae_path_join(path, "config.json");
+    folder->metrics = icae_path_join(path, "metrics.jsonl");
+    folder->svg = icae_path_join(path, "loss.svg");
+    folder->adapter = icae_path_join(path, "adapter");
+    char *lock = icae_path_join(path, ".lock");
+    if (!folder->path || !folder->config || !folder->metrics || !folder->svg ||
+        !folder->adapter || !lock) {
+        status = icae_fail_memory(error, path);
+    }
+    /* The lock dies with the process, however it ends; the file itself stays and means nothing. */
+    if (!status) folder->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (!status && folder->lock < 0) {
+        status = icae_fail(error, ICAE_IO, "%s: cannot write: %s", lock, strerror(errno));
+    } else if (!status && flock(folder->lock, LOCK_EX | LOCK_NB)) {
+        status =
+            errno == EWOULDBLOCK
+                ? icae_fail(error, ICAE_INVALID,
+                            "%s: another run is at work in this folder; wait for it, or "
+                            "give another one (--set out=FOLDER)",
+                            path)
+                : icae_fail(error, ICAE_IO, "%s: cannot be locked: %s", lock, strerror(errno));
+    }
+    free(lock);
+    if (status) icae_run_folder_close(folder);
+    return status;
+}
+
+void icae_run_folder_close(icae_run_folder *folder) {
+    if (folder->path && folder->lock >= 0) close(folder->lock);
+    free(folder->path);
+    free(folder->config);
+    free(folder->metrics);
+    free(folder->svg);
+    free(folder->adapter);
+    *folder = (icae_run_folder){.lock = -1};
+}
+
+icae_status icae_run_folder_cut_metrics(const icae_run_folder *folder, int64_t bytes,
+                                        icae_error *error) {
+    int64_t there = icae_file_bytes(folder->metrics);
+    if (there < bytes) {
+        icae_log_warning("%s has %lld bytes where the checkpoint knows of %lld: some of the "
+                         "run's history is lost",
+                         folder->metrics, (long long)(there < 0 ? 0 : there), (long long)bytes);
+        return ICAE_OK;
+    }
+    if (there > bytes && truncate(folder->metrics, (off_t)bytes)) {
+        return icae_fail(error, ICAE_IO, "%s: cannot be cut to %lld bytes: %s", folder->metrics,
+                         (long long)bytes, strerror(errno));
+    }
+    return ICAE_OK;
+}

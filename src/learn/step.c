@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One training step: samples from the feed, weights for their losses, forward and backward in
+ * micro-batches, one update.
+ *
+ * The loss is a mean over the tokens of the whole step, whatever micro-batches it is cut into: the
+ * coefficients are set before the first of them, and gradients add up. With T_x the targets of task x
+ * in the step and nll summed over them:
+ *
+ *     mixed, instruct   sum of all nll / sum of all T
+ *     both              lambda AE / T_AE + (1 - lambda) LM / T_LM, or the one that is there alone
+ */
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/log.h"
+#include "icae/rng.h"
+#include "learn/trainer_internal.h"
+
+/* The weight of one target of every task. */
+static void weigh(const icae_settings *settings, const int64_t targets[ICAE_TASK_COUNT],
+                  double coefs[ICAE_TASK_COUNT]) {
+    int64_t all = 0;
+    for (int task = 0; task < ICAE_TASK_COUNT; task++)
+        all += targets[task];
+    bool is_both = settings->objective.kind == ICAE_OBJECTIVE_BOTH &&
+                   targets[ICAE_TASK_AE] > 0 && targets[ICAE_TASK_LM] > 0;
+    for (int task = 0; task < ICAE_TASK_COUNT; task++) {
+        coefs[task] = all ? 1.0 / (double)all : 0;
+    }
+    if (!is_both) return;
+    double lambda = settings->objective.ae_weight;
+    coefs[ICAE_TASK_AE] = lambda / (double)targets[ICAE_TASK_AE];
+    coefs[ICAE_TASK_LM] = (1 - lambda) / (double)targets[ICAE_TASK_LM];
+}
+
+/* Jobs first..end-1 as a batch of their own, with their contexts and weights; copies live in the
+ * graph's arena. Jobs follow the order of their contexts. */
+static icae_status take_jobs(icae_graph *graph, const icae_batch *batch, int64_t first,
+                             int64_t end, const double coefs[ICAE_TASK_COUNT],
+                             icae_batch *micro, icae_error *error) {
+    int64_t first_context = batch->jobs[first].context;
+    icae_job *jobs = icae_graph_arena(graph, (size_t)(end - first) * sizeof *jobs);
+    if (!jobs) return icae_graph_status(graph, error);
+    for (int64_t j = first; j < end; j++) {
+        jobs[j - first] = batch->jobs[j];
+        jobs[j - first].context -= first_context;
+        jobs[j - first].coef = (icae_real)coefs[batch->jobs[j].task];
+        assert(j == first || batch->jobs[j].context >= batch->jobs[j - 1].context);
+    }
+    *micro = (icae_batch){.contexts = batch->contexts + first_context,
+                          .n_contexts = batch->jobs[end - 1].context - first_context + 1,
+                          .jobs = jobs,
+                          .n_jobs = end - first};
+    return ICAE_OK;
+}
+
+/* Where the micro-batch that begins at job `first` ends. A sample is a job in fine-tuning, where rows
+ * share contexts, and a context with all its jobs in pretraining. */
+static int64_t micro_end(const icae_settings *settings, const icae_batch *batch,
+                         int64_t first) {
+    int64_t limit = settings->train.micro_batch;
+    if (limit == 0) return batch->n_jobs;
+    if (settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT) {
+        return first + limit < batch->n_jobs ? first + limit : batch->n_jobs;
+    }
+    int64_t end = first, last = batch->jobs[first].context + limit;
+    while (end < batch->n_jobs && batch->jobs[end].context < last)
+        end++;
+    return end;
+}
+
+/* The pool keeps a free list for each size. When packs change their size, buffers of the old sizes
+ * would wait beside those of the new ones and memory would grow to several times the need. */
+static void trim_pool(trainer *t, const icae_batch *micro) {
+    icae_batch_size size = icae_batch_measure(t->adapter, micro);
+    int64_t rows =
+        (int64_t)icae_mix64((uint64_t)size.encoder_tokens, (uint64_t)size.decoder_tokens);
+    if (t->last_rows && rows != t->last_rows && t->be->pool) icae_pool_trim(t->be->pool);
+    t->last_rows = rows;
+}
+
+/* Forward and backward of one micro-batch; *is_finite turns false when its loss is not. */
+static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first, int64_t end,
+                             const double coefs[ICAE_TASK_COUNT], step_result *result,
+                             bool *is_finite, icae_error *error) {
+    icae_graph_begin(t->graph, true, false);
+    icae_batch micro;
+    icae_status status = take_jobs(t->graph, batch, first, end, coefs, &micro, error);
+    if (status) return status;
+    trim_pool(t, &micro);
+    icae_run run = {.is_training = true,
+                    .is_checkpointed = t->settings->train.checkpointing,
+                    .seed =
+                        icae_mix64((uint64_t)t->settings->train.seed, (uint64_t)t->state.step)};
+    double *nll = icae_graph_arena(t->graph, (size_t)micro.n_jobs * sizeof *nll);
+    icae_tensor *loss =
+        nll ? icae_batch_loss(t->graph, t->model, t->adapter, &micro, &run, nll, NULL) : NULL;
+    status = icae_graph_status(t->graph, error);
+    if (status) return icae_fail_within(error, "step %lld", (long long)t->state.step + 1);
+    double sum = 0;
+    for (int64_t j = 0; j < micro.n_jobs; j++) {
+        result->sum[micro.jobs[j].task] += nll[j];
+        sum += nll[j] * coefs[micro.jobs[j].task];
+    }
+    result->loss += sum;
+    *is_finite = isfinite(sum);
+    if (*is_finite) status = icae_graph_backward(t->graph, loss, error);
+    if (status) return icae_fail_within(error, "step %lld", (long long)t->state.step + 1);
+    return ICAE_OK;
+}
+
+static icae_status run_batch(trainer *t, const icae_batch *batch, step_result *result,
+                             icae_error *error) {
+    double coefs[ICAE_TASK_COUNT];
+    for (int64_t j = 0; j < batch->n_jobs; j++) {
+        result->targets[batch->jobs[j].task] += icae_job_bearing(&batch->jobs[j]);
+    }
+    weigh(t->settings, result->targets, coefs);
+    result->size = icae_batch_measure(t->adapter, batch);
+    result->work = icae_useful_work(t->model, t->adapter, &result->size);
+
+    icae_params_zero_gradients(&t->adapter->params);
+    bool is_finite = true;
+    icae_status status = ICAE_OK;
+    for (int64_t first = 0; first < batch->n_jobs && is_finite && !status;) {
+        int64_t end = micro_end(t->settings, batch, first);
+        status = run_micro(t, batch, first, end, coefs, result, &is_finite, error);
+        first = end;
+    }
+    icae_graph_begin(t->graph, false, false); /* gives the last buffers back */
+    if (status) return status;
+    if (is_finite) {
+        result->update = icae_optimizer_step(&t->optimizer, &t->adapter->params, result->lr);
+    }
+    result->is_skipped = !result->update.is_applied;
+    return ICAE_OK;
+}
+
+/* A step without an update is a mishap that may pass; many in a row are not. */
+static icae_status count_skipped(trainer *t, const step_result *result, icae_error *error) {
+    enum { MOST_IN_ROW = 10 };
+    if (!result->is_skipped) {
+        t->state.skipped_in_row = 0;
+        return ICAE_OK;
+    }
+    t->state.skipped++;
+    t->state.skipped_in_row++;
+    icae_log_warning("step %lld: the %s is not finite; the step is left out (%lld so far)",
+                     (long long)t->state.step, isfinite(result->loss) ? "gradient" : "loss",
+                     (long long)t->state.skipped);
+    if (t->state.skipped_in_row < MOST_IN_ROW) return ICAE_OK;
+    return icae_fail(error, ICAE_INVALID,
+                     "step %lld: loss or gradient was not finite %d times in a row; go on from "
+                     "an older checkpoint with a lower train.lr or train.clip_norm",
+                     (long long)t->state.step, MOST_IN_ROW);
+}
+
+icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error) {
+    const icae_settings *s = t->settings;
+    *result = (step_result){0};
+    double start_s = icae_clock_seconds();
+    icae_feed_step *samples;
+    icae_status status = icae_feed_next(t->feed, s->train.batch, &samples, error);
+    if (status) return status;
+    if (!samples || samples->batch.n_jobs == 0) {
+        icae_feed_step_free(samples);
+        return icae_fail(error, ICAE_INVALID, "data.train: gave no samples for step %lld",
+                         (long long)t->state.step + 1);
+    }
+    result->lr =
+        icae_schedule_rate((icae_schedule)s->train.schedule, s->train.lr, s->train.warmup_steps,
+                           s->train.steps, s->train.final_lr_fraction, t->state.step);
+    status = run_batch(t, &samples->batch, result, error);
+    if (!status) {
+        t->state.step++;
+        t->state.samples = samples->stats.samples;
+        t->state.context_tokens = samples->stats.context_tokens;
+        t->state.updates = t->optimizer.updates;
+        free(t->feed_json);
+        t->feed_json = strdup(samples->state_json);
+        if (!t->feed_json) status = icae_fail_memory(error, "the feed's position");
+    }
+    icae_feed_step_free(samples);
+    result->seconds = icae_clock_seconds() - start_s;
+    t->state.seconds += result->seconds;
+    return status ? status : count_skipped(t, result, error);
+}

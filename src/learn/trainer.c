@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a training run: open everything, go on from a checkpoint or start, loop, close.
+ *
+ * The order inside the loop is what makes a resumed run equal to one that was never stopped: step,
+ * record, checkpoint, evaluation. A checkpoint knows the length of metrics.jsonl before the evaluation
+ * that may follow it; a resumed run cuts the file there and begins with that evaluation if it is due.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/file.h"
+#include "icae/log.h"
+#include "icae/rng.h"
+#include "learn/trainer_internal.h"
+
+icae_feed_settings icae_trainer_feed_settings(const icae_settings *s) {
+    return (icae_feed_settings){
+        .text_field = s->data.text_field,
+        .objective = (icae_objective)s->objective.kind,
+        .lm_ratio = s->objective.lm_ratio,
+        .context_tokens = icae_settings_context(s),
+        .least_context = s->objective.least_context,
+        .continuation_tokens = icae_settings_continuation(s),
+        .least_continuation = s->objective.least_continuation,
+        .skip_for_lm = s->objective.skip_for_lm,
+        .prompt_tokens = s->objective.prompt_tokens,
+        .answer_tokens = s->objective.answer_tokens,
+        .seed = (uint64_t)s->train.seed,
+        .shuffle_documents = s->data.shuffle_documents,
+        .is_strict = s->data.strict,
+        .is_endless = true,
+        .prefetch_steps = s->data.prefetch_steps,
+    };
+}
+
+/* ---- opening ---- */
+
+static icae_status open_adapter(trainer *t, icae_error *error) {
+    icae_settings *s = t->settings;
+    icae_status status;
+    if (*s->adapter.start) {
+        status = icae_adapter_load(&t->adapter, s->adapter.start, t->model, t->be, true, error);
+        if (!status) status = icae_settings_adopt(s, &t->adapter->settings, error);
+        if (!status) t->adapter->lora.dropout = t->adapter->settings.dropout;
+    } else {
+        icae_adapter_settings fresh;
+        status = icae_settings_adapter(s, t->model, &fresh, error);
+        if (!status) {
+            status = icae_adapter_create(&t->adapter, t->model, &fresh, (uint64_t)s->train.seed,
+                                         t->be, true, error);
+        }
+    }
+    if (!status) status = icae_settings_complete(s, &t->adapter->settings, error);
+    return status;
+}
+
+static icae_status open_parts(trainer *t, icae_error *error) {
+    const icae_settings *s = t->settings;
+    icae_status status = icae_backend_create(&t->be, NULL, (int)s->train.threads, error);
+    if (!status) status = icae_model_open(&t->model, s->base, error);
+    if (!status && (!t->model->tokenizer || icae_tokenizer_eos(t->model->tokenizer) < 0)) {
+        status = icae_fail(error, ICAE_UNSUPPORTED,
+                           "%s: its tokenizer has no end-of-text token, which training needs",
+                           s->base);
+    }
+    if (!status) status = open_adapter(t, error);
+    if (!status) status = icae_graph_create(&t->graph, t->be, error);
+    if (!status) status = icae_plan_make(&t->report->plan, s, t->model, t->adapter, error);
+    if (status) return status;
+    t->optimizer = (icae_optimizer){.beta1 = s->train.beta1,
+                                    .beta2 = s->train.beta2,
+                                    .eps = s->train.eps,
+                                    .weight_decay = s->train.weight_decay,
+                                    .clip_norm = s->train.clip_norm};
+    t->state.settings_hash = icae_settings_hash(s);
+    t->state.base_fingerprint = t->model->fingerprint;
+    return ICAE_OK;
+}
+
+static icae_status open_feed(trainer *t, icae_error *error) {
+    icae_feed_settings options = icae_trainer_feed_settings(t->settings);
+    options.paths = t->settings->data.train.list;
+    options.n_paths = t->settings->data.train.count;
+    icae_status status =
+        icae_feed_open(&t->feed, &options, t->model->tokenizer, &t->adapter->settings, error);
+    return status ? icae_fail_within(error, "data.train") : ICAE_OK;
+}
+
+static void close_parts(trainer *t) {
+    icae_feed_close(t->feed);
+    icae_heldout_close(&t->heldout);
+    icae_graph_free(t->graph);
+    icae_adapter_free(t->adapter);
+    icae_model_close(t->model);
+    icae_backend_free(t->be);
+    icae_run_folder_close(&t->folder);
+    icae_run_state_release(&t->state);
+    icae_text_release(&t->pending);
+    free(t->progress.window);
+    free(t->feed_json);
+}
+
+/* ---- fresh or resumed ---- */
+
+static icae_status write_config(trainer *t, icae_error *error) {
+    icae_text text = {0};
+    icae_settings_write(t->settings, &text);
+    icae_status status = text.failed
+                             ? icae_fail_memory(error, t->folder.config)
+                             : icae_file_write(t->folder.config, text.data, text.length, error);
+    icae_text_release(&text);
+    return status;
+}
+
+static icae_status begin_fresh(trainer *t, icae_error *error) {
+    if (icae_checkpoint_any(t->folder.path)) {
+        return icae_fail(error, ICAE_INVALID,
+                         "%s: has checkpoints of an earlier run; go on with it by --resume, or "
+                         "give another folder (--set out=FOLDER)",
+                         t->folder.path);
+    }
+    icae_status status = icae_folder_remove(t->folder.metrics, error);
+    if (!status) status = write_config(t, error);
+    if (!status) status = open_feed(t, error);
+    return status;
+}
+
+/* The run's own settings, as it wrote them, against those of now. */
+static icae_status compare_config(trainer *t, icae_error *error) {
+    icae_settings old;
+    icae_settings_init(&old);
+    icae_text was = {0}, is = {0};
+    icae_status status = icae_settings_read(&old, t->folder.config, error);
+    const char *key = status ? NULL : icae_settings_difference(&old, t->settings, &was, &is);
+    if (key) {
+        status =
+            icae_fail(error, ICAE_MISMATCH,
+                      "%s: the run to be resumed has %s = %.200s, now it is %.200s; set it "
+                      "back, or start another run (--set out=FOLDER)",
+                      t->folder.config, key, icae_text_string(&was), icae_text_string(&is));
+    }
+    if (!status && old.train.threads != t->settings->train.threads) {
+        icae_log_info(
+            "train.threads was %lld and is %lld: the run goes on, but not to the same "
+            "bits",
+            (long long)old.train.threads, (long long)t->settings->train.threads);
+    }
+    icae_text_release(&was);
+    icae_text_release(&is);
+    icae_settings_release(&old);
+    return status;
+}
+
+static icae_status begin_resumed(trainer *t, icae_error *error) {
+    char *path;
+    icae_status status = icae_checkpoint_newest(t->folder.path, &path, error);
+    if (status) return status;
+    uint64_t settings_hash = t->state.settings_hash;
+    status = compare_config(t, error);
+    if (!status) status = icae_checkpoint_load(path, t->adapter, &t->state, error);
+    if (!status && t->state.settings_hash != settings_hash) {
+        status = icae_fail(error, ICAE_MISMATCH,
+                           "%s: was written with other settings than %s; start another run",
+                           path, t->folder.config);
+    }
+    if (!status && t->state.base_fingerprint != t->model->fingerprint) {
+        status = icae_fail(error, ICAE_MISMATCH,
+                           "%s: belongs to a base with fingerprint %016llx, but %s has %016llx",
+                           path, (unsigned long long)t->state.base_fingerprint, t->model->path,
+                           (unsigned long long)t->model->fingerprint);
+    }
+    if (!status) status = open_feed(t, error);
+    if (!status) status = icae_feed_restore(t->feed, t->state.json, t->state.feed, error);
+    if (!status)
+        status = icae_run_folder_cut_metrics(&t->folder, t->state.metrics_bytes, error);
+    if (!status) status = write_config(t, error);
+    if (!status) {
+        t->optimizer.updates = t->state.updates;
+        icae_log_info("goes on from %s", path);
+    }
+    free(path);
+    return status;
+}
+
+/* ---- the loop ---- */
+
+static bool is_due(int64_t every, int64_t step) {
+    return every > 0 && step % every == 0;
+}
+
+static icae_status evaluate(trainer *t, bool is_first, icae_error *error) {
+    if (t->heldout.n_steps == 0) return ICAE_OK;
+    icae_heldout result;
+    icae_status status = icae_heldout_run(t, &result, error);
+    if (status) return status;
+    if (is_first) t->report->before = result;
+    t->report->after = result;
+    t->report->has_heldout = true;
+    return icae_report_heldout(t, &result, error);
+}
+
+static icae_status save(trainer *t, icae_error *error) {
+    icae_status status = icae_report_flush(t, error);
+    if (!status) status = icae_report_summary(t, error);
+    if (status) return status;
+    int64_t bytes = icae_file_bytes(t->folder.metrics);
+    t->state.metrics_bytes = bytes > 0 ? bytes : 0;
+    t->state.feed_json = t->feed_json;
+    status = icae_checkpoint_save(t->folder.path, t->adapter, t->model, &t->state,
+                                  t->settings->checkpoint.keep, error);
+    t->state.feed_json = NULL;
+    if (!status) icae_log_detail("step %lld: checkpoint written", (long long)t->state.step);
+    return status;
+}
+
+static bool wants_stop(const trainer *t) {
+    const icae_train_options *options = t->options;
+    return (options->signal && *options->signal) ||
+           (options->stop_at && t->state.step >= options->stop_at);
+}
+
+static icae_status stopped(const trainer *t, bool is_saved, icae_error *error) {
+    if (!is_saved) {
+        return icae_fail(error, ICAE_INTERRUPTED, "stopped at step %lld; nothing new to save",
+                         (long long)t->state.step);
+    }
+    return icae_fail(
+        error, ICAE_INTERRUPTED,
+        "stopped at step %lld of %lld; a checkpoint is in %s/checkpoints, the same "
+        "command with --resume goes on",
+        (long long)t->state.step, (long long)t->settings->train.steps, t->folder.path);
+}
+
+static icae_status loop(trainer *t, icae_error *error) {
+    const icae_settings *s = t->settings;
+    icae_status status = ICAE_OK;
+    if (t->state.step == 0 || is_due(s->evaluate.every, t->state.step)) {
+        status = evaluate(t, true, error);
+    }
+    if (!status && wants_stop(t)) return stopped(t, false, error);
+    while (!status && t->state.step < s->train.steps) {
+        step_result result;
+        status = icae_trainer_step(t, &result, error);
+        if (!status) status = icae_report_step(t, &result, error);
+        if (status) break;
+        bool is_last = t->state.step == s->train.steps, is_stopping = wants_stop(t);
+        if (is_last || is_stopping || is_due(s->checkpoint.every, t->state.step)) {
+            status = save(t, error);
+        }
+        if (status) break;
+        if (is_stopping && !is_last) return stopped(t, true, error);
+        if (is_last || is_due(s->evaluate.every, t->state.step)) {
+            status = evaluate(t, false, error);
+        }
+    }
+    return status;
+}
+
+static icae_status finish(trainer *t, icae_error *error) {
+    icae_status status = icae_report_flush(t, error);
+    if (!status) status = icae_report_summary(t, error);
+    if (!status) status = icae_adapter_save(t->adapter, t->folder.adapter, t->model, error);
+    if (!status) icae_log_info("the adapter is in %s", t->folder.adapter);
+    return status;
+}
+
+/* How fast the machine multiplies, for the estimate and the progress line; no result depends on it. */
+static void measure_machine(trainer *t) {
+    /* Share of sgemm that training reached on the machines it was measured on. */
+    static const double typical_share = 0.6;
+    if (icae_log_get_level() == ICAE_LOG_QUIET && !t->options->is_dry_run) return;
+    t->report->sgemm_peak = 1e9 * icae_cpu_sgemm_peak(t->be->n_threads, 0.2);
+    if (t->report->sgemm_peak <= 0) return;
+    t->report->step_s = t->report->plan.work / (t->report->sgemm_peak * typical_share);
+}
+
+static icae_status run(trainer *t, icae_error *error) {
+    icae_status status = icae_settings_check(t->settings, error);
+    if (!status) status = open_parts(t, error);
+    if (status) return status;
+    measure_machine(t);
+    if (t->options->is_dry_run) return open_feed(t, error); /* missing files are told now */
+    status = icae_run_folder_open(&t->folder, t->settings->out, error);
+    if (status) return status;
+    status = t->options->is_resuming ? begin_resumed(t, error) : begin_fresh(t, error);
+    if (!status) icae_report_plan(t);
+    if (!status) status = icae_heldout_open(t, error);
+    if (!status) status = loop(t, error);
+    icae_progress_done();
+    icae_report_end(t);
+    if (!status) status = finish(t, error);
+    return status;
+}
+
+icae_status icae_train(icae_settings *settings, const icae_train_options *options,
+                       icae_train_report *report, icae_error *error) {
+    *report = (icae_train_report){0};
+    trainer t = {.settings = settings, .options = options, .report = report};
+    t.folder.lock = -1;
+    icae_status status = run(&t, error);
+    report->step = t.state.step;
+    report->skipped = t.state.skipped;
+    if (t.graph) { /* the pool holds the trained block, too */
+        size_t peak = icae_graph_bytes_peak(t.graph), block = report->plan.trained_bytes;
+        report->peak_activations = peak > block ? peak - block : 0;
+    }
+    close_parts(&t);
+    return status;
+}

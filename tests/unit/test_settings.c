@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* The config of a run: reading, refusing, overriding, writing back, comparing. */
+#include <stdio.h>
+#include <string.h>
+
+#include "icae/file.h"
+#include "icae/settings.h"
+#include "suites.h"
+
+static const char SMALL[] =
+    "{\n"
+    "  \"base\": \"b.gguf\",\n"
+    "  \"out\": \"runs/x\",\n"
+    "  \"data\": {\"train\": [\"a.jsonl\", \"b.txt\"]},\n"
+    "  \"adapter\": {\"memory_slots\": 8, \"targets\": [\"q_proj\"]},\n"
+    "  \"train\": {\"lr\": 1e-4, \"schedule\": \"linear\", \"steps\": 70}\n"
+    "}\n";
+
+static const char *written(const char *name, const char *text) {
+    icae_error error = {0};
+    const char *path = test_path(test_folder("settings"), name);
+    ck_ok(icae_file_write(path, text, strlen(text), &error));
+    return path;
+}
+
+START_TEST(reads_a_config_and_keeps_the_defaults_of_the_rest) {
+    icae_error error = {0};
+    icae_settings settings;
+    icae_settings_init(&settings);
+    ck_ok(icae_settings_read(&settings, written("a.json", SMALL), &error));
+    ck_ok(icae_settings_check(&settings, &error));
+    ck_assert_str_eq(settings.base, "b.gguf");
+    ck_assert_uint_eq(settings.data.train.count, 2);
+    ck_assert_str_eq(settings.data.train.list[1], "b.txt");
+    ck_assert_int_eq(settings.adapter.memory_slots, 8);
+    ck_assert_int_eq(settings.adapter.compression_rate, 4);
+    ck_assert_uint_eq(settings.adapter.targets.count, 1);
+    ck_assert_int_eq(settings.train.schedule, ICAE_SCHEDULE_LINEAR);
+    ck_assert_double_eq_tol(settings.train.lr, 1e-4, 1e-12);
+    ck_assert_double_eq_tol(settings.train.beta2, 0.95, 1e-12);
+    ck_assert_int_eq(icae_settings_context(&settings), 32);
+    ck_assert(icae_settings_has(&settings, "train.lr"));
+    ck_assert(!icae_settings_has(&settings, "train.seed"));
+    icae_settings_release(&settings);
+}
+END_TEST
+
+static const struct {
+    const char *text, *sentence;
+} refused[] = {
+    {"{\"base\": \"b\", \"trian\": {}}", "unknown key 'trian'"},
+    {"{\n\n \"train\": {\n  \"stepz\": 3}}", ":4: train.stepz: unknown key 'stepz'"},
+    {"{\"train\": {\"stepz\": 3}}", "did you mean 'steps'?"},
+    {"{\"train\": {\"steps\": 1.5}}", "train.steps: expected a whole number"},
+    {"{\"train\": {\"steps\": 0}}", "train.steps: expected 1 to"},
+    {"{\"train\": {\"schedule\": \"cosin\"}}", "\"cosine\""},
+    {"{\"train\": {\"checkpointing\": 1}}", "expected true or false"},
+    {"{\"adapter\": {\"dropout\": 1}}", "adapter.dropout: expected 0 to 0.99"},
+    {"{\"data\": {\"train\": [1]}}", "element 1: expected a string"},
+    {"{\"data\": {\"train\": 7}}", "data.train: expected a list of strings"},
+    {"{\"data\": []}", "data: expected an object"},
+    {"{\"base\": 5}", "base: expected a string"},
+    {"[]", "expected an object"},
+};
+
+START_TEST(every_unknown_key_and_wrong_type_is_refused) {
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        const char *path = written("bad.json", refused[i].text);
+        icae_error error = {0};
+        icae_settings settings;
+        icae_settings_init(&settings);
+        ck_refused(icae_settings_read(&settings, path, &error), refused[i].sentence);
+        ck_assert_ptr_nonnull(strstr(error.message, path));
+        icae_settings_release(&settings);
+    }
+}
+END_TEST
+
+START_TEST(set_overrides_with_the_same_checks) {
+    icae_error error = {0};
+    icae_settings s;
+    icae_settings_init(&s);
+    ck_ok(icae_settings_set(&s, "train.lr=3e-5", &error));
+    ck_ok(icae_settings_set(&s, "out=runs/with=sign", &error));
+    ck_ok(icae_settings_set(&s, "data.train=texts/a.jsonl", &error));
+    ck_ok(icae_settings_set(&s, "adapter.targets=[\"q_proj\", \"up_proj\"]", &error));
+    ck_ok(icae_settings_set(&s, "adapter.layout=append", &error));
+    ck_ok(icae_settings_set(&s, "train.checkpointing=true", &error));
+    ck_ok(icae_settings_set(&s, "adapter.chat_prefix=say \"so\"", &error));
+    ck_assert_double_eq_tol(s.train.lr, 3e-5, 1e-15);
+    ck_assert_str_eq(s.out, "runs/with=sign");
+    ck_assert_str_eq(s.data.train.list[0], "texts/a.jsonl");
+    ck_assert_uint_eq(s.adapter.targets.count, 2);
+    ck_assert_int_eq(s.adapter.layout, ICAE_LAYOUT_APPEND);
+    ck_assert(s.train.checkpointing);
+    ck_assert_str_eq(s.adapter.chat_prefix, "say \"so\"");
+    ck_refused(icae_settings_set(&s, "train.lr=fast", &error), "train.lr: expected a number");
+    ck_refused(icae_settings_set(&s, "train.lr", &error), "expected key=value");
+    ck_refused(icae_settings_set(&s, "lr=1", &error), "unknown key 'lr'");
+    ck_refused(icae_settings_set(&s, "train.batch=0", &error), "train.batch: expected 1 to");
+    ck_refused(icae_settings_set(&s, "a.b.c=1", &error), "unknown key");
+    icae_settings_release(&s);
+}
+END_TEST
+
+START_TEST(what_is_written_reads_back_equal) {
+    icae_error error = {0};
+    icae_settings s, again;
+    icae_settings_init(&s);
+    ck_ok(icae_settings_read(&s, written("a.json", SMALL), &error));
+    ck_ok(icae_settings_set(&s, "train.lr=0.1234567890123456", &error));
+    icae_text text = {0}, second = {0}, was = {0}, is = {0};
+    icae_settings_write(&s, &text);
+    icae_settings_init(&again);
+    ck_ok(icae_settings_read(&again, written("b.json", text.data), &error));
+    icae_settings_write(&again, &second);
+    ck_assert_str_eq(text.data, second.data);
+    ck_assert_ptr_null(icae_settings_difference(&s, &again, &was, &is));
+    ck_assert_uint_eq(icae_settings_hash(&s), icae_settings_hash(&again));
+
+    /* What may change in a resumed run does not count, everything else does. */
+    ck_ok(icae_settings_set(&again, "train.steps=99", &error));
+    ck_ok(icae_settings_set(&again, "evaluate.every=7", &error));
+    ck_ok(icae_settings_set(&again, "checkpoint.keep=1", &error));
+    ck_assert_ptr_null(icae_settings_difference(&s, &again, &was, &is));
+    ck_assert_uint_eq(icae_settings_hash(&s), icae_settings_hash(&again));
+    ck_ok(icae_settings_set(&again, "train.batch=3", &error));
+    ck_assert_str_eq(icae_settings_difference(&s, &again, &was, &is), "train.batch");
+    ck_assert_str_eq(was.data, "8");
+    ck_assert_str_eq(is.data, "3");
+    ck_assert_uint_ne(icae_settings_hash(&s), icae_settings_hash(&again));
+    icae_text_release(&text);
+    icae_text_release(&second);
+    icae_text_release(&was);
+    icae_text_release(&is);
+    icae_settings_release(&s);
+    icae_settings_release(&again);
+}
+END_TEST
+
+START_TEST(says_what_is_missing_or_contradicts) {
+    static const struct {
+        const char *set, *sentence;
+    } cases[] = {
+        {"base=", "base: missing"},
+        {"out=", "out: missing"},
+        {"data.train=[]", "data.train: missing"},
+        {"adapter.targets=[\"q\"]", "adapter.targets: 'q' is unknown"},
+        {"adapter.targets=[]", "adapter.targets: empty"},
+        {"objective.least_context=33", "so no text would do"},
+    };
+    icae_error error = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_settings s;
+        icae_settings_init(&s);
+        ck_ok(icae_settings_read(&s, written("a.json", SMALL), &error));
+        ck_ok(icae_settings_set(&s, cases[i].set, &error));
+        ck_refused(icae_settings_check(&s, &error), cases[i].sentence);
+        icae_settings_release(&s);
+    }
+}
+END_TEST
+
+START_TEST(every_config_of_the_repository_reads) {
+    icae_error error = {0};
+    char **names;
+    size_t count, configs = 0;
+    ck_ok(icae_folder_list("configs", &names, &count, &error));
+    for (size_t i = 0; i < count; i++) {
+        if (!strstr(names[i], ".json")) continue;
+        icae_settings s;
+        icae_settings_init(&s);
+        ck_ok(icae_settings_read(&s, test_path("configs", names[i]), &error));
+        if (!*s.base) ck_ok(icae_settings_set(&s, "base=given", &error));
+        ck_ok(icae_settings_check(&s, &error));
+        icae_settings_release(&s);
+        configs++;
+    }
+    ck_assert_uint_ge(configs, 6);
+    icae_names_free(names, count);
+}
+END_TEST
+
+SUITE_OF(settings, 30, reads_a_config_and_keeps_the_defaults_of_the_rest,
+         every_unknown_key_and_wrong_type_is_refused, set_overrides_with_the_same_checks,
+         what_is_written_reads_back_equal, says_what_is_missing_or_contradicts,
+         every_config_of_the_repository_reads)

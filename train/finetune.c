@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* icae-finetune: instructions on compressed contexts. */
+#include "common.h"
+
+static const char help[] =
+    "icae-finetune - teach a pretrained in-context autoencoder to answer\n"
+    "\n"
+    "usage\n"
+    "    icae-finetune CONFIG.json [--set KEY=VALUE]... [--resume] [--dry-run]\n"
+    "\n"
+    "    CONFIG.json      its adapter.start names the adapter to start from, its data.train "
+    "JSON\n"
+    "                     lines {\"input\": ..., \"prompt\": ..., \"answer\": ...}; rows that "
+    "share an\n"
+    "                     input should follow each other, it is compressed once for all of "
+    "them\n"
+    "    --set KEY=VALUE  changes one value of the config, as in --set train.lr=5e-5\n"
+    "    --resume         goes on from the run folder's newest good checkpoint\n"
+    "    --dry-run        says parameters, memory, tokens and time, and does nothing\n"
+    "    -t N             threads (train.threads)\n"
+    "    --seed N         train.seed\n"
+    "    --compute TYPE   train.compute: auto or f32\n"
+    "    --json           one JSON object on standard output at the end\n"
+    "    -q, -v           say less, say more\n"
+    "    --help, --version\n"
+    "\n"
+    "examples\n"
+    "    icae-finetune configs/smollm2-finetune.json --set adapter.start=runs/first/adapter\n"
+    "    icae-finetune configs/smollm2-finetune.json --set out=runs/answers --resume\n"
+    "\n"
+    "Ctrl-C finishes the step, writes a checkpoint and says how to go on.\n"
+    "exit codes: 0 done, 1 failed, 2 wrong usage, 130/143 stopped by a signal after saving\n";
+
+int main(int argc, char **argv) {
+    static const train_program program = {"icae-finetune", help, true};
+    return train_main(&program, argc, argv);
+}
