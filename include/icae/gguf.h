@@ -66,6 +66,8 @@ typedef struct icae_gguf {
     size_t n_items;
     icae_gguf_tensor *tensors; /* file order */
     size_t n_tensors;
+    const icae_gguf_item **items_by_key; /* the same, sorted: for icae_gguf_item_find */
+    const icae_gguf_tensor **tensors_by_name;
 } icae_gguf;
 
 /* A tensor of a type that dtype.h does not list is refused by name: ICAE_UNSUPPORTED. */
@@ -74,7 +76,8 @@ void icae_gguf_close(icae_gguf *file);
 
 const icae_gguf_tensor *icae_gguf_find(const icae_gguf *file, const char *name);
 const icae_gguf_item *icae_gguf_item_find(const icae_gguf *file, const char *key);
-/* Number at index of any numeric item (bool counts as 0/1); false when it is not one. */
+/* Number at index of any numeric item (bool counts as 0/1); false when it is not one. A float is
+ * no integer, nor is a u64 above INT64_MAX. */
 bool icae_gguf_integer(const icae_gguf_item *item, uint64_t index, int64_t *out);
 bool icae_gguf_number(const icae_gguf_item *item, uint64_t index, double *out);
 /* By key; a missing key or another type: false and *out untouched. */

@@ -24,8 +24,9 @@ extern "C" {
 typedef struct icae_json icae_json; /* a parsed document; owns everything below it */
 typedef struct icae_json_value icae_json_value; /* a node; lives as long as its document */
 
-/* name: what messages call it (a path, or "line 7 of x.jsonl"). Duplicate keys, depth over 64, and
- * bytes after the value are refused. */
+/* name: what messages call it (a path, or "line 7 of x.jsonl"). Refused with a line: all that RFC
+ * 8259 does not allow, and duplicate keys, depth over 64, \u0000 in a key, numbers too large
+ * for a double. */
 icae_status icae_json_parse(icae_json **json, const char *name, const char *text, size_t bytes,
                             icae_error *error);
 icae_status icae_json_open(icae_json **json, const char *path, icae_error *error);
@@ -39,7 +40,10 @@ int icae_json_line(const icae_json *json, const icae_json_value *value);
 bool icae_json_is_object(const icae_json_value *value);
 bool icae_json_is_array(const icae_json_value *value);
 bool icae_json_is_null(const icae_json_value *value); /* also for NULL */
+/* A string that holds \u0000 is not a C string: NULL here, whole in as_bytes (which takes every
+ * string and is the one to use for texts). Both are 0-terminated UTF-8. */
 const char *icae_json_as_string(const icae_json_value *value);
+bool icae_json_as_bytes(const icae_json_value *value, const char **data, size_t *bytes);
 bool icae_json_as_number(const icae_json_value *value, double *out);
 bool icae_json_as_integer(const icae_json_value *value, int64_t *out); /* whole, |x| <= 2^53 */
 bool icae_json_as_bool(const icae_json_value *value, bool *out);
@@ -58,12 +62,15 @@ typedef struct icae_json_object {
     char where[64];
     icae_error *error;
     icae_status status;
-    uint64_t seen[4]; /* which of the first 256 keys were asked for */
+    uint64_t seen[4];   /* which of the first 256 keys were asked for; more are refused */
+    char missing[1024]; /* names asked for in vain, each with its 0: for "did you mean" */
+    size_t missing_bytes;
 } icae_json_object;
 
+/* value NULL (a key that is missing) reads like an object without keys: all defaults. */
 icae_json_object icae_json_begin(const icae_json *json, const icae_json_value *value,
                                  const char *where, icae_error *error);
-/* Each returns the default when the key is missing, and complains about type and range. */
+/* Each returns the default when the key is missing or null, and complains about type and range. */
 int64_t icae_json_get_integer(icae_json_object *object, const char *key, int64_t default_value,
                               int64_t least, int64_t most);
 double icae_json_get_number(icae_json_object *object, const char *key, double default_value,
@@ -74,6 +81,7 @@ const char *icae_json_get_string(icae_json_object *object, const char *key,
 /* The index of the string in choices (NULL-terminated); complains with the list of them. */
 int icae_json_get_choice(icae_json_object *object, const char *key, const char *const *choices,
                          int default_value);
+/* NULL when missing or null. */
 const icae_json_value *icae_json_get_value(icae_json_object *object, const char *key);
 bool icae_json_has(icae_json_object *object, const char *key); /* does not count as asked for */
 void icae_json_complain(icae_json_object *object, const char *key, const char *format, ...)
