@@ -113,29 +113,54 @@ int icae_utf8_encode(int32_t point, char out[4]) {
     return length;
 }
 
+/*
+ * Bytes of the longest start of data that begins a well-formed sequence without finishing it (a
+ * "maximal subpart", Unicode 15, section 3.9), at least 1. data does not begin with a whole one.
+ */
+static size_t utf8_subpart(const unsigned char *data, size_t bytes) {
+    unsigned char first = data[0];
+    size_t length = first >= 0xC2 && first <= 0xDF   ? 2
+                    : first >= 0xE0 && first <= 0xEF ? 3
+                    : first >= 0xF0 && first <= 0xF4 ? 4
+                                                     : 1;
+    /* Four first bytes narrow what the second may be (table 3-7). */
+    unsigned char least = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
+    unsigned char most = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+    size_t have = 1;
+    while (have < length && have < bytes && data[have] >= least && data[have] <= most) {
+        have++;
+        least = 0x80;
+        most = 0xBF;
+    }
+    return have;
+}
+
 size_t icae_utf8_complete(const unsigned char *data, size_t bytes) {
     /* Only the last three bytes can begin a sequence that is still to be finished. */
     for (size_t back = 1; back <= 3 && back <= bytes; back++) {
-        unsigned char c = data[bytes - back];
-        if ((c & 0xC0) == 0x80) continue;
-        size_t length = c >= 0xF0 && c <= 0xF4   ? 4
-                        : c >= 0xE0 && c <= 0xEF ? 3
-                        : c >= 0xC2 && c <= 0xDF ? 2
-                                                 : 1;
-        return length > back ? bytes - back : bytes;
+        const unsigned char *at = data + bytes - back;
+        if ((*at & 0xC0) == 0x80) continue;
+        int32_t point;
+        if (*at < 0xC2 || *at > 0xF4 || icae_utf8_decode(at, back, &point) > 1) return bytes;
+        return utf8_subpart(at, back) == back ? bytes - back : bytes;
     }
     return bytes;
 }
 
 void icae_utf8_repair(icae_text *out, const void *data, size_t bytes) {
-    const unsigned char *at = data, *end = at + bytes;
+    const unsigned char *at = data, *end = at + bytes, *from = at;
     while (at < end) {
-        int32_t point;
-        int length = icae_utf8_decode(at, (size_t)(end - at), &point);
-        if (point < 0)
+        int32_t point = *at;
+        size_t length = 1;
+        if (point >= 0x80) length = (size_t)icae_utf8_decode(at, (size_t)(end - at), &point);
+        if (point < 0) {
+            icae_text_append(out, from, (size_t)(at - from));
             icae_text_append(out, "\xEF\xBF\xBD", 3);
-        else
-            icae_text_append(out, at, (size_t)length);
-        at += length;
+            from = at + utf8_subpart(at, (size_t)(end - at));
+            at = from;
+        } else {
+            at += length;
+        }
     }
+    if (at > from) icae_text_append(out, from, (size_t)(at - from));
 }

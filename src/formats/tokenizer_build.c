@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a tokenizer comes to be from tokens and merges; see tokenizer_internal.h.
+ *
+ * All text lies in one pool and is named by 32-bit offsets. The two hash tables (text -> id,
+ * pair of ids -> merge) use open addressing and get their final size at the start, at most half
+ * full, so nothing is ever rehashed.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/rng.h"
+#include "quote.h"
+#include "tokenizer_internal.h"
+
+/* A power of two with room for count entries at half load; 0 when that is too much. */
+static size_t slots_for(size_t count) {
+    if (count > SIZE_MAX / 64) return 0;
+    size_t slots = 16;
+    while (slots < 2 * count)
+        slots *= 2;
+    return slots;
+}
+
+icae_tokenizer *icae_tokenizer_create(size_t n_tokens, size_t n_merges) {
+    icae_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    if (!tokenizer) return NULL;
+    tokenizer->unknown = tokenizer->bos = tokenizer->eos = -1;
+    tokenizer->text_slots = slots_for(n_tokens);
+    tokenizer->merge_slots = slots_for(n_merges);
+    if (tokenizer->text_slots && tokenizer->merge_slots) {
+        tokenizer->by_text = calloc(tokenizer->text_slots, sizeof *tokenizer->by_text);
+        tokenizer->merges = calloc(tokenizer->merge_slots, sizeof *tokenizer->merges);
+    }
+    if (!tokenizer->by_text || !tokenizer->merges) {
+        icae_tokenizer_free(tokenizer);
+        return NULL;
+    }
+    for (size_t i = 0; i < tokenizer->text_slots; i++)
+        tokenizer->by_text[i] = -1;
+    for (size_t i = 0; i < tokenizer->merge_slots; i++)
+        tokenizer->merges[i].pair = ICAE_NO_PAIR;
+    return tokenizer;
+}
+
+void icae_tokenizer_free(icae_tokenizer *tokenizer) {
+    if (!tokenizer) return;
+    icae_text_release(&tokenizer->pool);
+    free(tokenizer->tokens);
+    free(tokenizer->by_text);
+    free(tokenizer->merges);
+    free(tokenizer->added[0].tokens);
+    free(tokenizer->added[1].tokens);
+    free(tokenizer->chat_template);
+    free(tokenizer);
+}
+
+icae_status icae_tokenizer_set_chat_template(icae_tokenizer *tokenizer, const char *text,
+                                             size_t bytes, icae_error *error) {
+    char *copy = malloc(bytes + 1);
+    if (!copy) return icae_fail_memory(error, "a chat template");
+    memcpy(copy, text, bytes);
+    copy[bytes] = 0;
+    free(tokenizer->chat_template);
+    tokenizer->chat_template = copy;
+    return ICAE_OK;
+}
+
+/* ---- text -> id ---- */
+
+/* Only ever lives in memory, so the byte order of the words does not matter. */
+static uint64_t hash_text(const char *text, size_t bytes) {
+    uint64_t h = bytes;
+    while (bytes) {
+        uint64_t word = 0;
+        size_t n = bytes < 8 ? bytes : 8;
+        memcpy(&word, text, n);
+        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+        h ^= h >> 32;
+        text += n;
+        bytes -= n;
+    }
+    return h;
+}
+
+/* The slot that holds this text, or the empty one where it belongs. */
+static size_t text_slot(const icae_tokenizer *tokenizer, const char *text, size_t bytes) {
+    size_t mask = tokenizer->text_slots - 1, slot = (size_t)hash_text(text, bytes) & mask;
+    while (tokenizer->by_text[slot] >= 0) {
+        const icae_token *token = &tokenizer->tokens[tokenizer->by_text[slot]];
+        if (token->spelled_bytes == bytes &&
+            memcmp(tokenizer->pool.data + token->spelled, text, bytes) == 0)
+            break;
+        slot = (slot + 1) & mask;
+    }
+    return slot;
+}
+
+int32_t icae_tokenizer_lookup(const icae_tokenizer *tokenizer, const char *text, size_t bytes) {
+    return tokenizer->by_text[text_slot(tokenizer, text, bytes)];
+}
+
+int32_t icae_tokenizer_lookup_model(const icae_tokenizer *tokenizer, const char *text,
+                                    size_t bytes) {
+    int32_t id = icae_tokenizer_lookup(tokenizer, text, bytes);
+    return id >= 0 && tokenizer->tokens[id].flags & ICAE_TOKEN_MODEL ? id : -1;
+}
+
+/* ---- tokens ---- */
+
+/* Makes ids up to `id` exist. calloc, not realloc: pages of holes are never touched. */
+static bool reserve_id(icae_tokenizer *tokenizer, int32_t id) {
+    if (id >= tokenizer->room) {
+        int32_t room = tokenizer->room ? 2 * tokenizer->room : 1024;
+        if (room <= id) room = id + 1;
+        icae_token *larger = calloc((size_t)room, sizeof *larger);
+        if (!larger) return false;
+        if (tokenizer->size)
+            memcpy(larger, tokenizer->tokens, (size_t)tokenizer->size * sizeof *larger);
+        free(tokenizer->tokens);
+        tokenizer->tokens = larger;
+        tokenizer->room = room;
+    }
+    if (id >= tokenizer->size) tokenizer->size = id + 1;
+    return true;
+}
+
+/*
+ * Appends what a spelled token decodes to. Hugging Face's ByteLevel decoder takes a token with any
+ * character outside the byte alphabet as it stands.
+ */
+static void append_raw(icae_text *pool, const char *text, size_t bytes) {
+    size_t start = pool->length;
+    for (size_t at = 0; at < bytes;) {
+        int32_t point;
+        at += (size_t)icae_utf8_decode((const unsigned char *)text + at, bytes - at, &point);
+        int byte = icae_char_to_byte(point);
+        if (byte < 0) {
+            pool->length = start;
+            icae_text_append(pool, text, bytes);
+            return;
+        }
+        icae_text_append_char(pool, (char)byte);
+        if (pool->failed) return;
+    }
+}
+
+icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int64_t id,
+                               const char *text, size_t bytes, uint32_t flags,
+                               icae_error *error) {
+    if (id < 0 || id >= ICAE_TOKEN_ID_LIMIT)
+        return icae_fail(error, ICAE_FORMAT, "%s: token \"%s\" has id %lld, expected 0 to %d",
+                         where, icae_quote(text, bytes).text, (long long)id,
+                         ICAE_TOKEN_ID_LIMIT - 1);
+    if (flags & ICAE_TOKEN_ADDED && bytes == 0)
+        return icae_fail(error, ICAE_FORMAT, "%s: the added token %lld is an empty text", where,
+                         (long long)id);
+    size_t slot = text_slot(tokenizer, text, bytes);
+    int32_t same_text = tokenizer->by_text[slot];
+    if (same_text >= 0 && same_text != id)
+        return icae_fail(error, ICAE_FORMAT, "%s: token \"%s\" has two ids, %d and %lld", where,
+                         icae_quote(text, bytes).text, same_text, (long long)id);
+    if (same_text < 0 && id < tokenizer->size && tokenizer->tokens[id].flags) {
+        const icae_token *other = &tokenizer->tokens[id];
+        return icae_fail(
+            error, ICAE_FORMAT, "%s: id %lld stands for \"%s\" and for \"%s\"", where,
+            (long long)id,
+            icae_quote(tokenizer->pool.data + other->spelled, other->spelled_bytes).text,
+            icae_quote(text, bytes).text);
+    }
+    if (same_text >= 0) {
+        tokenizer->tokens[id].flags |= flags;
+        return ICAE_OK;
+    }
+
+    assert(2 * tokenizer->n_texts < tokenizer->text_slots + 1);
+    if (!reserve_id(tokenizer, (int32_t)id)) return icae_fail_memory(error, "a tokenizer");
+    icae_text *pool = &tokenizer->pool;
+    if (bytes > UINT32_MAX / 4 || pool->length > UINT32_MAX / 4)
+        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is larger than 1 GiB", where);
+    icae_token *token = &tokenizer->tokens[id];
+    token->flags = flags;
+    token->spelled = (uint32_t)pool->length;
+    token->spelled_bytes = (uint32_t)bytes;
+    icae_text_append(pool, text, bytes);
+    token->raw = (uint32_t)pool->length;
+    append_raw(pool, text, bytes);
+    token->raw_bytes = (uint32_t)pool->length - token->raw;
+    if (pool->failed) return icae_fail_memory(error, "a tokenizer");
+    tokenizer->by_text[slot] = (int32_t)id;
+    tokenizer->n_texts++;
+    return ICAE_OK;
+}
+
+/* ---- merges ---- */
+
+icae_status icae_tokenizer_add_merge(icae_tokenizer *tokenizer, const char *where,
+                                     uint32_t rank, const char *left, size_t left_bytes,
+                                     const char *right, size_t right_bytes, icae_error *error) {
+    int32_t left_id = icae_tokenizer_lookup_model(tokenizer, left, left_bytes);
+    int32_t right_id = icae_tokenizer_lookup_model(tokenizer, right, right_bytes);
+
+    /* The end of the pool serves as scratch for the merged text. */
+    icae_text *pool = &tokenizer->pool;
+    size_t start = pool->length;
+    icae_text_append(pool, left, left_bytes);
+    icae_text_append(pool, right, right_bytes);
+    if (pool->failed) return icae_fail_memory(error, "a tokenizer");
+    int32_t id =
+        icae_tokenizer_lookup_model(tokenizer, pool->data + start, pool->length - start);
+    pool->length = start;
+    if (left_id < 0 || right_id < 0 || id < 0)
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: merge %u joins \"%s\" and \"%s\", but the vocabulary lacks %s",
+                         where, rank, icae_quote(left, left_bytes).text,
+                         icae_quote(right, right_bytes).text,
+                         left_id < 0    ? "the first"
+                         : right_id < 0 ? "the second"
+                                        : "the result");
+
+    uint64_t pair = (uint64_t)(uint32_t)left_id << 32 | (uint32_t)right_id;
+    icae_merge *known = icae_merge_find(tokenizer, left_id, right_id);
+    if (known) { /* of two equal merges the later one counts, as in Hugging Face's map */
+        known->rank = rank;
+        return ICAE_OK;
+    }
+    assert(2 * tokenizer->n_merges < tokenizer->merge_slots + 1);
+    size_t mask = tokenizer->merge_slots - 1, slot = icae_merge_slot(tokenizer, pair);
+    while (tokenizer->merges[slot].pair != ICAE_NO_PAIR)
+        slot = (slot + 1) & mask;
+    tokenizer->merges[slot] = (icae_merge){.pair = pair, .rank = rank, .id = id};
+    tokenizer->n_merges++;
+    return ICAE_OK;
+}
+
+/* ---- added tokens ---- */
+
+static int compare_added(const void *a, const void *b) {
+    const icae_added_token *x = a, *y = b;
+    int order = memcmp(x->text, y->text, x->bytes < y->bytes ? x->bytes : y->bytes);
+    return order ? order : (x->bytes > y->bytes) - (x->bytes < y->bytes);
+}
+
+static bool collect_added(icae_tokenizer *tokenizer, uint32_t normalized) {
+    icae_added_list *list = &tokenizer->added[normalized != 0];
+    const uint32_t mask = ICAE_TOKEN_ADDED | ICAE_TOKEN_NORMALIZED;
+    for (int32_t id = 0; id < tokenizer->size; id++)
+        list->count += (tokenizer->tokens[id].flags & mask) == (ICAE_TOKEN_ADDED | normalized);
+    if (list->count == 0) return true;
+    list->tokens = calloc(list->count, sizeof *list->tokens);
+    if (!list->tokens) return false;
+    size_t n = 0;
+    for (int32_t id = 0; id < tokenizer->size; id++) {
+        const icae_token *token = &tokenizer->tokens[id];
+        if ((token->flags & mask) != (ICAE_TOKEN_ADDED | normalized)) continue;
+        const char *text = tokenizer->pool.data + token->spelled;
+        list->tokens[n++] = (icae_added_token){text, token->spelled_bytes, id};
+        list->starts[(unsigned char)text[0]] = true;
+    }
+    qsort(list->tokens, n, sizeof *list->tokens, compare_added);
+    return true;
+}
+
+/* First token in [low, high) whose byte at `depth` is at least `byte`; all agree before depth. */
+static size_t lower_bound(const icae_added_list *list, size_t low, size_t high, size_t depth,
+                          int byte) {
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const icae_added_token *token = &list->tokens[middle];
+        int there = token->bytes > depth ? (unsigned char)token->text[depth] : -1;
+        if (there < byte)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+int32_t icae_added_match(const icae_added_list *list, const unsigned char *text, size_t bytes,
+                         size_t *length) {
+    int32_t found = -1;
+    size_t low = 0, high = list->count;
+    for (size_t depth = 0; depth < bytes; depth++) {
+        low = lower_bound(list, low, high, depth, text[depth]);
+        high = lower_bound(list, low, high, depth, text[depth] + 1);
+        if (low == high) break;
+        if (list->tokens[low].bytes == depth + 1) { /* the shortest sorts first */
+            found = list->tokens[low].id;
+            *length = depth + 1;
+        }
+    }
+    return found;
+}
+
+/* ---- the end ---- */
+
+/* Equal for one tokenizer read from tokenizer.json and from a GGUF, which does not say whether a
+ * token is NORMALIZED or MODEL. The order of the hash table must not matter: merges are summed. */
+static uint64_t fingerprint(const icae_tokenizer *tokenizer) {
+    const char *name = tokenizer->pretokenizer->name;
+    uint64_t h = icae_hash64(name, strlen(name), tokenizer->ignore_merges);
+    for (int32_t id = 0; id < tokenizer->size; id++) {
+        const icae_token *token = &tokenizer->tokens[id];
+        if (!token->flags) continue;
+        uint64_t flags = token->flags & (ICAE_TOKEN_ADDED | ICAE_TOKEN_SPECIAL);
+        h = icae_hash64(tokenizer->pool.data + token->spelled, token->spelled_bytes,
+                        h ^ ((uint64_t)(uint32_t)id << 8 | flags));
+    }
+    uint64_t sum = 0;
+    for (size_t i = 0; i < tokenizer->merge_slots; i++) {
+        const icae_merge *merge = &tokenizer->merges[i];
+        if (merge->pair != ICAE_NO_PAIR) sum += icae_mix64(merge->pair, merge->rank);
+    }
+    return icae_mix64(h, sum);
+}
+
+icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
+                                  icae_error *error) {
+    if (tokenizer->size == 0)
+        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is empty", where);
+    bool any = false;
+    for (int byte = 0; byte < 256; byte++) {
+        char spelled[4];
+        int length = icae_utf8_encode(icae_byte_to_char((unsigned char)byte), spelled);
+        tokenizer->byte_ids[byte] =
+            icae_tokenizer_lookup_model(tokenizer, spelled, (size_t)length);
+        any |= tokenizer->byte_ids[byte] >= 0;
+    }
+    if (!any)
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: the vocabulary has no token for any single byte, so it is not "
+                         "that of a byte-level BPE",
+                         where);
+    if (!collect_added(tokenizer, 0) || !collect_added(tokenizer, ICAE_TOKEN_NORMALIZED))
+        return icae_fail_memory(error, "a tokenizer");
+    tokenizer->fingerprint = fingerprint(tokenizer);
+    return ICAE_OK;
+}

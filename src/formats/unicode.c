@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The little of Unicode that splitting text needs; see tokenizer_internal.h.
+ *
+ * ASCII is answered by a table of 128 entries, the rest by binary search in about 800 ranges.
+ */
+#include "tokenizer_internal.h"
+
+#define LETTER ICAE_CHAR_LETTER
+#define NUMBER ICAE_CHAR_NUMBER
+#define SPACE  ICAE_CHAR_SPACE
+
+static const struct {
+    int32_t first, last;
+    uint8_t class_of_all;
+} ranges[] = {
+#include "unicode_tables.inc"
+};
+
+/* 16 characters a line; the rows are U+0000, U+0010, ... U+0070. */
+/* clang-format off */
+static const uint8_t ascii[128] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, SPACE, SPACE, SPACE, SPACE, SPACE, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    SPACE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, 0, 0, 0, 0, 0, 0,
+    0, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER,
+    LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, 0, 0, 0, 0, 0,
+    0, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER,
+    LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, LETTER, 0, 0, 0, 0, 0,
+};
+/* clang-format on */
+
+icae_char_class icae_unicode_class(int32_t point) {
+    if (point >= 0 && point < 128) return (icae_char_class)ascii[point];
+    size_t low = 0, high = sizeof ranges / sizeof ranges[0];
+    while (low < high) { /* the first range whose last is not below point */
+        size_t middle = low + (high - low) / 2;
+        if (ranges[middle].last < point)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == sizeof ranges / sizeof ranges[0] || ranges[low].first > point)
+        return ICAE_CHAR_OTHER;
+    return (icae_char_class)ranges[low].class_of_all;
+}
+
+/*
+ * The bytes without a glyph of their own are 00-20, 7F-A0 and AD: 33 + 34 + 1. In that order they
+ * become U+0100 ... U+0143.
+ */
+int32_t icae_byte_to_char(unsigned char byte) {
+    if (byte <= 0x20) return 0x100 + byte;
+    if (byte >= 0x7F && byte <= 0xA0) return 0x100 + 33 + (byte - 0x7F);
+    if (byte == 0xAD) return 0x100 + 67;
+    return byte;
+}
+
+int icae_char_to_byte(int32_t point) {
+    if (point < 0 || point > 0x143) return -1;
+    if (point < 0x100) return icae_byte_to_char((unsigned char)point) == point ? point : -1;
+    int rank = point - 0x100;
+    return rank < 33 ? rank : rank < 67 ? 0x7F + rank - 33 : 0xAD;
+}
