@@ -93,6 +93,11 @@ const char *const *icae_backend_levels(void);
  * not survive the next call. Aborts the process when memory ends: a kernel cannot report. */
 char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride);
 
+/* The best GFLOP/s of OpenBLAS's sgemm on 1024 x 1024 matrices, tried again and again for about
+ * `seconds` (at least once), with n_threads threads (0 = as set now): what the processor can do, for
+ * the bench and the progress line. 0 when memory ends. */
+double icae_cpu_sgemm_peak(int n_threads, double seconds);
+
 /* The matrix view of row-major data. */
 icae_matrix icae_matrix_of(icae_dtype dtype, int64_t rows, int64_t cols, const void *data);
 

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Dense products on OpenBLAS, the one file that knows its header.
+ *
+ * Only `matmul` comes here: sums over all tokens for trained parameters. What a sample sees goes
+ * through cpu_linear.c, whose rows do not depend on each other; sgemm's do, in the last bits.
+ */
+#include <assert.h>
+#include <cblas.h>
+#include <limits.h>
+#include <time.h>
+
+#include "backend/cpu_internal.h"
+
+static blasint blas_size(int64_t size) {
+    assert(size >= 0 && size <= INT_MAX);
+    return (blasint)size;
+}
+
+static void blas_matmul(icae_backend *be, bool ta, bool tb, int64_t M, int64_t N, int64_t K,
+                        icae_real alpha, const icae_real *a, int64_t lda, const icae_real *b,
+                        int64_t ldb, icae_real beta, icae_real *c, int64_t ldc) {
+    (void)be;
+    if (M == 0 || N == 0) return;
+    if (K ==
+        0) { /* an empty sum; the library asks for ld >= 1 here, which callers need not have */
+        for (int64_t m = 0; m < M; m++) {
+            for (int64_t n = 0; n < N; n++)
+                c[m * ldc + n] = beta == 0 ? 0 : beta * c[m * ldc + n];
+        }
+        return;
+    }
+    const CBLAS_TRANSPOSE op_a = ta ? CblasTrans : CblasNoTrans;
+    const CBLAS_TRANSPOSE op_b = tb ? CblasTrans : CblasNoTrans;
+#if ICAE_REAL_IS_DOUBLE
+    cblas_dgemm(
+#else
+    cblas_sgemm(
+#endif
+        CblasRowMajor, op_a, op_b, blas_size(M), blas_size(N), blas_size(K), alpha, a,
+        blas_size(lda), b, blas_size(ldb), beta, c, blas_size(ldc));
+}
+
+void icae_cpu_blas(icae_kernels *table) {
+    table->matmul = blas_matmul;
+}
+
+void icae_cpu_blas_set_threads(int n_threads) {
+    openblas_set_num_threads(n_threads);
+}
+
+static double now_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+double icae_cpu_sgemm_peak(int n_threads, double seconds) {
+    enum { SIZE = 1024 };
+    float *memory = icae_aligned_calloc((size_t)3 * SIZE * SIZE, sizeof *memory);
+    if (!memory) return 0;
+    float *a = memory, *b = a + SIZE * SIZE, *c = b + SIZE * SIZE;
+    for (int i = 0; i < SIZE * SIZE; i++) {
+        a[i] = (float)(i % 7) - 3;
+        b[i] = (float)(i % 5) - 2;
+    }
+    int before = openblas_get_num_threads();
+    if (n_threads > 0) openblas_set_num_threads(n_threads);
+    /* The best of many short runs: other work on the machine can only make one slower. */
+    double best = 1e30, start = now_s();
+    do {
+        double from = now_s();
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, SIZE, SIZE, SIZE, 1, a, SIZE, b,
+                    SIZE, 0, c, SIZE);
+        double took = now_s() - from;
+        if (took < best) best = took;
+    } while (now_s() - start < seconds);
+    openblas_set_num_threads(before);
+    icae_aligned_free(memory);
+    return 2e-9 * SIZE * SIZE * SIZE / best;
+}
