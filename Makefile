@@ -143,9 +143,102 @@ $(BUILD)/tests/unit/runner.o: $(BUILD)/generated/suites.inc
 $(BUILD)/run-tests: $(TESTOBJECTS) $(BUILD)/libicae.a
 	$(call link,$(CHECKLIBS))
 
-.PHONY: check-only
+# ---- what a machine needs; each step does nothing when it is done already ----
+BASE := data/base/smollm2-135m-instruct-q4_1.gguf
+ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+
+.PHONY: setup base texts
+setup:
+	$(Q)missing=; for package in $(PACKAGES) python3 python3-pip; do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	case "$$missing" in *python3*) \
+	  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 && \
+	    missing=$$(echo "$$missing" | sed 's/ python3-pip//; s/ python3//');; esac; \
+	if [ -n "$$missing" ]; then \
+	  echo "Installing:$$missing"; \
+	  { $(ROOT) apt-get update -qq && $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } || \
+	    { echo "Could not install them. As root:  apt-get install$$missing" >&2; exit 1; }; \
+	fi
+base:
+	$(Q)data/fetch_base.sh
+texts:
+	$(Q)data/fetch_texts.sh
+
+# ---- tests ----
+.PHONY: test check-only grad asan fuzz
+test: setup
+	$(Q)$(MAKE) --no-print-directory base
+	$(Q)$(MAKE) --no-print-directory check-only
+
 check-only: $(BUILD)/run-tests $(PROGRAMS)
 	$(Q)ICAE_BUILD=$(BUILD) $(BUILD)/run-tests $(TESTS)
+
+grad:
+	$(Q)$(MAKE) --no-print-directory MODE=f64 check-only TESTS="$(or $(TESTS),ops graph golden objective kernels layout)"
+
+# The OpenMP and OpenBLAS runtimes keep their thread pools until the end: not leaks of ours.
+asan:
+	$(Q)ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=tests/scripts/lsan.supp:print_suppressions=0 \
+	  UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10 \
+	  $(MAKE) --no-print-directory MODE=asan check-only
+
+# ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
+FUZZ_RUNS ?= 20000
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZFLAGS := -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	$(CPPFLAGS)
+fuzz:
+	$(Q)command -v clang >/dev/null || { echo "make fuzz needs clang: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }
+	$(Q)mkdir -p build/fuzz
+	$(Q)for name in $(FUZZERS); do \
+	  echo "fuzz $$name"; mkdir -p build/fuzz/corpus-$$name; \
+	  clang $(FUZZFLAGS) tests/fuzz/fuzz_$$name.c src/base/*.c src/formats/*.c -o build/fuzz/$$name -lcjson -lz -lm -lpthread || exit 1; \
+	  build/fuzz/$$name -runs=$(FUZZ_RUNS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus-$$name $(wildcard tests/fuzz/seeds) || exit 1; \
+	done
+
+# ---- style ----
+FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c)
+CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
+.PHONY: format format-check layers
+format:
+	$(Q)$(CLANG_FORMAT) -i $(FORMATTED)
+format-check:
+	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED) && echo "format: clean"
+layers:
+	$(Q)tests/scripts/check_layers.sh
+
+# ---- installing ----
+.PHONY: install uninstall
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/icae
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(BUILD)/libicae.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/libicae.so $(DESTDIR)$(PREFIX)/lib/libicae.so.$(VERSION)
+	ln -sf libicae.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libicae.so.0
+	ln -sf libicae.so.0 $(DESTDIR)$(PREFIX)/lib/libicae.so
+	install -m 644 include/icae.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 include/icae/status.h $(DESTDIR)$(PREFIX)/include/icae
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
+	  'Name: icae' 'Description: In-context Autoencoder: compress text into memory slots' \
+	  'Version: $(VERSION)' 'Libs: -L$${libdir} -licae' \
+	  'Libs.private: -lopenblas -lcjson -lz -lm -lpthread -fopenmp' 'Cflags: -I$${includedir}' \
+	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/icae.pc
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
+	rm -f $(DESTDIR)$(PREFIX)/lib/libicae.* $(DESTDIR)$(PREFIX)/lib/pkgconfig/icae.pc
+	rm -f $(DESTDIR)$(PREFIX)/include/icae.h $(DESTDIR)$(PREFIX)/include/icae/status.h
+
+# ---- showing ----
+.PHONY: demo bench
+demo: setup
+	$(Q)$(MAKE) --no-print-directory base texts all
+	$(Q)data/demo.sh $(BUILD)
+bench: all
+	$(Q)$(MAKE) --no-print-directory base
+	$(Q)$(BUILD)/icae bench -m $(BASE)
 
 .PHONY: clean help
 clean:

@@ -76,7 +76,7 @@ typedef struct icae_model {
         fingerprint; /* of config, names, shapes, types and samples of every weight's bytes */
     int64_t n_parameters; /* numbers in all weights, a tied head counted once */
     size_t weight_bytes;  /* as stored */
-    double embedding_mean, embedding_deviation; /* over the whole table; for memory tokens */
+    double embedding_mean, embedding_deviation; /* over evenly spaced rows of the table */
     char *path;                                 /* as given */
     char file_type[16];                         /* "GGUF" or "safetensors" */
     icae_arena arena;

@@ -120,9 +120,13 @@ const char *icae_json_get_string(icae_json_object *object, const char *key,
                                  const char *default_value) {
     const icae_json_value *value = ask(object, key);
     if (!value) return default_value;
-    const char *string = icae_json_as_string(value);
+    const char *string = icae_json_as_string(value), *data;
+    size_t bytes;
     if (!string) {
-        icae_json_complain(object, key, "expected a string in double quotes, without \\u0000");
+        bool has_zero = icae_json_as_bytes(value, &data, &bytes);
+        icae_json_complain(object, key, "%s",
+                           has_zero ? "holds \\u0000; remove it"
+                                    : "expected a string in double quotes");
         return default_value;
     }
     return string;

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The forward pass of a Llama-type model over packed sequences; backward comes out of the ops.
+ *
+ * Who keeps what for backward: rmsnorm its input, rope the angles, attention q, k, v and its result,
+ * swiglu gate and up; a frozen linear layer keeps nothing, one with LoRA its input. Everything else
+ * goes back to the pool at the icae_done that follows its last use.
+ */
+#include <assert.h>
+#include <math.h>
+
+#include "icae/model.h"
+#include "icae/rng.h"
+
+icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model_config *config, int64_t T,
+                              const int32_t *positions) {
+    int64_t E = config->head_width, half = E / 2;
+    icae_real *host = icae_graph_arena(graph, (size_t)(T * E) * sizeof *host);
+    double *frequencies = icae_graph_arena(graph, (size_t)half * sizeof *frequencies);
+    if (!host || !frequencies) return NULL;
+    for (int64_t i = 0; i < half; i++) {
+        frequencies[i] = pow(config->rope_theta, -2.0 * (double)i / (double)E);
+    }
+    for (int64_t t = 0; t < T; t++) {
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)positions[t] * frequencies[i];
+            host[t * E + i] = (icae_real)cos(angle);
+            host[t * E + half + i] = (icae_real)sin(angle);
+        }
+    }
+    int64_t shape[2] = {T, E};
+    return icae_constant(graph, 2, shape, host);
+}
+
+/* One block's call, so that checkpointing can make it again. */
+typedef struct block_call {
+    const icae_model *model;
+    const icae_forward *options;
+    icae_tensor *angles;
+    int64_t layer;
+} block_call;
+
+static icae_tensor *adapted(icae_graph *graph, const block_call *call, icae_module module,
+                            icae_tensor *x, icae_tensor *residual) {
+    icae_tensor *w = &call->model->layers[call->layer].modules[module];
+    int64_t index = call->layer * ICAE_MODULE_COUNT + module;
+    const icae_forward *options = call->options;
+    const icae_lora_set *set = options->lora;
+    if (!set || !set->a[index]) return icae_linear(graph, x, w, residual, NULL);
+    icae_lora lora = {.a = set->a[index], .b = set->b[index], .scale = (icae_real)set->scale};
+    if (options->is_training && set->dropout > 0) {
+        lora.dropout =
+            (icae_dropout){.rate = set->dropout,
+                           .seed = icae_mix64(options->dropout_seed, (uint64_t)index),
+                           .row_keys = options->pack->row_keys};
+    }
+    return icae_linear(graph, x, w, residual, &lora);
+}
+
+/* Attention over what the caches hold and the new rows, which are appended to them first. */
+static icae_tensor *attend_cached(icae_graph *graph, const block_call *call,
+                                  const icae_attention_shape *shape, icae_tensor *q,
+                                  icae_tensor *k, icae_tensor *v) {
+    icae_backend *be = icae_graph_backend(graph);
+    const icae_pack *pack = call->options->pack;
+    int64_t row = shape->kv_heads * shape->width;
+    icae_attention_span *spans =
+        icae_graph_arena(graph, (size_t)pack->n_sequences * sizeof *spans);
+    if (!spans || !q || !k || !v) return NULL;
+    for (int64_t s = 0; s < pack->n_sequences; s++) {
+        icae_cache *cache = call->options->caches[s];
+        int64_t start = pack->starts[s], n = pack->starts[s + 1] - start;
+        assert(cache->length + n <= cache->capacity);
+        icae_real *keys = cache->keys + call->layer * cache->capacity * row;
+        icae_real *values = cache->values + call->layer * cache->capacity * row;
+        size_t bytes = (size_t)(n * row) * sizeof *keys;
+        be->k.copy(be, keys + cache->length * row, (const icae_real *)k->data + start * row,
+                   bytes);
+        be->k.copy(be, values + cache->length * row, (const icae_real *)v->data + start * row,
+                   bytes);
+        spans[s] = (icae_attention_span){.query_start = start,
+                                         .n_queries = n,
+                                         .n_keys = cache->length + n,
+                                         .keys = keys,
+                                         .values = values};
+    }
+    return icae_attention(graph, shape, pack, spans, q, NULL, NULL);
+}
+
+static icae_tensor *run_block(icae_graph *graph, void *context, icae_tensor *x) {
+    const block_call *call = context;
+    const icae_model_config *config = &call->model->config;
+    icae_layer *layer = &call->model->layers[call->layer];
+    icae_attention_shape shape = {.heads = config->heads,
+                                  .kv_heads = config->kv_heads,
+                                  .width = config->head_width,
+                                  .scale = (icae_real)(1.0 / sqrt((double)config->head_width)),
+                                  .window = config->window};
+    icae_real eps = (icae_real)config->norm_eps;
+
+    icae_tensor *n = icae_rmsnorm(graph, x, &layer->input_norm, eps);
+    icae_tensor *q = adapted(graph, call, ICAE_MODULE_Q, n, NULL);
+    icae_tensor *k = adapted(graph, call, ICAE_MODULE_K, n, NULL);
+    icae_tensor *v = adapted(graph, call, ICAE_MODULE_V, n, NULL);
+    icae_done(graph, n);
+    q = icae_rope(graph, q, config->head_width, call->angles);
+    k = icae_rope(graph, k, config->head_width, call->angles);
+    icae_tensor *mixed =
+        call->options->caches
+            ? attend_cached(graph, call, &shape, q, k, v)
+            : icae_attention(graph, &shape, call->options->pack, NULL, q, k, v);
+    icae_done(graph, q);
+    icae_done(graph, k);
+    icae_done(graph, v);
+    icae_tensor *a = adapted(graph, call, ICAE_MODULE_O, mixed, x);
+    icae_done(graph, mixed);
+
+    icae_tensor *m = icae_rmsnorm(graph, a, &layer->post_norm, eps);
+    icae_tensor *gate = adapted(graph, call, ICAE_MODULE_GATE, m, NULL);
+    icae_tensor *up = adapted(graph, call, ICAE_MODULE_UP, m, NULL);
+    icae_done(graph, m);
+    icae_tensor *active = icae_swiglu(graph, gate, up);
+    icae_done(graph, gate);
+    icae_done(graph, up);
+    icae_tensor *y = adapted(graph, call, ICAE_MODULE_DOWN, active, a);
+    icae_done(graph, active);
+    icae_done(graph, a);
+    return y;
+}
+
+icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae_tensor *x,
+                                const icae_forward *options) {
+    const icae_pack *pack = options->pack;
+    if (!x || !icae_graph_expect(
+                  graph, x->shape[0] == pack->n_tokens && x->shape[1] == model->config.width,
+                  "forward: the input is [%lld, %lld], expected [%lld, %lld]",
+                  (long long)x->shape[0], (long long)x->shape[1], (long long)pack->n_tokens,
+                  (long long)model->config.width)) {
+        return NULL;
+    }
+    icae_tensor *angles =
+        icae_rope_angles(graph, &model->config, pack->n_tokens, pack->positions);
+    icae_tensor *h = x;
+    for (int64_t i = 0; i < model->config.layers; i++) {
+        block_call *call = icae_graph_arena(graph, sizeof *call);
+        if (!call) return NULL;
+        *call = (block_call){model, options, angles, i};
+        icae_tensor *next = options->is_checkpointed
+                                ? icae_checkpoint(graph, run_block, call, h)
+                                : run_block(graph, call, h);
+        if (h != x) icae_done(graph, h);
+        h = next;
+    }
+    /* Replay needs the angles again, so with checkpointing they live until the step is over. */
+    if (!options->is_checkpointed) icae_done(graph, angles);
+    icae_tensor *y = icae_rmsnorm(graph, h, (icae_tensor *)(uintptr_t)&model->final_norm,
+                                  (icae_real)model->config.norm_eps);
+    if (h != x) icae_done(graph, h);
+    for (int64_t s = 0; y && options->caches && s < pack->n_sequences; s++) {
+        options->caches[s]->length += pack->starts[s + 1] - pack->starts[s];
+    }
+    return y;
+}
