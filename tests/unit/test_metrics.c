@@ -9,7 +9,7 @@
 #include "suites.h"
 
 static double number_of(const icae_json_value *object, const char *key) {
-    double number = NAN;
+    double number = (double)NAN;
     ck_assert_msg(icae_json_as_number(icae_json_member(object, key), &number), "no %s", key);
     return number;
 }

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writing, checking, finding and reading run checkpoints; layout and promises: icae/checkpoint.h.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/checkpoint.h"
+#include "icae/log.h"
+#include "icae/rng.h"
+#include "icae/safetensors.h"
+
+static const char FORMAT[] = "icae-checkpoint";
+enum { VERSION = 1, MAX_FILES = 64 };
+
+void icae_run_state_release(icae_run_state *state) {
+    icae_json_free(state->json);
+    *state = (icae_run_state){0};
+}
+
+/* ---- names ---- */
+
+/* "run/checkpoints/name", malloc'ed. */
+static char *checkpoint_path(const char *run_folder, const char *name) {
+    char *path;
+    return asprintf(&path, "%s/checkpoints/%s", run_folder, name) < 0 ? NULL : path;
+}
+
+/* The N of "step-N", or -1: other names in the folder are not ours. */
+static int64_t step_of(const char *name) {
+    char canonical[64];
+    if (strncmp(name, "step-", 5) != 0) return -1;
+    errno = 0;
+    long long step = strtoll(name + 5, NULL, 10);
+    snprintf(canonical, sizeof canonical, "step-%lld", step);
+    return errno || step < 0 || strcmp(canonical, name) != 0 ? -1 : step;
+}
+
+static int newest_first(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
+}
+
+/* Steps that have a folder, newest first; *steps is malloc'ed. */
+static icae_status list_steps(const char *run_folder, int64_t **steps, size_t *count,
+                              icae_error *error) {
+    *steps = NULL;
+    *count = 0;
+    char *folder = checkpoint_path(run_folder, "");
+    if (!folder) return icae_fail_memory(error, run_folder);
+    char **names = NULL;
+    size_t n_names = 0;
+    icae_status status = ICAE_OK;
+    if (icae_path_is_folder(folder)) {
+        status = icae_folder_list(folder, &names, &n_names, error);
+    }
+    if (!status && n_names) {
+        *steps = calloc(n_names, sizeof **steps);
+        if (!*steps) status = icae_fail_memory(error, folder);
+    }
+    for (size_t i = 0; !status && i < n_names; i++) {
+        int64_t step = step_of(names[i]);
+        if (step >= 0) (*steps)[(*count)++] = step;
+    }
+    if (*count) qsort(*steps, *count, sizeof **steps, newest_first);
+    icae_names_free(names, n_names);
+    free(folder);
+    return status;
+}
+
+bool icae_checkpoint_any(const char *run_folder) {
+    int64_t *steps;
+    size_t count;
+    icae_status status = list_steps(run_folder, &steps, &count, NULL);
+    free(steps);
+    return !status && count > 0;
+}
+
+/* ---- hashes.json ---- */
+
+static icae_status hash_file(const char *path, uint64_t *hash, size_t *bytes,
+                             icae_error *error) {
+    icae_mapping mapping;
+    icae_status status = icae_mapping_open(&mapping, path, error);
+    if (status) return status;
+    *bytes = mapping.bytes;
+    *hash = icae_hash64(mapping.data, mapping.bytes, 0);
+    icae_mapping_close(&mapping);
+    return ICAE_OK;
+}
+
+/* Adds a line for every file in folder/below (below = "" or "adapter/"). */
+static icae_status hash_folder(const char *folder, const char *below, icae_text *out,
+                               bool *is_first, icae_error *error) {
+    char inner[4096];
+    snprintf(inner, sizeof inner, "%s/%s", folder, below);
+    char **names;
+    size_t count;
+    icae_status status = icae_folder_list(inner, &names, &count, error);
+    if (status) return status;
+    for (size_t i = 0; !status && i < count; i++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%s%s", folder, below, names[i]);
+        if (icae_path_is_folder(path)) continue;
+        uint64_t hash;
+        size_t bytes;
+        status = hash_file(path, &hash, &bytes, error);
+        if (status) break;
+        icae_text_append_string(out, *is_first ? "\n    " : ",\n    ");
+        *is_first = false;
+        snprintf(path, sizeof path, "%s%s", below, names[i]);
+        icae_json_write_string(out, path, strlen(path));
+        icae_text_printf(out, ": {\"bytes\": %zu, \"hash\": \"%016" PRIx64 "\"}", bytes, hash);
+    }
+    icae_names_free(names, count);
+    return status;
+}
+
+static icae_status write_hashes(const char *folder, icae_error *error) {
+    icae_text text = {0};
+    bool is_first = true;
+    icae_text_printf(&text, "{\n  \"format\": \"%s\",\n  \"version\": %d,\n  \"files\": {",
+                     FORMAT, VERSION);
+    icae_status status = hash_folder(folder, "", &text, &is_first, error);
+    if (!status) status = hash_folder(folder, "adapter/", &text, &is_first, error);
+    icae_text_append_string(&text, "\n  }\n}\n");
+    char *path = icae_path_join(folder, "hashes.json");
+    if (!status && (text.failed || !path)) status = icae_fail_memory(error, folder);
+    if (!status) status = icae_file_write(path, text.data, text.length, error);
+    free(path);
+    icae_text_release(&text);
+    return status;
+}
+
+/* One entry of hashes.json against the file on the disk. */
+static icae_status verify_file(const char *folder, const icae_json *json,
+                               const icae_json_value *entry, icae_error *error) {
+    const char *name = icae_json_key(entry);
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (length < 0 || (size_t)length >= sizeof path || strstr(name, "..") || *name == '/') {
+        return icae_fail(error, ICAE_FORMAT, "%s: names a file outside its folder",
+                         icae_json_name(json));
+    }
+    int64_t bytes = -1;
+    const char *hash = icae_json_as_string(icae_json_member(entry, "hash"));
+    if (!hash || !icae_json_as_integer(icae_json_member(entry, "bytes"), &bytes)) {
+        return icae_fail(error, ICAE_FORMAT, "%s: the entry for %s has no bytes or no hash",
+                         icae_json_name(json), name);
+    }
+    uint64_t found_hash;
+    size_t found_bytes;
+    icae_status status = hash_file(path, &found_hash, &found_bytes, error);
+    if (status) return status;
+    char found[32];
+    snprintf(found, sizeof found, "%016" PRIx64, found_hash);
+    if (bytes != (int64_t)found_bytes) {
+        return icae_fail(error, ICAE_FORMAT, "%s: has %zu bytes, %lld were written", path,
+                         found_bytes, (long long)bytes);
+    }
+    if (strcmp(hash, found) != 0) {
+        return icae_fail(error, ICAE_FORMAT, "%s: its hash is %s, %s was written", path, found,
+                         hash);
+    }
+    return ICAE_OK;
+}
+
+icae_status icae_checkpoint_verify(const char *path, icae_error *error) {
+    char *list = icae_path_join(path, "hashes.json");
+    if (!list) return icae_fail_memory(error, path);
+    icae_json *json;
+    icae_status status = icae_json_open(&json, list, error);
+    free(list);
+    if (status) return status;
+    const icae_json_value *root = icae_json_root(json);
+    const char *format = icae_json_as_string(icae_json_member(root, "format"));
+    int64_t version = 0;
+    if (!format || strcmp(format, FORMAT) != 0) {
+        status = icae_fail(error, ICAE_FORMAT, "%s: is not the list of an ICAE checkpoint",
+                           icae_json_name(json));
+    } else if (!icae_json_as_integer(icae_json_member(root, "version"), &version) ||
+               version != VERSION) {
+        status = icae_fail(error, ICAE_UNSUPPORTED, "%s: version %lld, this program knows %d",
+                           icae_json_name(json), (long long)version, VERSION);
+    }
+    const icae_json_value *files = icae_json_member(root, "files");
+    bool has_state = icae_json_member(files, "state.json") != NULL;
+    bool has_optimizer = icae_json_member(files, "optimizer.safetensors") != NULL;
+    if (!status && (!has_state || !has_optimizer)) {
+        status = icae_fail(error, ICAE_FORMAT, "%s: lists no state.json or no optimizer",
+                           icae_json_name(json));
+    }
+    const icae_json_value *entry = icae_json_first(files);
+    for (; !status && entry; entry = icae_json_next(entry)) {
+        status = verify_file(path, json, entry, error);
+    }
+    icae_json_free(json);
+    return status;
+}
+
+icae_status icae_checkpoint_newest(const char *run_folder, char **path, icae_error *error) {
+    *path = NULL;
+    int64_t *steps;
+    size_t count;
+    icae_status status = list_steps(run_folder, &steps, &count, error);
+    for (size_t i = 0; !status && i < count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "step-%lld", (long long)steps[i]);
+        char *candidate = checkpoint_path(run_folder, name);
+        if (!candidate) {
+            status = icae_fail_memory(error, run_folder);
+            break;
+        }
+        icae_error reason = {0};
+        if (!icae_checkpoint_verify(candidate, &reason)) {
+            *path = candidate;
+            break;
+        }
+        icae_log_warning("%s is damaged and passed over: %s", candidate, reason.message);
+        free(candidate);
+    }
+    free(steps);
+    if (!status && !*path) {
+        status = icae_fail(error, ICAE_IO,
+                           "%s: has no %scheckpoint to resume from; start without --resume, in "
+                           "another folder (--set out=FOLDER)",
+                           run_folder, count ? "undamaged " : "");
+    }
+    return status;
+}
+
+/* ---- writing ---- */
+
+static icae_status write_block(const char *folder, const icae_params *params,
+                               icae_error *error) {
+    icae_backend *be = params->be;
+    size_t count = (size_t)params->count, bytes = count * sizeof(icae_real);
+    icae_real *host = icae_aligned_calloc(3 * count, sizeof *host);
+    char *path = icae_path_join(folder, "optimizer.safetensors");
+    icae_status status = host && path ? ICAE_OK : icae_fail_memory(error, "a checkpoint");
+    if (!status) {
+        be->k.copy_out(be, host, params->values, bytes);
+        be->k.copy_out(be, host + count, params->moment1, bytes);
+        be->k.copy_out(be, host + 2 * count, params->moment2, bytes);
+        icae_safetensors_source sources[3] = {
+            {"values", ICAE_DTYPE_REAL, 1, {params->count}, host},
+            {"moment1", ICAE_DTYPE_REAL, 1, {params->count}, host + count},
+            {"moment2", ICAE_DTYPE_REAL, 1, {params->count}, host + 2 * count},
+        };
+        status = icae_safetensors_write(path, sources, 3, NULL, 0, error);
+    }
+    icae_aligned_free(host);
+    free(path);
+    return status;
+}
+
+static icae_status write_state(const char *folder, const icae_run_state *state,
+                               icae_error *error) {
+    icae_text text = {0};
+    icae_text_printf(&text,
+                     "{\n  \"step\": %lld,\n  \"updates\": %lld,\n  \"skipped\": %lld,\n"
+                     "  \"skipped_in_row\": %lld,\n  \"samples\": %lld,\n"
+                     "  \"context_tokens\": %lld,\n  \"metrics_bytes\": %lld,\n  \"seconds\": ",
+                     (long long)state->step, (long long)state->updates,
+                     (long long)state->skipped, (long long)state->skipped_in_row,
+                     (long long)state->samples, (long long)state->context_tokens,
+                     (long long)state->metrics_bytes);
+    icae_json_write_number(&text, state->seconds);
+    icae_text_printf(&text,
+                     ",\n  \"settings_hash\": \"%016" PRIx64
+                     "\",\n  \"base_fingerprint\": \"%016" PRIx64 "\",\n  \"feed\": %s\n}\n",
+                     state->settings_hash, state->base_fingerprint, state->feed_json);
+    char *path = icae_path_join(folder, "state.json");
+    icae_status status =
+        text.failed || !path ? icae_fail_memory(error, "a checkpoint") : ICAE_OK;
+    if (!status) status = icae_file_write(path, text.data, text.length, error);
+    free(path);
+    icae_text_release(&text);
+    return status;
+}
+
+static icae_status write_whole(const char *folder, icae_adapter *adapter,
+                               const icae_model *model, const icae_run_state *state,
+                               icae_error *error) {
+    char *inner = icae_path_join(folder, "adapter");
+    if (!inner) return icae_fail_memory(error, folder);
+    icae_status status = icae_folder_make(folder, error);
+    if (!status) status = icae_adapter_save(adapter, inner, model, error);
+    if (!status) status = write_block(folder, &adapter->params, error);
+    if (!status) status = write_state(folder, state, error);
+    if (!status) status = write_hashes(folder, error);
+    if (!status) status = icae_folder_sync(inner, error);
+    if (!status) status = icae_folder_sync(folder, error);
+    free(inner);
+    return status;
+}
+
+/* Removes all but the `keep` newest, and what a crash left half-written. */
+static icae_status prune(const char *run_folder, int64_t keep, icae_error *error) {
+    int64_t *steps;
+    size_t count;
+    icae_status status = list_steps(run_folder, &steps, &count, error);
+    for (size_t i = (size_t)keep; !status && i < count; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "step-%lld", (long long)steps[i]);
+        char *path = checkpoint_path(run_folder, name);
+        status = path ? icae_folder_remove(path, error) : icae_fail_memory(error, run_folder);
+        free(path);
+    }
+    free(steps);
+    return status;
+}
+
+icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
+                                 const icae_model *model, const icae_run_state *state,
+                                 int64_t keep, icae_error *error) {
+    char name[64], hidden[80];
+    snprintf(name, sizeof name, "step-%lld", (long long)state->step);
+    snprintf(hidden, sizeof hidden, ".tmp-%s", name);
+    char *parent = checkpoint_path(run_folder, "");
+    char *temporary = checkpoint_path(run_folder, hidden);
+    char *final = checkpoint_path(run_folder, name);
+    icae_status status =
+        parent && temporary && final ? ICAE_OK : icae_fail_memory(error, "a checkpoint");
+    if (!status) status = icae_folder_remove(temporary, error);
+    if (!status) status = icae_folder_make(parent, error);
+    if (!status) status = write_whole(temporary, adapter, model, state, error);
+    /* A folder of that name can only be one that was passed over as damaged, or this very step. */
+    if (!status) status = icae_folder_remove(final, error);
+    if (!status && rename(temporary, final)) {
+        status =
+            icae_fail(error, ICAE_IO, "%s: cannot be renamed: %s", temporary, strerror(errno));
+    }
+    if (!status) status = icae_folder_sync(parent, error);
+    if (!status) status = icae_checkpoint_verify(final, error);
+    if (!status) status = prune(run_folder, keep, error);
+    free(parent);
+    free(temporary);
+    free(final);
+    return status;
+}
+
+/* ---- reading ---- */
+
+static icae_status read_block(const char *folder, icae_params *params, icae_error *error) {
+    const struct {
+        const char *name;
+        icae_real *to;
+    } parts[] = {
+        {"values", params->values}, {"moment1", params->moment1}, {"moment2", params->moment2}};
+    char *path = icae_path_join(folder, "optimizer.safetensors");
+    if (!path) return icae_fail_memory(error, folder);
+    icae_safetensors file;
+    icae_status status = icae_safetensors_open(&file, path, error);
+    if (status) {
+        free(path);
+        return status;
+    }
+    icae_backend *be = params->be;
+    size_t bytes = (size_t)params->count * sizeof(icae_real);
+    icae_real *host = icae_aligned_alloc(bytes);
+    if (!host) status = icae_fail_memory(error, "a checkpoint");
+    for (size_t i = 0; !status && i < sizeof parts / sizeof parts[0]; i++) {
+        const icae_safetensors_entry *entry = icae_safetensors_find(&file, parts[i].name);
+        if (!entry || entry->dtype != ICAE_DTYPE_REAL || entry->bytes != bytes) {
+            status = icae_fail(error, ICAE_MISMATCH,
+                               "%s: '%s' is missing or not %lld values of type %s, as this "
+                               "run's adapter has them",
+                               path, parts[i].name, (long long)params->count,
+                               icae_dtype_describe(ICAE_DTYPE_REAL)->name);
+            break;
+        }
+        memcpy(host, entry->data, bytes);
+        be->k.copy_in(be, parts[i].to, host, bytes);
+    }
+    icae_aligned_free(host);
+    icae_safetensors_close(&file);
+    free(path);
+    return status;
+}
+
+static uint64_t get_hash(icae_json_object *object, const char *key) {
+    const char *text = icae_json_get_string(object, key, "");
+    char *end;
+    errno = 0;
+    uint64_t hash = strtoull(text, &end, 16);
+    if (!object->status && (errno || *end || strlen(text) != 16)) {
+        icae_json_complain(object, key, "expected 16 hexadecimal digits");
+    }
+    return hash;
+}
+
+icae_status icae_checkpoint_load(const char *path, icae_adapter *adapter, icae_run_state *state,
+                                 icae_error *error) {
+    *state = (icae_run_state){0};
+    char *name = icae_path_join(path, "state.json");
+    if (!name) return icae_fail_memory(error, path);
+    icae_status status = icae_json_open(&state->json, name, error);
+    free(name);
+    if (status) return status;
+    static const int64_t most = INT64_C(1) << 53;
+    icae_json_object object =
+        icae_json_begin(state->json, icae_json_root(state->json), "", error);
+    state->step = icae_json_get_integer(&object, "step", 0, 0, most);
+    state->updates = icae_json_get_integer(&object, "updates", 0, 0, most);
+    state->skipped = icae_json_get_integer(&object, "skipped", 0, 0, most);
+    state->skipped_in_row = icae_json_get_integer(&object, "skipped_in_row", 0, 0, most);
+    state->samples = icae_json_get_integer(&object, "samples", 0, 0, most);
+    state->context_tokens = icae_json_get_integer(&object, "context_tokens", 0, 0, most);
+    state->metrics_bytes = icae_json_get_integer(&object, "metrics_bytes", 0, 0, most);
+    state->seconds = icae_json_get_number(&object, "seconds", 0, 0, 1e15);
+    state->settings_hash = get_hash(&object, "settings_hash");
+    state->base_fingerprint = get_hash(&object, "base_fingerprint");
+    state->feed = icae_json_get_value(&object, "feed");
+    if (!state->feed) icae_json_complain(&object, "feed", "missing");
+    status = icae_json_end(&object);
+    if (!status) status = read_block(path, &adapter->params, error);
+    if (status) icae_run_state_release(state);
+    return status;
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the settings mean together: required keys, limits that stand for others, and the adapter
+ * section against an adapter. The table itself is in settings.c.
+ */
+#include <string.h>
+
+#include "icae/settings.h"
+
+int64_t icae_settings_context(const icae_settings *settings) {
+    if (settings->objective.context_tokens) return settings->objective.context_tokens;
+    return settings->adapter.memory_slots * settings->adapter.compression_rate;
+}
+
+int64_t icae_settings_continuation(const icae_settings *settings) {
+    int64_t tokens = settings->objective.continuation_tokens;
+    return tokens ? tokens : icae_settings_context(settings);
+}
+
+icae_status icae_settings_check(const icae_settings *settings, icae_error *error) {
+    if (!*settings->base) {
+        return icae_fail(error, ICAE_INVALID,
+                         "base: missing; give the base model's .gguf file or folder "
+                         "(--set base=PATH)");
+    }
+    if (!*settings->out) {
+        return icae_fail(error, ICAE_INVALID,
+                         "out: missing; give the folder that the run is to be kept in "
+                         "(--set out=runs/NAME)");
+    }
+    if (settings->data.train.count == 0) {
+        return icae_fail(error, ICAE_INVALID,
+                         "data.train: missing; give files or folders with training text");
+    }
+    if (!*settings->data.text_field) {
+        return icae_fail(error, ICAE_INVALID, "data.text_field: expected the name of a field");
+    }
+    if (settings->train.warmup_steps > settings->train.steps) {
+        return icae_fail(
+            error, ICAE_INVALID, "train.warmup_steps: %lld is more than train.steps, %lld",
+            (long long)settings->train.warmup_steps, (long long)settings->train.steps);
+    }
+    if (settings->objective.least_context > icae_settings_context(settings)) {
+        return icae_fail(error, ICAE_INVALID,
+                         "objective.least_context: %lld is more than objective.context_tokens, "
+                         "%lld, so no text would do",
+                         (long long)settings->objective.least_context,
+                         (long long)icae_settings_context(settings));
+    }
+    if (settings->adapter.targets.count == 0) {
+        return icae_fail(error, ICAE_INVALID,
+                         "adapter.targets: empty; name at least one module, as \"q_proj\"");
+    }
+    for (size_t i = 0; i < settings->adapter.targets.count; i++) {
+        const char *name = settings->adapter.targets.list[i];
+        if (icae_module_from_name(name) != ICAE_MODULE_COUNT) continue;
+        return icae_fail(error, ICAE_INVALID,
+                         "adapter.targets: '%s' is unknown; expected q_proj, k_proj, v_proj, "
+                         "o_proj, gate_proj, up_proj or down_proj",
+                         name);
+    }
+    return ICAE_OK;
+}
+
+/* Copies a chat text when there is one; false when it is too long. */
+static bool copy_chat(const char *from, char *to, size_t bytes) {
+    if (!from) return true;
+    size_t length = strlen(from);
+    if (length >= bytes) return false;
+    memcpy(to, from, length + 1);
+    return true;
+}
+
+static icae_status chat_texts(const icae_settings *settings, icae_adapter_settings *out,
+                              icae_error *error) {
+    if (copy_chat(settings->adapter.chat_prefix, out->chat_prefix, sizeof out->chat_prefix) &&
+        copy_chat(settings->adapter.chat_suffix, out->chat_suffix, sizeof out->chat_suffix)) {
+        return ICAE_OK;
+    }
+    return icae_fail(error, ICAE_INVALID,
+                     "adapter.chat_prefix, adapter.chat_suffix: expected at most %zu bytes",
+                     sizeof out->chat_prefix - 1);
+}
+
+icae_status icae_settings_adapter(const icae_settings *settings, const icae_model *model,
+                                  icae_adapter_settings *out, icae_error *error) {
+    *out = icae_adapter_defaults(model);
+    out->memory_slots = settings->adapter.memory_slots;
+    out->compression_rate = settings->adapter.compression_rate;
+    out->layout = (icae_layout)settings->adapter.layout;
+    out->memory_init = (icae_memory_init)settings->adapter.memory_init;
+    out->rank = settings->adapter.rank;
+    out->alpha = settings->adapter.alpha;
+    out->dropout = settings->adapter.dropout;
+    memset(out->targets, 0, sizeof out->targets);
+    for (size_t i = 0; i < settings->adapter.targets.count; i++) {
+        out->targets[icae_module_from_name(settings->adapter.targets.list[i])] = true;
+    }
+    return chat_texts(settings, out, error);
+}
+
+static icae_status refuse(const icae_settings *settings, const char *key, double given,
+                          double loaded, icae_error *error) {
+    return icae_fail(error, ICAE_MISMATCH,
+                     "%s: the config says %g, but the adapter %s was made with %g; remove the "
+                     "key, or start from another adapter",
+                     key, given, settings->adapter.start, loaded);
+}
+
+/* The loaded targets as names. */
+static icae_status adopt_targets(icae_settings *settings, const icae_adapter_settings *loaded,
+                                 icae_error *error) {
+    bool given[ICAE_MODULE_COUNT] = {false};
+    for (size_t i = 0; i < settings->adapter.targets.count; i++) {
+        given[icae_module_from_name(settings->adapter.targets.list[i])] = true;
+    }
+    if (icae_settings_has(settings, "adapter.targets") &&
+        memcmp(given, loaded->targets, sizeof given) != 0) {
+        return icae_fail(error, ICAE_MISMATCH,
+                         "adapter.targets: not the modules that the adapter %s was made with; "
+                         "remove the key, or start from another adapter",
+                         settings->adapter.start);
+    }
+    icae_strings names = {0};
+    names.list = icae_arena_array(&settings->arena, ICAE_MODULE_COUNT, sizeof *names.list);
+    if (!names.list) return icae_fail_memory(error, "the names of adapted modules");
+    for (int i = 0; i < ICAE_MODULE_COUNT; i++) {
+        if (loaded->targets[i]) names.list[names.count++] = icae_module_name((icae_module)i);
+    }
+    settings->adapter.targets = names;
+    return ICAE_OK;
+}
+
+icae_status icae_settings_adopt(icae_settings *settings, icae_adapter_settings *loaded,
+                                icae_error *error) {
+    const struct {
+        const char *key;
+        int64_t *given, loaded;
+    } integers[] = {
+        {"adapter.memory_slots", &settings->adapter.memory_slots, loaded->memory_slots},
+        {"adapter.compression_rate", &settings->adapter.compression_rate,
+         loaded->compression_rate},
+        {"adapter.rank", &settings->adapter.rank, loaded->rank},
+    };
+    for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++) {
+        if (icae_settings_has(settings, integers[i].key) &&
+            *integers[i].given != integers[i].loaded) {
+            return refuse(settings, integers[i].key, (double)*integers[i].given,
+                          (double)integers[i].loaded, error);
+        }
+        *integers[i].given = integers[i].loaded;
+    }
+    if (icae_settings_has(settings, "adapter.alpha") &&
+        settings->adapter.alpha != loaded->alpha) {
+        return refuse(settings, "adapter.alpha", settings->adapter.alpha, loaded->alpha, error);
+    }
+    settings->adapter.alpha = loaded->alpha;
+    if (icae_settings_has(settings, "adapter.layout") &&
+        settings->adapter.layout != (int)loaded->layout) {
+        return icae_fail(error, ICAE_MISMATCH,
+                         "adapter.layout: the config says %s, but the adapter %s was made with "
+                         "%s; remove the key",
+                         icae_layout_names[settings->adapter.layout], settings->adapter.start,
+                         icae_layout_names[loaded->layout]);
+    }
+    settings->adapter.layout = (int)loaded->layout;
+    settings->adapter.memory_init = (int)loaded->memory_init;
+    icae_status status = adopt_targets(settings, loaded, error);
+    if (status) return status;
+    loaded->dropout = settings->adapter.dropout;
+    return chat_texts(settings, loaded, error);
+}
+
+icae_status icae_settings_complete(icae_settings *settings, const icae_adapter_settings *used,
+                                   icae_error *error) {
+    settings->objective.continuation_tokens = icae_settings_continuation(settings);
+    settings->objective.context_tokens = icae_settings_context(settings);
+    icae_arena *arena = &settings->arena;
+    settings->adapter.chat_prefix =
+        icae_arena_copy(arena, used->chat_prefix, strlen(used->chat_prefix));
+    settings->adapter.chat_suffix =
+        icae_arena_copy(arena, used->chat_suffix, strlen(used->chat_suffix));
+    if (settings->adapter.chat_prefix && settings->adapter.chat_suffix) return ICAE_OK;
+    return icae_fail_memory(error, "the settings");
+}
