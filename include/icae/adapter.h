@@ -64,12 +64,16 @@ icae_status icae_adapter_create(icae_adapter **adapter, const icae_model *model,
 icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
                               const icae_model *model, icae_backend *be, bool for_training,
                               icae_error *error);
-/* Writes the folder (made if missing) file by file, icae.json last. */
+/*
+ * Writes the folder, whole or not at all when there is none yet. In an existing one the four files are
+ * replaced one by one, icae.json last: its hash refuses a mixture should the machine stop in between.
+ * Sets the fingerprint. Equal adapters give equal bytes.
+ */
 icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
                               const icae_model *model, icae_error *error);
 void icae_adapter_free(icae_adapter *adapter);
 
-/* Hash of all trained values. */
+/* Hash of what makes slots: all trained values with their names and shapes, LoRA scale and layout. */
 uint64_t icae_adapter_hash(const icae_adapter *adapter);
 
 #ifdef __cplusplus

@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading an adapter folder:
+ *
+ *     icae.json                   settings, fingerprints, training summary; unknown keys are errors
+ *     adapter_config.json         PEFT's; keys that do not concern us are skipped, keys that would
+ *                                 change what is computed are refused unless they are off
+ *     adapter_model.safetensors   base_model.model.{module path}.lora_{A,B}[.default].weight
+ *     memory.safetensors          memory_token_embed.weight [k+3, D]
+ *
+ * icae.json comes first, since it knows the base: a wrong base is the likeliest mistake and must be
+ * called by its name, not by some shape that happens to differ. Tensors may be f32, f16 or bf16; each
+ * must be there once, in its shape, and none may be left over. The hash in icae.json covers them all,
+ * so a folder whose files are of two adapters is refused.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/quote.h"
+#include "icae/adapter_internal.h"
+#include "icae/json.h"
+#include "icae/log.h"
+
+/* One load on its way. */
+typedef struct loader {
+    const char *folder;
+    const icae_model *model;
+    icae_adapter_settings settings;
+    bool has_base, has_tokenizer, has_values; /* fingerprints that icae.json holds */
+    uint64_t base, tokenizer, values;
+    char base_name[128];
+    icae_text summary; /* the object "training" as text; empty when there is none */
+    icae_error *error;
+} loader;
+
+/* ---- icae.json ---- */
+
+static bool read_fingerprint(icae_json_object *object, uint64_t *out) {
+    const char *text = icae_json_get_string(object, "fingerprint", NULL);
+    if (!text) return false;
+    if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16) {
+        icae_json_complain(object, "fingerprint", "expected 16 digits of 0-9a-f");
+        return false;
+    }
+    *out = strtoull(text, NULL, 16);
+    return true;
+}
+
+static icae_status read_base(loader *load, icae_json_object *root) {
+    const icae_model_config *config = &load->model->config;
+    icae_json_object base =
+        icae_json_begin(root->json, icae_json_get_value(root, "base"), "base.", load->error);
+    load->has_base = read_fingerprint(&base, &load->base);
+    snprintf(load->base_name, sizeof load->base_name, "%s",
+             icae_json_get_string(&base, "name", "of unknown name"));
+    icae_json_get_string(&base, "architecture", "");
+    const struct {
+        const char *key;
+        int64_t value;
+    } sizes[] = {{"width", config->width},
+                 {"layers", config->layers},
+                 {"vocabulary", config->vocabulary}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        int64_t value = sizes[i].value;
+        int64_t said = icae_json_get_integer(&base, sizes[i].key, value, 1, INT32_MAX);
+        if (said == value || load->has_base) continue; /* the fingerprint says it better */
+        icae_json_complain(&base, sizes[i].key,
+                           "the adapter was made for a base that has %lld, the base given (%s) "
+                           "has %lld; pass the one that it was made for",
+                           (long long)said, load->model->path, (long long)value);
+    }
+    return icae_json_end(&base);
+}
+
+/* An object that holds one fingerprint and nothing else. */
+static icae_status read_holder(loader *load, icae_json_object *root, const char *key,
+                               bool *has_value, uint64_t *value) {
+    char where[32];
+    snprintf(where, sizeof where, "%s.", key);
+    icae_json_object object =
+        icae_json_begin(root->json, icae_json_get_value(root, key), where, load->error);
+    *has_value = read_fingerprint(&object, value);
+    return icae_json_end(&object);
+}
+
+static void read_text(icae_json_object *object, const char *key, char *out, size_t bytes) {
+    const char *text = icae_json_get_string(object, key, NULL);
+    if (!text) return; /* the default stays */
+    size_t length = strlen(text);
+    if (length >= bytes)
+        icae_json_complain(object, key, "has %zu bytes, expected at most %zu", length,
+                           bytes - 1);
+    else
+        memcpy(out, text, length + 1);
+}
+
+static void require_key(icae_json_object *object, const char *key) {
+    if (!icae_json_has(object, key)) {
+        icae_json_complain(object, NULL, "the key '%s' is missing", key);
+    }
+}
+
+static void read_header(icae_json_object *root) {
+    const char *format = icae_json_get_string(root, "format", "");
+    if (strcmp(format, "icae-adapter")) {
+        icae_json_complain(root, "format",
+                           "expected \"icae-adapter\"; this is no adapter's icae.json");
+    }
+    require_key(root, "version");
+    int64_t version = icae_json_get_integer(root, "version", 1, 0, INT32_MAX);
+    if (version != 1) {
+        icae_json_complain(root, "version",
+                           "is %lld, and this program reads version 1; use a newer program",
+                           (long long)version);
+    }
+}
+
+static icae_status read_root(loader *load, icae_json_object *root) {
+    icae_adapter_settings *settings = &load->settings;
+    static const char *const required[] = {"memory_slots", "compression_rate", "layout"};
+    read_header(root);
+    for (size_t i = 0; i < sizeof required / sizeof required[0]; i++)
+        require_key(root, required[i]);
+    settings->memory_slots =
+        icae_json_get_integer(root, "memory_slots", 1, 1, ICAE_ADAPTER_MOST_SLOTS);
+    settings->compression_rate =
+        icae_json_get_integer(root, "compression_rate", 1, 1, ICAE_ADAPTER_MOST_RATE);
+    settings->layout =
+        (icae_layout)icae_json_get_choice(root, "layout", icae_layout_names, settings->layout);
+    settings->memory_init = (icae_memory_init)icae_json_get_choice(
+        root, "memory_init", icae_memory_init_names, settings->memory_init);
+    read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
+    read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
+    const icae_json_value *training = icae_json_get_value(root, "training");
+    if (training && !icae_json_is_object(training))
+        icae_json_complain(root, "training", "expected an object {...}");
+    else if (training)
+        icae_adapter_write_json(&load->summary, training);
+    if (root->status) return root->status;
+    icae_status status = read_base(load, root);
+    if (!status)
+        status = read_holder(load, root, "tokenizer", &load->has_tokenizer, &load->tokenizer);
+    if (!status) status = read_holder(load, root, "adapter", &load->has_values, &load->values);
+    if (!status) status = icae_json_end(root);
+    if (!status && load->summary.failed) status = icae_fail_memory(load->error, load->folder);
+    return status;
+}
+
+static icae_status check_base(const loader *load) {
+    const icae_model *model = load->model;
+    if (!load->has_base) {
+        icae_log_warning("%s/icae.json does not say which base the adapter was made for; with "
+                         "another than %s expect garbage",
+                         load->folder, model->path);
+    } else if (load->base != model->fingerprint) {
+        return icae_fail(load->error, ICAE_MISMATCH,
+                         "%s: was made for the base %s (%016" PRIx64
+                         "), but the base given (%s) is %016" PRIx64
+                         "; pass the base that the adapter was made for",
+                         load->folder, icae_quote_string(load->base_name).text, load->base,
+                         model->path, model->fingerprint);
+    }
+    if (!load->has_tokenizer || !model->tokenizer) return ICAE_OK;
+    uint64_t tokenizer = icae_tokenizer_fingerprint(model->tokenizer);
+    if (load->tokenizer == tokenizer) return ICAE_OK;
+    return icae_fail(load->error, ICAE_MISMATCH,
+                     "%s: was made with the tokenizer %016" PRIx64
+                     ", but that of the base given (%s) is %016" PRIx64
+                     "; pass the base with the tokenizer that the adapter was made with",
+                     load->folder, load->tokenizer, model->path, tokenizer);
+}
+
+/* ---- adapter_config.json ---- */
+
+/* null, false, [], {}: a feature that is off. */
+static bool is_off(const icae_json_value *value) {
+    bool flag = true;
+    if (icae_json_is_null(value)) return true;
+    if (icae_json_as_bool(value, &flag)) return !flag;
+    return (icae_json_is_array(value) || icae_json_is_object(value)) &&
+           icae_json_count(value) == 0;
+}
+
+static void refuse_features(icae_json_object *root) {
+    static const char *const features[] = {
+        "use_dora",       "fan_in_fan_out",          "modules_to_save",
+        "rank_pattern",   "alpha_pattern",           "layers_to_transform",
+        "layers_pattern", "exclude_modules",         "layer_replication",
+        "lora_bias",      "target_parameters",       "trainable_token_indices",
+        "use_qalora",     "alora_invocation_tokens",
+    };
+    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
+        if (is_off(icae_json_get_value(root, features[i]))) continue;
+        icae_json_complain(root, features[i],
+                           "is switched on, and this program knows plain LoRA only; convert "
+                           "the adapter without it");
+    }
+    if (strcmp(icae_json_get_string(root, "bias", "none"), "none")) {
+        icae_json_complain(root, "bias", "expected \"none\": no biases are trained here");
+    }
+    if (strcmp(icae_json_get_string(root, "peft_type", "LORA"), "LORA")) {
+        icae_json_complain(root, "peft_type", "expected \"LORA\"");
+    }
+}
+
+static void read_targets(icae_json_object *root, bool targets[ICAE_MODULE_COUNT]) {
+    memset(targets, 0, ICAE_MODULE_COUNT * sizeof *targets);
+    const icae_json_value *list = icae_json_get_value(root, "target_modules");
+    if (icae_json_as_string(list)) {
+        icae_json_complain(root, "target_modules",
+                           "is one pattern; write a list of names such as [\"q_proj\"]");
+        return;
+    }
+    if (!icae_json_is_array(list) || icae_json_count(list) == 0) {
+        icae_json_complain(root, "target_modules", "expected a list of names");
+        return;
+    }
+    for (const icae_json_value *at = icae_json_first(list); at; at = icae_json_next(at)) {
+        const char *name = icae_json_as_string(at);
+        icae_module module = name ? icae_module_from_name(name) : ICAE_MODULE_COUNT;
+        if (module == ICAE_MODULE_COUNT) {
+            icae_json_complain(root, "target_modules",
+                               "'%s' is none of q_proj, k_proj, v_proj, o_proj, gate_proj, "
+                               "up_proj, down_proj",
+                               name ? icae_quote_string(name).text : "(no text)");
+            return;
+        }
+        targets[module] = true;
+    }
+}
+
+static icae_status read_peft(loader *load, icae_json_object *root) {
+    icae_adapter_settings *settings = &load->settings;
+    require_key(root, "r");
+    require_key(root, "lora_alpha");
+    settings->rank = icae_json_get_integer(root, "r", 1, 1, ICAE_ADAPTER_MOST_RANK);
+    settings->alpha = icae_json_get_number(root, "lora_alpha", 1, 0, 1e12);
+    settings->dropout = icae_json_get_number(root, "lora_dropout", 0, 0, 1);
+    /* rsLoRA scales by alpha / sqrt(r) (Kalajdzievski, arXiv 2312.03732); ours is alpha / r. */
+    if (icae_json_get_bool(root, "use_rslora", false))
+        settings->alpha *= sqrt((double)settings->rank);
+    read_targets(root, settings->targets);
+    refuse_features(root);
+    return icae_json_end_lenient(root);
+}
+
+/* Opens one of the two JSON files and hands its root to `read`. */
+static icae_status read_json(loader *load, const char *name,
+                             icae_status (*read)(loader *load, icae_json_object *root)) {
+    char *path = icae_path_join(load->folder, name);
+    if (!path) return icae_fail_memory(load->error, load->folder);
+    icae_json *json = NULL;
+    icae_status status = icae_json_open(&json, path, load->error);
+    if (!status) {
+        icae_json_object root = icae_json_begin(json, icae_json_root(json), "", load->error);
+        status = read(load, &root);
+    }
+    icae_json_free(json);
+    free(path);
+    return status;
+}
+
+/* ---- tensors ---- */
+
+/* Turns "memory_token_embed.weight", or "base_model.model.{path}.lora_A[.default].weight", into the name
+ * of a parameter; false when it is neither. */
+static bool parameter_name(const char *tensor, char out[128]) {
+    static const char prefix[] = "base_model.model.", table[] = "memory_token_embed.weight";
+    static const char *const endings[] = {".default.weight", ".weight"};
+    size_t length = strlen(tensor), start = sizeof prefix - 1;
+    if (!strcmp(tensor, table)) {
+        start = 0;
+    } else if (strncmp(tensor, prefix, start)) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        size_t ending = strlen(endings[i]);
+        if (length < start + ending || strcmp(tensor + length - ending, endings[i])) continue;
+        if (length - ending - start >= 128) return false;
+        memcpy(out, tensor + start, length - ending - start);
+        out[length - ending - start] = 0;
+        return true;
+    }
+    return false;
+}
+
+static icae_status check_tensor(const loader *load, const icae_safetensors *file,
+                                const icae_safetensors_entry *entry, const icae_param *param) {
+    bool fits = entry->rank == param->rank;
+    for (int i = 0; fits && i < param->rank; i++)
+        fits = entry->shape[i] == param->shape[i];
+    if (!fits) {
+        return icae_fail(load->error, ICAE_MISMATCH,
+                         "%s: the tensor %s does not have the shape [%lld, %lld] that settings "
+                         "and base ask for",
+                         file->mapping.path, icae_quote_string(entry->name).text,
+                         (long long)param->shape[0], (long long)param->shape[1]);
+    }
+    if (entry->dtype == ICAE_DTYPE_F32 || entry->dtype == ICAE_DTYPE_F16 ||
+        entry->dtype == ICAE_DTYPE_BF16) {
+        return ICAE_OK;
+    }
+    return icae_fail(load->error, ICAE_UNSUPPORTED,
+                     "%s: the tensor %s has the type %s, expected F32, F16 or BF16",
+                     file->mapping.path, icae_quote_string(entry->name).text,
+                     icae_dtype_describe(entry->dtype)->name);
+}
+
+static icae_status copy_tensor(const loader *load, const icae_safetensors *file,
+                               const icae_safetensors_entry *entry, icae_adapter *adapter,
+                               const icae_param *param) {
+    enum { CHUNK = 4096 };
+    float values[CHUNK];
+    size_t each = icae_dtype_describe(entry->dtype)->block_bytes;
+    for (int64_t first = 0; first < param->count; first += CHUNK) {
+        int64_t n = param->count - first < CHUNK ? param->count - first : CHUNK;
+        icae_dtype_widen_f32(
+            entry->dtype, (const unsigned char *)entry->data + (size_t)first * each, n, values);
+        for (int64_t i = 0; i < n; i++) {
+            if (isfinite(values[i])) continue;
+            return icae_fail(load->error, ICAE_FORMAT,
+                             "%s: the tensor %s holds %s at place %lld; its training went "
+                             "wrong or the file is damaged, so take an earlier checkpoint",
+                             file->mapping.path, icae_quote_string(entry->name).text,
+                             isnan(values[i]) ? "a NaN" : "an infinity",
+                             (long long)(first + i));
+        }
+        icae_adapter_set(adapter, param, first, n, values);
+    }
+    return ICAE_OK;
+}
+
+/* Every tensor of one file, which must be parameters first..end-1 exactly. */
+static icae_status read_tensors(loader *load, const char *name, icae_adapter *adapter,
+                                int first, int end) {
+    icae_safetensors file = {0};
+    const icae_params *params = &adapter->params;
+    bool *seen = calloc((size_t)params->n_params, sizeof *seen);
+    char *path = icae_path_join(load->folder, name), wanted[128];
+    icae_status status = seen && path ? icae_safetensors_open(&file, path, load->error)
+                                      : icae_fail_memory(load->error, load->folder);
+    for (size_t i = 0; !status && i < file.n_entries; i++) {
+        const icae_safetensors_entry *entry = &file.entries[i];
+        const icae_param *param =
+            parameter_name(entry->name, wanted) ? icae_params_find(params, wanted) : NULL;
+        int64_t index = param ? param - params->list : -1;
+        if (index < first || index >= end || seen[index]) {
+            status = icae_fail(load->error, ICAE_MISMATCH, "%s: the tensor %s %s", path,
+                               icae_quote_string(entry->name).text,
+                               index >= first && index < end
+                                   ? "stands there under two names; remove one"
+                                   : "is none that the settings and the base have a place for");
+            break;
+        }
+        seen[index] = true;
+        status = check_tensor(load, &file, entry, param);
+        if (!status) status = copy_tensor(load, &file, entry, adapter, param);
+    }
+    for (int p = first; !status && p < end; p++) {
+        if (seen[p]) continue;
+        status = icae_fail(load->error, ICAE_FORMAT,
+                           "%s: the tensor %s is missing; the file is incomplete, or "
+                           "adapter_config.json is another adapter's",
+                           path, params->list[p].name);
+    }
+    icae_safetensors_close(&file);
+    free(path);
+    free(seen);
+    return status;
+}
+
+static icae_status read_values(loader *load, icae_adapter *adapter) {
+    int table = adapter->params.n_params - 1; /* LoRA pairs, then the memory table */
+    icae_status status = read_tensors(load, "adapter_model.safetensors", adapter, 0, table);
+    if (!status) status = read_tensors(load, "memory.safetensors", adapter, table, table + 1);
+    if (status) return status;
+    adapter->fingerprint = icae_adapter_hash(adapter);
+    if (!load->has_values || load->values == adapter->fingerprint) return ICAE_OK;
+    return icae_fail(load->error, ICAE_MISMATCH,
+                     "%s: its icae.json was written for %016" PRIx64
+                     ", its tensors and adapter_config.json are %016" PRIx64
+                     ": saving was interrupted or a file was changed; take an earlier copy, or "
+                     "remove the key \"adapter\" from icae.json if you changed it yourself",
+                     load->folder, load->values, adapter->fingerprint);
+}
+
+/* ---- all of it ---- */
+
+static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *be,
+                               bool for_training) {
+    if (!icae_path_is_folder(load->folder)) {
+        return icae_fail(load->error, ICAE_IO,
+                         "%s: is not a folder; an adapter is one, with "
+                         "icae.json in it",
+                         load->folder);
+    }
+    icae_status status = read_json(load, "icae.json", read_root);
+    if (!status) status = check_base(load);
+    if (!status) status = read_json(load, "adapter_config.json", read_peft);
+    if (!status) status = icae_adapter_check(&load->settings, load->folder, load->error);
+    if (!status) {
+        status = icae_adapter_allocate(out, load->model, &load->settings, be, for_training,
+                                       load->error);
+    }
+    if (status) return status;
+    (*out)->path = strdup(load->folder);
+    if (load->summary.length) (*out)->summary_json = strdup(load->summary.data);
+    if (!(*out)->path || (load->summary.length && !(*out)->summary_json))
+        return icae_fail_memory(load->error, load->folder);
+    return read_values(load, *out);
+}
+
+icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
+                              const icae_model *model, icae_backend *be, bool for_training,
+                              icae_error *error) {
+    *adapter = NULL;
+    loader load = {.folder = folder,
+                   .model = model,
+                   .settings = icae_adapter_defaults(model),
+                   .error = error};
+    icae_status status = load_folder(&load, adapter, be, for_training);
+    icae_text_release(&load.summary);
+    if (status) {
+        icae_adapter_free(*adapter);
+        *adapter = NULL;
+    }
+    return status;
+}

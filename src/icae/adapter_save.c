@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writing an adapter folder; what its files hold is told in adapter_file.c.
+ *
+ * All files are first written whole into a temporary folder. When there is no target yet, that folder
+ * takes its name, so the adapter appears at once. Otherwise the files are renamed into it one by one,
+ * icae.json last: between the first and the last rename its hash does not fit the tensors, and what a
+ * crash leaves there is refused. No file holds a time or a path, so equal adapters are equal bytes.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "icae/adapter_internal.h"
+#include "icae/json.h"
+
+/* In the order in which an existing folder gets them. */
+static const char *const file_names[] = {"adapter_model.safetensors", "memory.safetensors",
+                                         "adapter_config.json", "icae.json"};
+enum { N_FILES = sizeof file_names / sizeof file_names[0] };
+
+static void append_string(icae_text *out, const char *string) {
+    icae_json_write_string(out, string, strlen(string));
+}
+
+/* ---- JSON ---- */
+
+void icae_adapter_write_json(icae_text *out, const icae_json_value *value) {
+    const char *string;
+    size_t bytes;
+    double number;
+    bool flag;
+    if (icae_json_as_bytes(value, &string, &bytes)) {
+        icae_json_write_string(out, string, bytes);
+    } else if (icae_json_as_number(value, &number)) {
+        icae_json_write_number(out, number);
+    } else if (icae_json_as_bool(value, &flag)) {
+        icae_text_append_string(out, flag ? "true" : "false");
+    } else if (icae_json_is_null(value)) {
+        icae_text_append_string(out, "null");
+    } else {
+        bool is_object = icae_json_is_object(value);
+        icae_text_append_char(out, is_object ? '{' : '[');
+        const icae_json_value *at = icae_json_first(value);
+        for (bool is_first = true; at; at = icae_json_next(at), is_first = false) {
+            if (!is_first) icae_text_append_string(out, ", ");
+            if (is_object) {
+                append_string(out, icae_json_key(at));
+                icae_text_append_string(out, ": ");
+            }
+            icae_adapter_write_json(out, at);
+        }
+        icae_text_append_char(out, is_object ? '}' : ']');
+    }
+}
+
+/* The summary may come from any program: it must be an object, and is written in our spelling. */
+static icae_status append_summary(icae_text *out, const char *summary, icae_error *error) {
+    icae_json *json;
+    icae_status status =
+        icae_json_parse(&json, "training summary", summary, strlen(summary), error);
+    if (status) return status;
+    if (icae_json_is_object(icae_json_root(json)))
+        icae_adapter_write_json(out, icae_json_root(json));
+    else
+        status = icae_fail(error, ICAE_INVALID, "training summary: expected a JSON object");
+    icae_json_free(json);
+    return status;
+}
+
+/* The last part of a path: enough to tell a reader which base it was, and no secret of the machine. */
+static void base_name(const icae_model *model, char *out, size_t bytes) {
+    const char *path = model->path ? model->path : "";
+    size_t length = strlen(path);
+    while (length && path[length - 1] == '/')
+        length--;
+    size_t start = length;
+    while (start && path[start - 1] != '/')
+        start--;
+    if (length - start >= bytes) start = length; /* a name that long is no help */
+    memcpy(out, path + start, length - start);
+    out[length - start] = 0;
+}
+
+static void append_setting(icae_text *out, const char *key, const char *value) {
+    icae_text_printf(out, "  \"%s\": ", key);
+    append_string(out, value);
+    icae_text_append_string(out, ",\n");
+}
+
+static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
+                                  icae_text *out, icae_error *error) {
+    const icae_adapter_settings *settings = &adapter->settings;
+    const icae_model_config *config = &model->config;
+    char name[128];
+    base_name(model, name, sizeof name);
+    icae_text_append_string(out, "{\n  \"format\": \"icae-adapter\",\n  \"version\": 1,\n");
+    icae_text_printf(out,
+                     "  \"memory_slots\": %" PRId64 ",\n  \"compression_rate\": %" PRId64 ",\n",
+                     settings->memory_slots, settings->compression_rate);
+    append_setting(out, "layout", icae_layout_names[settings->layout]);
+    append_setting(out, "memory_init", icae_memory_init_names[settings->memory_init]);
+    append_setting(out, "chat_prefix", settings->chat_prefix);
+    append_setting(out, "chat_suffix", settings->chat_suffix);
+    icae_text_printf(out, "  \"base\": {\"fingerprint\": \"%016" PRIx64 "\", \"name\": ",
+                     adapter->base_fingerprint);
+    append_string(out, name);
+    icae_text_append_string(out, ", \"architecture\": ");
+    append_string(out, config->architecture);
+    icae_text_printf(out,
+                     ", \"width\": %" PRId64 ", \"layers\": %" PRId64
+                     ", \"vocabulary\": %" PRId64 "},\n",
+                     config->width, config->layers, config->vocabulary);
+    if (model->tokenizer) {
+        icae_text_printf(out, "  \"tokenizer\": {\"fingerprint\": \"%016" PRIx64 "\"},\n",
+                         adapter->tokenizer_fingerprint);
+    }
+    icae_text_printf(out, "  \"adapter\": {\"fingerprint\": \"%016" PRIx64 "\"}",
+                     adapter->fingerprint);
+    icae_status status = ICAE_OK;
+    if (adapter->summary_json) {
+        icae_text_append_string(out, ",\n  \"training\": ");
+        status = append_summary(out, adapter->summary_json, error);
+    }
+    icae_text_append_string(out, "\n}\n");
+    return status;
+}
+
+static void make_peft_json(const icae_adapter *adapter, const icae_model *model,
+                           icae_text *out) {
+    const icae_adapter_settings *settings = &adapter->settings;
+    char name[128];
+    base_name(model, name, sizeof name);
+    icae_text_append_string(out, "{\n  \"peft_type\": \"LORA\",\n"
+                                 "  \"task_type\": \"CAUSAL_LM\",\n");
+    append_setting(out, "base_model_name_or_path", name);
+    icae_text_printf(out, "  \"r\": %" PRId64 ",\n  \"lora_alpha\": ", settings->rank);
+    icae_json_write_number(out, settings->alpha);
+    icae_text_append_string(out, ",\n  \"lora_dropout\": ");
+    icae_json_write_number(out, settings->dropout);
+    icae_text_append_string(out, ",\n  \"target_modules\": [");
+    bool is_first = true;
+    for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
+        if (!settings->targets[m]) continue;
+        if (!is_first) icae_text_append_string(out, ", ");
+        append_string(out, icae_module_name((icae_module)m));
+        is_first = false;
+    }
+    icae_text_append_string(out, "],\n  \"bias\": \"none\",\n  \"use_rslora\": false,\n"
+                                 "  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n"
+                                 "  \"inference_mode\": true\n}\n");
+}
+
+/* ---- tensors ---- */
+
+/* Parameters first..end-1 as one file. They are copied to the host together: the writer wants all of
+ * a file's tensors at a time. */
+static icae_status write_tensors(const icae_adapter *adapter, int first, int end,
+                                 const char *path, icae_error *error) {
+    typedef char tensor_name[176];
+    const icae_param *list = adapter->params.list;
+    size_t n = (size_t)(end - first);
+    int64_t start = list[first].offset, count = list[end - 1].offset + list[end - 1].count;
+    icae_safetensors_source *sources = calloc(n, sizeof *sources);
+    tensor_name *names = calloc(n, sizeof *names);
+    float *values = malloc((size_t)(count - start) * sizeof *values);
+    icae_status status = ICAE_OK;
+    if (!sources || !names || !values) status = icae_fail_memory(error, path);
+    for (size_t i = 0; i < n && !status; i++) {
+        const icae_param *param = &list[first + (int)i];
+        float *to = values + (param->offset - start);
+        bool is_lora = strstr(param->name, ".lora_") != NULL;
+        snprintf(names[i], sizeof names[i], "%s%s.weight", is_lora ? "base_model.model." : "",
+                 param->name);
+        icae_adapter_get(adapter, param, 0, param->count, to);
+        sources[i] = (icae_safetensors_source){
+            .name = names[i], .dtype = ICAE_DTYPE_F32, .rank = param->rank, .data = to};
+        memcpy(sources[i].shape, param->shape, sizeof sources[i].shape);
+    }
+    static const char *const metadata[] = {"format",
+                                           "pt"}; /* what Hugging Face's loaders ask for */
+    if (!status) status = icae_safetensors_write(path, sources, n, metadata, 1, error);
+    free(values);
+    free(names);
+    free(sources);
+    return status;
+}
+
+/* ---- the folder ---- */
+
+static icae_status write_file(const icae_adapter *adapter, const icae_model *model, int file,
+                              const char *path, icae_error *error) {
+    int table = adapter->params.n_params - 1;
+    if (file == 0) return write_tensors(adapter, 0, table, path, error);
+    if (file == 1) return write_tensors(adapter, table, table + 1, path, error);
+    icae_text text = {0};
+    icae_status status = ICAE_OK;
+    if (file == 2)
+        make_peft_json(adapter, model, &text);
+    else
+        status = make_icae_json(adapter, model, &text, error);
+    if (!status && text.failed) status = icae_fail_memory(error, path);
+    if (!status) status = icae_file_write(path, text.data, text.length, error);
+    icae_text_release(&text);
+    return status;
+}
+
+static icae_status write_files(const icae_adapter *adapter, const icae_model *model,
+                               const char *folder, icae_error *error) {
+    icae_status status = icae_folder_remove(folder, error); /* of a process with our number */
+    if (!status) status = icae_folder_make(folder, error);
+    for (int i = 0; i < N_FILES && !status; i++) {
+        char *path = icae_path_join(folder, file_names[i]);
+        status =
+            path ? write_file(adapter, model, i, path, error) : icae_fail_memory(error, folder);
+        free(path);
+    }
+    return status;
+}
+
+static icae_status move(const char *from, const char *to, icae_error *error) {
+    if (!rename(from, to)) return ICAE_OK;
+    return icae_fail(error, ICAE_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+}
+
+static icae_status move_files(const char *from, const char *to, icae_error *error) {
+    icae_status status = ICAE_OK;
+    for (int i = 0; i < N_FILES && !status; i++) {
+        char *old_path = icae_path_join(from, file_names[i]);
+        char *new_path = icae_path_join(to, file_names[i]);
+        status = old_path && new_path ? move(old_path, new_path, error)
+                                      : icae_fail_memory(error, to);
+        free(old_path);
+        free(new_path);
+    }
+    return status ? status : icae_folder_sync(to, error);
+}
+
+/* Where the files are written first: inside the folder, or beside it when it is not there yet. *parent:
+ * the folder that holds it. */
+static char *temporary_path(const char *folder, bool is_there, char **parent) {
+    const char *slash = strrchr(folder, '/');
+    size_t before = slash ? (size_t)(slash - folder) + 1 : 0;
+    char *path = NULL;
+    int length = is_there ? asprintf(&path, "%s/.icae.tmp-%ld", folder, (long)getpid())
+                          : asprintf(&path, "%.*s.%s.tmp-%ld", (int)before, folder,
+                                     folder + before, (long)getpid());
+    *parent = before ? strndup(folder, before) : strdup(".");
+    return length < 0 ? NULL : path;
+}
+
+static icae_status save_at(const icae_adapter *adapter, const char *folder,
+                           const icae_model *model, icae_error *error) {
+    bool is_there = icae_path_exists(folder);
+    if (is_there && !icae_path_is_folder(folder)) {
+        return icae_fail(error, ICAE_IO, "%s: is a file, expected a folder or nothing", folder);
+    }
+    char *parent, *temporary = temporary_path(folder, is_there, &parent);
+    icae_status status =
+        temporary && parent ? icae_folder_make(parent, error) : icae_fail_memory(error, folder);
+    if (!status) status = write_files(adapter, model, temporary, error);
+    if (!status && is_there) {
+        status = move_files(temporary, folder, error);
+    } else if (!status) {
+        status = move(temporary, folder, error);
+        if (!status) status = icae_folder_sync(parent, error);
+    }
+    if (temporary) icae_folder_remove(temporary, NULL);
+    free(temporary);
+    free(parent);
+    return status;
+}
+
+icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
+                              const icae_model *model, icae_error *error) {
+    if (!*folder) return icae_fail(error, ICAE_INVALID, "an adapter needs a folder's name");
+    char *trimmed = strdup(folder);
+    if (!trimmed) return icae_fail_memory(error, folder);
+    for (size_t n = strlen(trimmed); n > 1 && trimmed[n - 1] == '/'; n--)
+        trimmed[n - 1] = 0;
+    adapter->fingerprint = icae_adapter_hash(adapter);
+    icae_status status = save_at(adapter, trimmed, model, error);
+    free(trimmed);
+    return status;
+}
