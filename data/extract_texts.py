@@ -119,6 +119,7 @@ def articles(folder, wiki_rows):
         entry = summaries[title]
         text = re.sub(r" ?\([ ,;]*\)", "", entry.get("extract") or "")  # emptied pronunciations
         text = re.sub(r"\(\s*[;,]\s*", "(", text)
+        text = re.sub(r"(?<=\w) +(?=[;,])", "", text)
         for item, held_out in document("wikipedia", title, text, drawn(title)):
             wiki_rows.append(
                 {

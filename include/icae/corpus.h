@@ -56,7 +56,8 @@ typedef struct icae_corpus_options {
     bool strict;
 } icae_corpus_options;
 
-/* Valid until the next call with the same corpus. Strings are 0-terminated UTF-8. */
+/* Valid until the next call with the same corpus. Strings are UTF-8 with a 0 after their last byte;
+ * a text may hold U+0000 itself, so the counts of bytes are what to go by. */
 typedef struct icae_document {
     const char *text; /* fields[0]; NULL when the last epoch is over */
     size_t bytes;

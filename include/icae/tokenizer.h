@@ -45,7 +45,7 @@ const char *icae_tokenizer_chat_template(const icae_tokenizer *tokenizer);
 /* 64-bit fingerprint of vocabulary, merges, added tokens and pre-tokenizer. */
 uint64_t icae_tokenizer_fingerprint(const icae_tokenizer *tokenizer);
 
-/* The id whose text is exactly this (special tokens included), or -1. */
+/* The id that decodes to exactly this text ("<|im_end|>", " the"), or -1. */
 int32_t icae_tokenizer_find(const icae_tokenizer *tokenizer, const char *text);
 bool icae_tokenizer_is_special(const icae_tokenizer *tokenizer, int32_t id);
 
@@ -53,7 +53,8 @@ bool icae_tokenizer_is_special(const icae_tokenizer *tokenizer, int32_t id);
  * Encodes `bytes` of UTF-8; no BOS or EOS is added. *ids is malloc'ed (free it), *count its length.
  * parse_special: whether text that spells a special token becomes that token; false reads it as
  * plain text (for text from strangers). Ill-formed bytes are replaced by U+FFFD first, as Hugging
- * Face sees them.
+ * Face sees them. As there, bytes that the vocabulary has no token for are left out (SmolLM2's lacks
+ * six control characters and the planes U+40000 to U+BFFFF).
  */
 icae_status icae_tokenizer_encode(const icae_tokenizer *tokenizer, const char *text,
                                   size_t bytes, bool parse_special, int32_t **ids,

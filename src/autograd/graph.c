@@ -108,9 +108,13 @@ bool icae_graph_expect(icae_graph *graph, bool condition, const char *format, ..
     return false;
 }
 
-static bool out_of_memory(icae_graph *graph) {
-    if (!graph->error.status) icae_fail_memory(&graph->error, "a tensor of this step");
-    return false;
+bool icae_graph_got(icae_graph *graph, const void *memory, const char *what) {
+    if (!memory && !graph->error.status) icae_fail_memory(&graph->error, what);
+    return !graph->error.status;
+}
+
+static void out_of_memory(icae_graph *graph) {
+    icae_graph_got(graph, NULL, "a tensor of this step");
 }
 
 void *icae_graph_arena(icae_graph *graph, size_t bytes) {
@@ -162,6 +166,7 @@ static bool reserve(void *array, int64_t count, int64_t *capacity) {
 
 /* A tensor without a buffer. */
 static icae_tensor *new_tensor(icae_graph *graph, int rank, const int64_t *shape) {
+    if (graph->error.status) return NULL;
     icae_tensor *tensor = icae_graph_arena(graph, sizeof *tensor);
     if (!tensor) return NULL;
     if (!reserve(&graph->tensors, graph->n_tensors, &graph->tensor_capacity)) {
@@ -334,7 +339,9 @@ icae_status icae_graph_backward(icae_graph *graph, icae_tensor *loss, icae_error
 
 bool icae_graph_pause(icae_graph *graph) {
     bool was_recording = graph->is_recording;
-    graph->is_recording = graph->would_record = false;
+    /* In a checkpoint within a paused one the outer's answer must outlive the inner's question. */
+    if (was_recording) graph->would_record = false;
+    graph->is_recording = false;
     return was_recording;
 }
 

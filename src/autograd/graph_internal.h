@@ -10,6 +10,9 @@
 #include "autograd/ops.def"
 #undef OP
 
+/* False, with the sticky error set, when a failure stands or memory is NULL. */
+bool icae_graph_got(icae_graph *graph, const void *memory, const char *what);
+
 /* Values of a tensor of type real. */
 static inline icae_real *icae_values(const icae_tensor *tensor) {
     return (icae_real *)(uintptr_t)tensor->data;

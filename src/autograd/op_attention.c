@@ -16,7 +16,8 @@ icae_tensor *icae_attention(icae_graph *graph, const icae_attention_shape *shape
     int64_t kv_row = shape->kv_heads * shape->width;
     bool fits = q->shape[0] == T && q->shape[1] == q_row && shape->heads % shape->kv_heads == 0;
     if (!cached)
-        fits = fits && k->shape[0] == T && k->shape[1] == kv_row && v->shape[1] == kv_row;
+        fits = fits && k->shape[0] == T && k->shape[1] == kv_row && v->shape[0] == T &&
+               v->shape[1] == kv_row;
     if (!icae_graph_expect(graph, fits,
                            "attention: q, k, v do not fit %lld tokens, %lld/%lld "
                            "heads of %lld",
@@ -74,7 +75,7 @@ void icae_attention_backward(icae_graph *graph, icae_node *node) {
     for (int i = 0; i < 3; i++) {
         size_t bytes = (size_t)icae_tensor_count(targets[i]) * sizeof(icae_real);
         destinations[i] = is_owned[i] ? be->k.acquire(be, bytes) : gradients[i];
-        icae_graph_expect(graph, destinations[i] != NULL, "not enough memory for attention");
+        icae_graph_got(graph, destinations[i], "the gradients of attention");
     }
     if (!icae_graph_status(graph, NULL)) {
         for (int64_t s = 0; s < params->n_spans; s++) {

@@ -17,7 +17,7 @@ icae_tensor *icae_linear_cross_entropy(icae_graph *graph, icae_tensor *h, icae_t
                                        icae_real *nll) {
     if (!h || !w) return NULL;
     int64_t n = h->shape[0], D = h->shape[1], V = w->shape[0], one = 1;
-    if (!icae_graph_expect(graph, w->shape[1] == D && n < INT32_MAX,
+    if (!icae_graph_expect(graph, h->rank == 2 && w->shape[1] == D && V > 0 && n < INT32_MAX,
                            "cross entropy: rows of %lld values, a head [%lld, %lld]",
                            (long long)D, (long long)V, (long long)w->shape[1])) {
         return NULL;
@@ -43,8 +43,8 @@ icae_tensor *icae_linear_cross_entropy(icae_graph *graph, icae_tensor *h, icae_t
     icae_real *row_coefs = be->k.acquire(be, (size_t)chunk * sizeof *row_coefs);
     icae_real *host = icae_graph_arena(graph, (size_t)(chunk ? chunk : 1) * sizeof *host);
     double sum = 0;
-    if (icae_graph_expect(graph, logits && row_nll && row_coefs && host && (dh || !node),
-                          "not enough memory for %lld rows of logits", (long long)chunk)) {
+    bool has_all = logits && row_nll && row_coefs && host && (dh || !node);
+    if (icae_graph_got(graph, has_all ? logits : NULL, "a chunk of logits")) {
         icae_matrix head = icae_tensor_matrix(w);
         for (int64_t start = 0; start < n; start += chunk) {
             int64_t rows = n - start < chunk ? n - start : chunk;

@@ -24,11 +24,11 @@ static const icae_real *dropped(icae_graph *graph, const icae_tensor *x,
     *owned = NULL;
     if (dropout->rate <= 0) return icae_values(x);
     icae_backend *be = icae_graph_backend(graph);
-    int64_t count = icae_tensor_count(x), T = x->shape[0];
-    *owned = be->k.acquire(be, (size_t)count * sizeof **owned);
-    if (!icae_graph_expect(graph, *owned != NULL, "not enough memory for dropout")) return NULL;
-    be->k.dropout(be, T, count / T, icae_values(x), dropout->seed, dropout->row_keys,
-                  dropout->rate, false, *owned);
+    int64_t T = x->shape[0], K = x->shape[1];
+    *owned = be->k.acquire(be, (size_t)(T * K) * sizeof **owned);
+    if (!icae_graph_got(graph, *owned, "dropout")) return NULL;
+    be->k.dropout(be, T, K, icae_values(x), dropout->seed, dropout->row_keys, dropout->rate,
+                  false, *owned);
     return *owned;
 }
 
@@ -41,9 +41,10 @@ static bool shapes_agree(icae_graph *graph, const icae_tensor *x, const icae_ten
         return false;
     }
     if (residual &&
-        !icae_graph_expect(graph, residual->shape[0] == x->shape[0] && residual->shape[1] == N,
-                           "linear: the residual is not [%lld, %lld]", (long long)x->shape[0],
-                           (long long)N)) {
+        !icae_graph_expect(
+            graph,
+            residual->rank == 2 && residual->shape[0] == x->shape[0] && residual->shape[1] == N,
+            "linear: the residual is not [%lld, %lld]", (long long)x->shape[0], (long long)N)) {
         return false;
     }
     return !lora ||
@@ -117,7 +118,7 @@ static void lora_backward(icae_graph *graph, icae_node *node, const icae_lora *l
     }
     icae_real *du = be->k.acquire(be, (size_t)(T * R) * sizeof *du), *owned = NULL;
     const icae_real *input = dropped(graph, x, &lora->dropout, &owned);
-    if (icae_graph_expect(graph, du && input, "not enough memory for a LoRA gradient")) {
+    if (input && icae_graph_got(graph, du, "a LoRA gradient")) {
         icae_matrix a = icae_tensor_matrix(lora->a), b = icae_tensor_matrix(lora->b);
         be->k.linear_dx(be, T, N, R, dy, &b, false, du);
         be->k.scale(be, T * R, lora->scale, du, du);

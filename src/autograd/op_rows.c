@@ -43,12 +43,16 @@ static rows_params *sort_by_source(icae_graph *graph, int n_sources,
 
 icae_tensor *icae_rows(icae_graph *graph, int n_sources, icae_tensor *const *sources, int64_t n,
                        const int32_t *which, const int32_t *rows) {
-    if (!icae_graph_expect(graph, n_sources >= 1 && n_sources <= MOST_SOURCES && n < INT32_MAX,
-                           "rows: %d sources, %lld rows", n_sources, (long long)n)) {
+    if (!icae_graph_expect(
+            graph, n_sources >= 1 && n_sources <= MOST_SOURCES && n >= 0 && n < INT32_MAX,
+            "rows: %d sources, %lld rows", n_sources, (long long)n)) {
         return NULL;
     }
     for (int s = 0; s < n_sources; s++) {
         if (!sources[s] ||
+            !icae_graph_expect(graph, sources[s]->rank == 2,
+                               "rows: source %d has %d axes, expected 2", s,
+                               sources[s]->rank) ||
             !icae_graph_expect(graph, sources[s]->shape[1] == sources[0]->shape[1],
                                "rows: source %d has width %lld, the first %lld", s,
                                (long long)sources[s]->shape[1],

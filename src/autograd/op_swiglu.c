@@ -30,11 +30,12 @@ void icae_swiglu_backward(icae_graph *graph, icae_node *node) {
     bool add_gate, add_up;
     icae_real *d_gate = icae_gradient(graph, gate, &add_gate);
     icae_real *d_up = icae_gradient(graph, up, &add_up);
-    /* Both come out of one kernel, so one that lacks a destination or differs in `add` gets one. */
+    /* Both come out of one kernel, so one that lacks a destination or differs in `add` gets one, and
+     * so do both when they are one tensor: the kernel's results may not overlap. */
     icae_real *other = NULL;
-    if (!d_gate || !d_up || add_gate != add_up) {
+    if (!d_gate || !d_up || add_gate != add_up || gate == up) {
         other = be->k.acquire(be, (size_t)n * sizeof *other * 2);
-        if (!icae_graph_expect(graph, other != NULL, "not enough memory for swiglu")) return;
+        if (!icae_graph_got(graph, other, "the gradients of swiglu")) return;
         be->k.swiglu_dx(be, n, icae_values(gate), icae_values(up), node->output->gradient,
                         false, other, other + n);
         if (d_gate && !add_gate) be->k.copy(be, d_gate, other, (size_t)n * sizeof *other);

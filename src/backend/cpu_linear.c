@@ -217,10 +217,20 @@ ALWAYS_INLINE void few_columns(icae_dtype dtype, const few *f, int64_t from, int
             x += FEW_AT_ONCE * f->K;
             y += FEW_AT_ONCE * f->N;
         }
-        for (; t < f->T; t++) {
+        switch (f->T - t) {
+#if VECTOR_BYTES == 64
+        case 3:
+            dot_rows(dtype, 3, f->K, x, w, f->add, y, f->N);
+            break;
+        case 2:
+            dot_rows(dtype, 2, f->K, x, w, f->add, y, f->N);
+            break;
+#endif
+        case 1:
             dot_rows(dtype, 1, f->K, x, w, f->add, y, f->N);
-            x += f->K;
-            y += f->N;
+            break;
+        default:
+            break;
         }
     }
 }

@@ -199,7 +199,7 @@ static void ref_attention(icae_backend *be, const icae_attention_shape *shape, i
                 const icae_real *query = q + (t * H + h) * E;
                 const icae_real *keys = span->keys + h / group * E;
                 const icae_real *values = span->values + h / group * E;
-                double top = -INFINITY, sum = 0;
+                double top = -(double)INFINITY, sum = 0;
                 for (int64_t j = first; j < end; j++) {
                     top = fmax(top, (double)shape->scale * dot(query, keys + j * kv_row, E));
                 }
@@ -328,7 +328,7 @@ static void ref_cross_entropy(icae_backend *be, int64_t n, int64_t V, icae_real 
     for (int64_t i = 0; i < n; i++) {
         icae_real *row = logits + i * V;
         assert(targets[i] >= 0 && targets[i] < V);
-        double top = -INFINITY, sum = 0;
+        double top = -(double)INFINITY, sum = 0;
         for (int64_t v = 0; v < V; v++)
             top = (double)row[v] > top ? (double)row[v] : top;
         for (int64_t v = 0; v < V; v++)

@@ -149,36 +149,56 @@ static void scale(icae_backend *be, int64_t n, real by, const real *x, real *y) 
 
 /* ---- dropout ---- */
 
-enum { COUNTERS = 16 }; /* run side by side, for the compiler to put into vectors */
+/* Counters that run side by side: two vectors of them hide the latency of the products. */
+enum { COUNTERS = 2 * UVL, WORDS = 4 * COUNTERS };
 
-/* Philox4x32-10 as in base/rng.c, for positions position .. position + COUNTERS - 1 of one stream:
- * words[w][i] is word w of counter i. */
+/* Philox4x32-10 as in base/rng.c, of the positions position .. position + COUNTERS - 1 of one stream:
+ * their words in order. Every 64-bit lane carries one 32-bit word; what is above it is never used. */
 static void philox_words(uint64_t seed, uint64_t stream, uint64_t position,
-                         uint32_t words[4][COUNTERS]) {
-    uint32_t a[COUNTERS], b[COUNTERS], c[COUNTERS], d[COUNTERS];
-    for (int i = 0; i < COUNTERS; i++) {
-        uint64_t at = position + (uint64_t)i;
-        a[i] = (uint32_t)at;
-        b[i] = (uint32_t)(at >> 32);
-        c[i] = (uint32_t)stream;
-        d[i] = (uint32_t)(stream >> 32);
+                         uint32_t words[WORDS]) {
+    uint64_t lanes[4][COUNTERS];
+    for (int i = 0; i < COUNTERS; i++)
+        lanes[0][i] = position + (uint64_t)i;
+    uvec a[2], b[2], c[2], d[2];
+    memcpy(a, lanes[0], sizeof a);
+    for (int h = 0; h < 2; h++) {
+        b[h] = a[h] >> 32;
+        c[h] = (uvec){0} + stream;
+        d[h] = (uvec){0} + (stream >> 32);
     }
+    const uvec left_factor = (uvec){0} + 0xD2511F53u, right_factor = (uvec){0} + 0xCD9E8D57u;
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < COUNTERS; i++) {
-            uint64_t left = (uint64_t)a[i] * 0xD2511F53u, right = (uint64_t)c[i] * 0xCD9E8D57u;
-            a[i] = (uint32_t)(right >> 32) ^ b[i] ^ key0;
-            b[i] = (uint32_t)right;
-            c[i] = (uint32_t)(left >> 32) ^ d[i] ^ key1;
-            d[i] = (uint32_t)left;
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            uvec left = multiply_low_halves(a[h], left_factor);
+            uvec right = multiply_low_halves(c[h], right_factor);
+            a[h] = (right >> 32) ^ b[h] ^ (uint64_t)key0;
+            c[h] = (left >> 32) ^ d[h] ^ (uint64_t)key1;
+            b[h] = right;
+            d[h] = left;
         }
         key0 += 0x9E3779B9u;
         key1 += 0xBB67AE85u;
     }
-    memcpy(words[0], a, sizeof a);
-    memcpy(words[1], b, sizeof b);
-    memcpy(words[2], c, sizeof c);
-    memcpy(words[3], d, sizeof d);
+    memcpy(lanes[0], a, sizeof a);
+    memcpy(lanes[1], b, sizeof b);
+    memcpy(lanes[2], c, sizeof c);
+    memcpy(lanes[3], d, sizeof d);
+    for (int i = 0; i < COUNTERS; i++) {
+        for (int w = 0; w < 4; w++)
+            words[4 * i + w] = (uint32_t)lanes[w][i];
+    }
+}
+
+/* y (+)= x * grown where the word is at least the threshold, else 0 */
+ALWAYS_INLINE void drop(int64_t n, const uint32_t *words, uint32_t threshold, const real *x,
+                        real grown, bool add, real *y) {
+    for (int64_t i = 0; i < n; i++) {
+        real kept = x[i] * grown;
+        real value = words[i] >= threshold ? kept : 0;
+        y[i] = add ? y[i] + value : value;
+    }
 }
 
 static void dropout(icae_backend *be, int64_t T, int64_t K, const real *x, uint64_t seed,
@@ -190,14 +210,10 @@ static void dropout(icae_backend *be, int64_t T, int64_t K, const real *x, uint6
     for (int64_t t = 0; t < T; t++) {
         const real *from = x + t * K;
         real *to = y + t * K;
-        for (int64_t k = 0; k < K; k += 4 * COUNTERS) {
-            uint32_t words[4][COUNTERS];
+        for (int64_t k = 0; k < K; k += WORDS) {
+            uint32_t words[WORDS];
             philox_words(seed, row_keys[t], (uint64_t)(k / 4), words);
-            const int64_t n = least(4 * COUNTERS, K - k);
-            for (int64_t i = 0; i < n; i++) {
-                real value = words[i % 4][i / 4] >= threshold ? from[k + i] * grown : 0;
-                to[k + i] = add ? to[k + i] + value : value;
-            }
+            drop(least(WORDS, K - k), words, threshold, from + k, grown, add, to + k);
         }
     }
 }

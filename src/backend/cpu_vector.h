@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined __AVX2__
+#if defined __SSE2__
 #include <immintrin.h>
 #endif
 
@@ -153,6 +153,23 @@ ALWAYS_INLINE real lane_max(vec v) {
     for (int i = 1; i < VL; i++)
         best = lanes[i] > best ? lanes[i] : best;
     return best;
+}
+
+/* Unsigned 64-bit lanes, for counter-based random numbers. */
+typedef uint64_t uvec __attribute__((vector_size(VECTOR_BYTES)));
+enum { UVL = VECTOR_BYTES / 8 };
+
+/* Products of the lanes' low 32 bits; the high 32 bits of a and b may hold anything. */
+ALWAYS_INLINE uvec multiply_low_halves(uvec a, uvec b) {
+#if defined __AVX512F__
+    return (uvec)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined __AVX2__
+    return (uvec)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined __SSE2__
+    return (uvec)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+    return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+#endif
 }
 
 /*

@@ -34,6 +34,7 @@ icae_log_level icae_log_get_level(void) {
     return state.level;
 }
 
+ICAE_PRINTF(2, 0)
 static void print_line(const char *prefix, const char *format, va_list arguments) {
     pthread_mutex_lock(&state.lock);
     if (state.shown) fputs("\r\033[K", stderr);

@@ -32,14 +32,22 @@ static bool is_blank(const char *text, size_t bytes) {
     return true;
 }
 
+static bool is_utf8(const char *text, size_t bytes) {
+    for (size_t at = 0; at < bytes;) {
+        int32_t point;
+        at += (size_t)icae_utf8_decode((const unsigned char *)text + at, bytes - at, &point);
+        if (point < 0) return false;
+    }
+    return true;
+}
+
 /* ---- one document ---- */
 
-/* Copies the fields into one block. Ill-formed UTF-8 is repaired on the way: tokenizers expect
- * clean text, and one bad byte should not cost the document. */
+/* Copies the fields into one block. Ill-formed UTF-8, which a text file may hold, is
+ * repaired on the way: tokenizers expect clean text. */
 static icae_status pack_item(icae_corpus *corpus, corpus_item *item, const char *const *fields,
-                             const size_t *bytes, icae_error *error) {
+                             const size_t *bytes, bool was_repaired, icae_error *error) {
     icae_text packed = {0};
-    bool repaired = false;
     item->bytes = 0;
     for (size_t i = 0; i < corpus->n_fields; i++) {
         size_t start = packed.length;
@@ -48,14 +56,14 @@ static icae_status pack_item(icae_corpus *corpus, corpus_item *item, const char 
         item->field_bytes[i] = packed.length - start;
         item->bytes += item->field_bytes[i];
         /* U+FFFD takes three bytes where one stood, so a repair always changes the length. */
-        repaired |= item->field_bytes[i] != bytes[i];
+        was_repaired |= item->field_bytes[i] != bytes[i];
         icae_text_append_char(&packed, 0);
     }
     if (packed.failed) {
         icae_text_release(&packed);
         return icae_fail_memory(error, "a document");
     }
-    corpus->stats.repaired += repaired;
+    corpus->stats.repaired += was_repaired;
     item->data = packed.data;
     return ICAE_OK;
 }
@@ -100,12 +108,10 @@ static icae_status take_fields(icae_corpus *corpus, const char *path, int64_t li
                              "settings, or repair the line",
                              path, line, corpus->fields[i]);
         }
-        fields[i] = icae_json_as_string(value);
-        if (!fields[i]) {
+        if (!icae_json_as_bytes(value, &fields[i], &bytes[i])) {
             return icae_fail(problem, ICAE_FORMAT, "%s:%" PRId64 ": field \"%s\" is no string",
                              path, line, corpus->fields[i]);
         }
-        bytes[i] = strlen(fields[i]);
     }
     return ICAE_OK;
 }
@@ -128,7 +134,17 @@ static icae_status read_json_line(icae_corpus *corpus, size_t file, icae_lines *
     }
     *outcome = CORPUS_NOTHING;
     if (is_blank(line, bytes)) return ICAE_OK;
+    bool was_repaired = false;
 
+    if (!is_utf8(line, bytes)) {
+        /* Parsers of JSON refuse such a line; one bad byte should not cost the document. */
+        icae_text_clear(&corpus->scratch);
+        icae_utf8_repair(&corpus->scratch, line, bytes);
+        if (corpus->scratch.failed) return icae_fail_memory(error, "a line");
+        line = corpus->scratch.data;
+        bytes = corpus->scratch.length;
+        was_repaired = true;
+    }
     char name[256];
     snprintf(name, sizeof name, "%.200s:%" PRId64, path, number);
     icae_error problem = {0};
@@ -155,7 +171,7 @@ static icae_status read_json_line(icae_corpus *corpus, size_t file, icae_lines *
         if (is_empty) {
             corpus->stats.empty++;
         } else {
-            status = pack_item(corpus, item, fields, field_bytes, error);
+            status = pack_item(corpus, item, fields, field_bytes, was_repaired, error);
             *outcome = CORPUS_ITEM;
         }
     }
@@ -203,7 +219,7 @@ static icae_status read_text_file(icae_corpus *corpus, size_t file, icae_lines *
     }
     const char *data = text->data;
     *outcome = CORPUS_ITEM;
-    return pack_item(corpus, item, &data, &text->length, error);
+    return pack_item(corpus, item, &data, &text->length, false, error);
 }
 
 icae_status corpus_read(icae_corpus *corpus, size_t file, icae_lines *lines, bool is_again,

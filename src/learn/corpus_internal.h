@@ -50,7 +50,7 @@ struct icae_corpus {
 
     uint64_t epoch_documents; /* given out in this epoch */
     icae_corpus_stats stats;
-    icae_text scratch;       /* a text file being read */
+    icae_text scratch;       /* a text file being read, or a line being repaired */
     char first_problem[512]; /* the first broken line's complaint, for "no document found" */
 };
 

@@ -20,6 +20,7 @@ header_layer() { # "icae/x.h" or "layer/x.h"
   case "$1" in
   icae.h | icae/status.h | icae/real.h | icae/half.h) [ "$1" = icae.h ] && echo icae || echo base; return ;;
   icae/ops.h) echo autograd; return ;;
+  icae/backend.h) echo backend; return ;;
   esac
   if [ "$folder" != icae ] && [ -d "src/$folder" ]; then echo "$folder"; return; fi
   local found

@@ -343,6 +343,25 @@ START_TEST(text_files_are_one_document_each) {
 }
 END_TEST
 
+START_TEST(bytes_that_are_not_utf8_are_repaired_and_counted) {
+    const char *path = test_path(test_folder("corpus-utf8"), "x.jsonl");
+    write_text(path, "{\"text\": \"doc \xC3\xA9\"}\n{\"text\": \"doc \xE9 \\n\"}\n"
+                     "{\"text\": \"zero \\u0000\"}\n");
+    icae_corpus *corpus = open_one(path, (icae_corpus_options){.epochs = 1, .strict = true});
+    icae_error error = {0};
+    icae_document document;
+    ck_ok(icae_corpus_next(corpus, &document, &error));
+    ck_assert_str_eq(document.text, "doc \xC3\xA9");
+    ck_ok(icae_corpus_next(corpus, &document, &error));
+    ck_assert_str_eq(document.text, "doc \xEF\xBF\xBD \n");
+    ck_ok(icae_corpus_next(corpus, &document, &error));
+    ck_assert_uint_eq(document.bytes, 6);
+    ck_assert_int_eq(memcmp(document.text, "zero \0", 7), 0);
+    ck_assert_uint_eq(icae_corpus_get_stats(corpus).repaired, 1);
+    icae_corpus_close(corpus);
+}
+END_TEST
+
 START_TEST(rows_give_their_fields_in_the_order_asked_for) {
     icae_corpus *corpus =
         open_one("data/samples/questions.jsonl",
@@ -438,5 +457,6 @@ SUITE_OF(corpus, 60, without_shuffling_documents_come_as_they_stand,
          a_restored_reader_goes_on_exactly, a_state_of_other_data_or_settings_is_refused,
          a_damaged_state_is_refused, broken_lines_are_skipped_and_counted_or_refused,
          an_epoch_without_documents_is_an_error_that_says_why, text_files_are_one_document_each,
+         bytes_that_are_not_utf8_are_repaired_and_counted,
          rows_give_their_fields_in_the_order_asked_for, wrong_lists_of_files_are_refused,
          a_damaged_gzip_file_is_an_error_not_an_end)

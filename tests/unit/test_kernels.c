@@ -314,8 +314,9 @@ static const int lengths[] = {0, 1, 3, 8, 17, 64, 1000, 100003};
 
 /* Random values of a wide range, and the edges of exp. */
 static real *gates(int64_t n) {
-    static const double edges[] = {0,    -0.0,  1e-30, -88,      -104,   -200,
-                                   87.5, 100.0, 200,   INFINITY, 1e-300, NAN};
+    static const double edges[] = {0,      -0.0,       1e-30, -88, -104,
+                                   -200,   87.5,       100.0, 200, (double)INFINITY,
+                                   1e-300, (double)NAN};
     real *x = random_reals(n, 28);
     for (int64_t i = 0; i < n; i++)
         x[i] *= 20;

@@ -75,6 +75,34 @@ START_TEST(splits_plain_and_gzipped_texts_alike) {
 }
 END_TEST
 
+/* Shards are often made with cat: the members follow each other as one text. */
+START_TEST(reads_on_from_one_gzip_member_to_the_next) {
+    icae_error error = {0};
+    const char *path = test_path(test_folder("lines-members"), "two.gz");
+    write_gzip(path, "one\ntw", 6);
+    char *first;
+    size_t bytes;
+    ck_ok(icae_file_read(path, SIZE_MAX, &first, &bytes, &error));
+    write_gzip(path, "o\nthree\n", 8);
+    char *second;
+    size_t more;
+    ck_ok(icae_file_read(path, SIZE_MAX, &second, &more, &error));
+    ck_ok(icae_file_write(path, first, bytes, &error));
+    ck_ok(icae_file_append(path, second, more, &error));
+    free(first);
+    free(second);
+    icae_lines *lines;
+    ck_ok(icae_lines_open(&lines, path, &error));
+    expect_line(lines, "one", 3);
+    expect_line(lines, "two", 3);
+    expect_line(lines, "three", 5);
+    expect_end(lines);
+    ck_ok(icae_lines_seek(lines, 4, 1, &error));
+    expect_line(lines, "two", 3);
+    icae_lines_close(lines);
+}
+END_TEST
+
 START_TEST(reads_empty_files) {
     icae_error error = {0};
     const char *paths[2];
@@ -304,7 +332,8 @@ START_TEST(names_what_cannot_be_read) {
 }
 END_TEST
 
-SUITE_OF(lines, 60, splits_plain_and_gzipped_texts_alike, reads_empty_files,
+SUITE_OF(lines, 60, splits_plain_and_gzipped_texts_alike,
+         reads_on_from_one_gzip_member_to_the_next, reads_empty_files,
          comes_back_to_every_place, refuses_places_that_begin_no_line,
          limits_the_length_of_lines, stops_at_the_limit_in_a_bomb, notices_damaged_gzip_streams,
          names_what_cannot_be_read)
