@@ -55,7 +55,7 @@ static icae_status read_base(loader *load, icae_json_object *root) {
         icae_json_begin(root->json, icae_json_get_value(root, "base"), "base.", load->error);
     load->has_base = read_fingerprint(&base, &load->base);
     snprintf(load->base_name, sizeof load->base_name, "%s",
-             icae_json_get_string(&base, "name", "of unknown name"));
+             icae_json_get_string(&base, "name", "unnamed"));
     icae_json_get_string(&base, "architecture", "");
     const struct {
         const char *key;
@@ -151,13 +151,9 @@ static icae_status read_root(loader *load, icae_json_object *root) {
 
 static icae_status check_base(const loader *load) {
     const icae_model *model = load->model;
-    if (!load->has_base) {
-        icae_log_warning("%s/icae.json does not say which base the adapter was made for; with "
-                         "another than %s expect garbage",
-                         load->folder, model->path);
-    } else if (load->base != model->fingerprint) {
+    if (load->has_base && load->base != model->fingerprint) {
         return icae_fail(load->error, ICAE_MISMATCH,
-                         "%s: was made for the base %s (%016" PRIx64
+                         "%s: was made for the base '%s' (%016" PRIx64
                          "), but the base given (%s) is %016" PRIx64
                          "; pass the base that the adapter was made for",
                          load->folder, icae_quote_string(load->base_name).text, load->base,
@@ -410,7 +406,13 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     if (load->summary.length) (*out)->summary_json = strdup(load->summary.data);
     if (!(*out)->path || (load->summary.length && !(*out)->summary_json))
         return icae_fail_memory(load->error, load->folder);
-    return read_values(load, *out);
+    status = read_values(load, *out);
+    if (!status && !load->has_base) {
+        icae_log_warning("%s/icae.json does not say which base the adapter was made for; with "
+                         "another than %s expect garbage",
+                         load->folder, load->model->path);
+    }
+    return status;
 }
 
 icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
