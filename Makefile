@@ -195,7 +195,8 @@ fuzz:
 	  echo "fuzz $$name"; mkdir -p build/fuzz/corpus-$$name; \
 	  clang $(FUZZFLAGS) tests/fuzz/fuzz_$$name.c src/base/*.c src/formats/*.c -o build/fuzz/$$name -lcjson -lz -lm -lpthread || exit 1; \
 	  build/fuzz/$$name -runs=$(FUZZ_RUNS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
-	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus-$$name $(wildcard tests/fuzz/seeds) || exit 1; \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus-$$name $(wildcard tests/fuzz/seeds) \
+    >build/fuzz/$$name.log 2>&1 || { cat build/fuzz/$$name.log; exit 1; }; \
 	done
 
 # ---- style ----

@@ -26,7 +26,9 @@
 
 /* Rows of one block: four tiles of AVX-512, eight of AVX2; their scores stay in the second cache. */
 enum { BLOCK_ROWS = 48, MOST_BLOCK_QUERIES = 24 };
-static const int64_t WORTH_THREADS = 60000; /* multiply-adds */
+/* Up to so many queries read the values where they are; more are worth a copy without gaps. */
+enum { FEW_QUERIES = 8 };
+static const int64_t WORTH_THREADS = 400000; /* multiply-adds */
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -62,6 +64,12 @@ typedef struct workspace {
     real *result;                    /* [BLOCK_ROWS][pad]: out, or dq */
     real *scores, *d_scores;         /* [BLOCK_ROWS][score_ld] */
 } workspace;
+
+/* Rows of whole panels, one for every key of the span: a copy, or the span's own. */
+typedef struct key_rows {
+    const real *data;
+    int64_t ld;
+} key_rows;
 
 static int64_t block_queries(int64_t group) {
     return least(MOST_BLOCK_QUERIES, most(1, BLOCK_ROWS / group));
@@ -157,14 +165,14 @@ static void score_block(const task *t, const real *x, int64_t rows, int64_t firs
 
 /* result[r,:] += weights[r, j] values[j,:] over j = first .. end-1 */
 static void weigh_rows(const task *t, const real *weights, int64_t weight_ld, int64_t rows,
-                       int64_t first, int64_t end, const real *values, real *result) {
+                       int64_t first, int64_t end, key_rows values, real *result) {
     if (first >= end) return;
     for (int64_t column = 0; column < t->pad; column += PANEL) {
         tile_operands o = {.x = weights + first,
                            .x_row = weight_ld,
                            .x_step = 1,
-                           .panel = values + first * t->pad + column,
-                           .panel_ld = t->pad,
+                           .panel = values.data + first * values.ld + column,
+                           .panel_ld = values.ld,
                            .y = result + column,
                            .y_ld = t->pad};
         multiply_panel(rows, PANEL, end - first, o, true);
@@ -181,7 +189,7 @@ static void core_keys(const task *t, int64_t i0, int64_t i1, int64_t *first, int
 
 /* result = weights values over what each query sees: ragged start, core, ragged end, in key order. */
 static void weigh_block(const task *t, const workspace *ws, const real *weights, int64_t i0,
-                        int64_t i1, const real *values, real *result) {
+                        int64_t i1, key_rows values, real *result) {
     const int64_t G = t->group, rows = (i1 - i0) * G;
     int64_t core_first, core_end;
     core_keys(t, i0, i1, &core_first, &core_end);
@@ -220,8 +228,8 @@ static real softmax_row(real scale, real *s, int64_t n, real *inverse) {
     return top + (real)log((double)sum);
 }
 
-static void forward_block(const task *t, const workspace *ws, int64_t i0, int64_t i1,
-                          const real *q, real *out, real *lse) {
+static void forward_block(const task *t, const workspace *ws, key_rows values, int64_t i0,
+                          int64_t i1, const real *q, real *out, real *lse) {
     const int64_t G = t->group, rows = (i1 - i0) * G, H = t->shape->heads;
     int64_t first, end, unused;
     visible_keys(t, i0, &first, &unused);
@@ -238,7 +246,7 @@ static void forward_block(const task *t, const workspace *ws, int64_t i0, int64_
                             end - first, &ws->queries[row * t->pad]);
         }
     }
-    weigh_block(t, ws, ws->scores, i0, i1, ws->values, ws->result);
+    weigh_block(t, ws, ws->scores, i0, i1, values, ws->result);
     for (int64_t row = 0; row < rows; row++) {
         real inverse = ws->queries[row * t->pad];
         real *to = out + t->q_offset + (i0 + row / G) * t->q_row + row % G * t->width;
@@ -254,10 +262,14 @@ static void forward_task(const task *t, const workspace *ws, int64_t from, int64
     visible_keys(t, to - 1, &unused, &end);
     first = first / PANEL * PANEL;
     pack_panels(t, t->span->keys, first, end, ws->key_panels);
-    copy_padded(t->span->values + t->kv_offset + first * t->kv_row, t->kv_row, end - first,
-                t->width, t->pad, ws->values + first * t->pad);
+    key_rows values = {t->span->values + t->kv_offset, t->kv_row};
+    if (t->width != t->pad || to - from > FEW_QUERIES) {
+        copy_padded(values.data + first * t->kv_row, t->kv_row, end - first, t->width, t->pad,
+                    ws->values + first * t->pad);
+        values = (key_rows){ws->values, t->pad};
+    }
     for (int64_t i = from; i < to; i += step)
-        forward_block(t, ws, i, least(i + step, to), q, out, lse);
+        forward_block(t, ws, values, i, least(i + step, to), q, out, lse);
 }
 
 static task task_of(const icae_attention_shape *shape, const icae_attention_span *spans,
@@ -396,7 +408,8 @@ static void backward_block(const task *t, const workspace *ws, int64_t i0, int64
     }
     collect_block(t, ws, ws->scores, i0, i1, ws->d_out, ws->d_values);
     collect_block(t, ws, ws->d_scores, i0, i1, ws->queries, ws->d_keys);
-    weigh_block(t, ws, ws->d_scores, i0, i1, ws->keys, ws->result);
+    key_rows keys = {ws->keys, t->pad};
+    weigh_block(t, ws, ws->d_scores, i0, i1, keys, ws->result);
     for (int64_t row = 0; row < rows; row++) {
         real *to = dq + t->q_offset + (i0 + row / G) * t->q_row + row % G * t->width;
         const real *from = ws->result + row * t->pad;

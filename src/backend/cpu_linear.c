@@ -38,7 +38,7 @@ ALWAYS_INLINE void widen_part(icae_dtype dtype, const icae_matrix *w, int64_t ro
     if (count == WIDE) {
         vec wide[WIDE_VECS];
         widen_32(dtype, from, wide);
-        memcpy(out, wide, sizeof wide);
+        store_32(out, wide);
     } else { /* only plain types, of block 1, end in the middle */
         memset(out, 0, WIDE * sizeof *out);
         icae_dtype_widen(dtype, from, count, out);

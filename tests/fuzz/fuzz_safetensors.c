@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* Any bytes as a safetensors file: refused with a sentence or read, never a crash. */
+#include "fuzz.h"
+#include "icae/safetensors.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
+    const char *path = fuzz_file(data, bytes);
+    icae_safetensors file = {0};
+    icae_error error = {0};
+    if (icae_safetensors_open(&file, path, &error)) fuzz_expect_sentence(&error);
+    icae_safetensors_close(&file);
+    return 0;
+}
