@@ -256,7 +256,8 @@ static icae_status suite_lm(engine *e, const options *given, const samples *s,
     json_number(object, "ppl_raw", exp(r.loss_raw));
     json_number(object, "loss_none", r.loss_none);
     json_number(object, "ppl_none", exp(r.loss_none));
-    json_number(object, "recovered", gap > 0 ? (r.loss_none - r.loss_slots) / gap : (double)NAN);
+    json_number(object, "recovered",
+                gap > 0 ? (r.loss_none - r.loss_slots) / gap : (double)NAN);
     if (given->is_json) return ICAE_OK;
     icae_progress_done();
     printf("samples          %lld, %lld tokens of context, %lld scored\n", (long long)r.n,

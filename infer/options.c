@@ -54,7 +54,7 @@ static const option_row rows[] = {
     {0, "golden", "DIR", TAKES_GOLDEN, KIND_GOLDEN, 0, 0, 0, "a folder of expected numbers; may be given several times"},
     {0, "steps", "N", TAKES_BENCH, KIND_INTEGER, AT(steps), 1, 10000, "training steps to time, after one to warm up (3)"},
     {0, "checkpoint", NULL, TAKES_BENCH, KIND_FLAG, AT(is_checkpointed), 0, 0, "recompute blocks in backward: less memory, more work"},
-    {'t', "threads", "N", TAKES_COMMON, KIND_INTEGER, AT(threads), 1, 4096, "threads (all processors)"},
+    {'t', "threads", "N", TAKES_COMMON, KIND_INTEGER, AT(threads), 1, 1024, "threads (all processors)"},
     {0, "compute", "TYPE", TAKES_COMMON, KIND_COMPUTE, 0, 0, 0, "f32 or auto: the type that products are computed in"},
     {0, "temperature", "X", TAKES_COMMON, KIND_NUMBER, AT(temperature), 0, 1000, "draw tokens at random; 0 = always the likeliest (0)"},
     {0, "top-p", "X", TAKES_COMMON, KIND_NUMBER, AT(top_p), 0, 1, "draw from the likeliest tokens of this total probability"},

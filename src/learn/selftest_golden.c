@@ -194,17 +194,19 @@ static icae_status check_tokenizer(golden *g) {
     int64_t wrong_ids = 0, wrong_texts = 0, number = 0;
     char note[64] = "";
     for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v), number++) {
-        const char *text = icae_json_as_string(icae_json_member(v, "text"));
-        const char *decoded = icae_json_as_string(icae_json_member(v, "decoded"));
+        const char *text, *decoded;
+        size_t text_bytes, decoded_bytes;
         ids expected;
-        if (!text || !decoded) return broken(g, "a text of tokenizer");
+        if (!icae_json_as_bytes(icae_json_member(v, "text"), &text, &text_bytes) ||
+            !icae_json_as_bytes(icae_json_member(v, "decoded"), &decoded, &decoded_bytes)) {
+            return broken(g, "a text of tokenizer");
+        }
         icae_status status =
             read_ids(g, icae_json_member(v, "ids"), "ids of tokenizer", 1, &expected);
         if (status) return status;
         int32_t *made = NULL;
         size_t n = 0;
-        status =
-            icae_tokenizer_encode(tokenizer, text, strlen(text), true, &made, &n, g->error);
+        status = icae_tokenizer_encode(tokenizer, text, text_bytes, true, &made, &n, g->error);
         if (status) return status;
         bool is_same = n == (size_t)expected.n &&
                        (n == 0 || memcmp(made, expected.list, n * sizeof *made) == 0);
@@ -212,7 +214,8 @@ static icae_status check_tokenizer(golden *g) {
         icae_text back = {0};
         status = icae_tokenizer_decode(tokenizer, expected.list, (size_t)expected.n, false,
                                        &back, g->error);
-        bool is_back = strcmp(icae_text_string(&back), decoded) == 0;
+        bool is_back = back.length == decoded_bytes &&
+                       memcmp(icae_text_string(&back), decoded, decoded_bytes) == 0;
         icae_text_release(&back);
         if (status) return status;
         if ((!is_same || !is_back) && wrong_ids + wrong_texts == 0)
@@ -397,7 +400,7 @@ static const char *short_name(const golden *g, const icae_param *param) {
 
 /* Every trained parameter's values or gradient against `{prefix}{parameter}`: one check. */
 static icae_status check_parameters(golden *g, const char *check, const char *prefix,
-                                    const icae_real *block) {
+                                    const icae_real *block, double limit) {
     icae_params *params = &g->adapter->params;
     double worst = 0;
     char note[160] = "";
@@ -424,7 +427,7 @@ static icae_status check_parameters(golden *g, const char *check, const char *pr
             if (isnan(error)) break;
         }
     }
-    icae_check_report(g->checks, check, worst, icae_check_limit_tensor(), note);
+    icae_check_report(g->checks, check, worst, limit, note);
     return ICAE_OK;
 }
 
@@ -461,10 +464,28 @@ static icae_status check_task(golden *g, int task) {
     char probe[96];
     snprintf(probe, sizeof probe, "%smemory_token_embed", prefix);
     if (!icae_safetensors_find(&g->tensors, probe)) return ICAE_OK; /* kept for AE only */
-    return check_parameters(g, check, prefix, g->adapter->params.gradients);
+    return check_parameters(g, check, prefix, g->adapter->params.gradients,
+                            icae_check_limit_tensor());
 }
 
-/* ---- ten optimizer steps ---- */
+/*
+ * ---- ten optimizer steps ----
+ *
+ * AdamW divides by the size of the gradient, so entries near zero turn rounding into steps of full
+ * length, and these random models amplify what differs: a run in double precision in which nothing but
+ * the trained values is rounded to float after every step ends 4e-6 off in its losses and 5e-5 in its
+ * norms on tests/golden/llama; float arithmetic, whose gradients are off by 1e-6 from the first step on,
+ * ends some 20 times further away, whatever kernels compute it. Therefore a float build is held to the
+ * strict limits in the first step, and to wide ones over the whole course: wide enough for rounding,
+ * too narrow for a wrong formula, that a double build finds anyhow.
+ */
+enum { LOSSES, NORMS, PARAMETERS };
+
+static double course_limit(int what) {
+    static const double in_float[] = {1e-3, 2e-2, 5e-3};
+    if (!ICAE_REAL_IS_DOUBLE) return in_float[what];
+    return what == LOSSES ? icae_check_limit_loss() : icae_check_limit_tensor();
+}
 
 static icae_status check_adamw(golden *g) {
     const icae_json_value *adamw = icae_json_member(icae_json_root(g->json), "adamw");
@@ -499,16 +520,23 @@ static icae_status check_adamw(golden *g) {
             made += 0.5 * sums[g->n_samples + i] / (double)total_targets(g, ICAE_TASK_LM);
         }
         icae_update update = icae_optimizer_step(&optimizer, &g->adapter->params, lr);
+        if (optimizer.updates == 1) {
+            icae_check_report(g->checks, "adamw.first_loss", relative(made, expected_loss),
+                              icae_check_limit_loss(), "");
+            icae_check_report(g->checks, "adamw.first_norm",
+                              relative(update.norm, expected_norm), icae_check_limit_tensor(),
+                              "");
+        }
         loss_error = fmax(loss_error, relative(made, expected_loss));
         norm_error = fmax(norm_error, relative(update.norm, expected_norm));
         if (isnan(made) || isnan(update.norm)) loss_error = norm_error = INFINITY;
     }
     char note[64];
     snprintf(note, sizeof note, "%zu steps", n_steps);
-    icae_check_report(g->checks, "adamw.losses", loss_error, icae_check_limit_loss(), note);
-    icae_check_report(g->checks, "adamw.grad_norms", norm_error, icae_check_limit_tensor(),
-                      note);
-    return check_parameters(g, "adamw.parameters", "adamw.", g->adapter->params.values);
+    icae_check_report(g->checks, "adamw.losses", loss_error, course_limit(LOSSES), note);
+    icae_check_report(g->checks, "adamw.grad_norms", norm_error, course_limit(NORMS), note);
+    return check_parameters(g, "adamw.parameters", "adamw.", g->adapter->params.values,
+                            course_limit(PARAMETERS));
 }
 
 /* ---- all of it ---- */
