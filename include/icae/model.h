@@ -135,8 +135,7 @@ icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae
 icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model_config *config, int64_t T,
                               const int32_t *positions);
 
-/* Multiplications and additions (2 per product) that a step must do per token at least; see
- * docs/performance.md. Linear layers only, without head and embedding. */
+/* Numbers in the matrices of all layers, without embedding and head: 2 FLOP each per token and pass. */
 double icae_model_linear_parameters(const icae_model_config *config);
 
 #ifdef __cplusplus

@@ -383,6 +383,40 @@ static icae_status read_values(loader *load, icae_adapter *adapter) {
                      load->folder, load->values, adapter->fingerprint);
 }
 
+/* Settings may claim anything; before memory is asked for, the files must be large enough to hold at
+ * least two bytes for each number. */
+static icae_status check_sizes(const loader *load) {
+    static const char *const names[] = {"adapter_model.safetensors", "memory.safetensors"};
+    const icae_adapter_settings *settings = &load->settings;
+    const icae_model_config *config = &load->model->config;
+    int64_t per_layer = 0;
+    for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
+        if (!settings->targets[m]) continue;
+        per_layer += settings->rank * (icae_module_rows(config, (icae_module)m) +
+                                       icae_module_cols(config, (icae_module)m));
+    }
+    const int64_t counts[] = {config->layers * per_layer,
+                              (settings->memory_slots + ICAE_TASK_COUNT) * config->width};
+    for (int i = 0; i < 2; i++) {
+        char *path = icae_path_join(load->folder, names[i]);
+        if (!path) return icae_fail_memory(load->error, load->folder);
+        int64_t bytes = icae_file_bytes(path);
+        icae_status status = ICAE_OK;
+        if (bytes >= 0 && bytes / 2 < counts[i]) {
+            status = icae_fail(load->error, ICAE_MISMATCH,
+                               "%s: has %" PRId64 " bytes, too few for the %" PRId64
+                               " numbers that the settings beside it ask for; the file is "
+                               "incomplete or another adapter's",
+                               path, bytes, counts[i]);
+        } else if (bytes < 0) {
+            status = icae_fail(load->error, ICAE_IO, "%s: is missing or no regular file", path);
+        }
+        free(path);
+        if (status) return status;
+    }
+    return ICAE_OK;
+}
+
 /* ---- all of it ---- */
 
 static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *be,
@@ -397,6 +431,7 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     if (!status) status = check_base(load);
     if (!status) status = read_json(load, "adapter_config.json", read_peft);
     if (!status) status = icae_adapter_check(&load->settings, load->folder, load->error);
+    if (!status) status = check_sizes(load);
     if (!status) {
         status = icae_adapter_allocate(out, load->model, &load->settings, be, for_training,
                                        load->error);

@@ -41,7 +41,7 @@ typedef struct feed_entry {
 
 struct icae_feed {
     feed_maker maker;
-    int64_t n_samples; /* of every step; 0 before the first */
+    int64_t n_samples; /* of every step; 0 before the first, then never written again */
     bool has_ended;    /* without a thread: last is an end or an error */
     feed_entry last;
 
@@ -286,7 +286,7 @@ icae_status icae_feed_next(icae_feed *feed, int64_t n_samples, icae_feed_step **
                            icae_error *error) {
     *step = NULL;
     assert(n_samples > 0 && (!feed->n_samples || feed->n_samples == n_samples));
-    feed->n_samples = n_samples;
+    if (!feed->n_samples) feed->n_samples = n_samples;
     feed_entry entry = feed->last;
     if (feed->maker.settings.prefetch_steps) {
         icae_status status = feed->has_thread ? ICAE_OK : start_thread(feed, error);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the trainer share: trainer.c, step.c, evaluate.c, report.c, run_folder.c. */
+/* What the files of the trainer share: trainer.c, step.c, heldout.c, report.c, run_folder.c. */
 #ifndef ICAE_LEARN_TRAINER_INTERNAL_H
 #define ICAE_LEARN_TRAINER_INTERNAL_H
 
@@ -80,7 +80,7 @@ icae_feed_settings icae_trainer_feed_settings(const icae_settings *settings);
 /* ---- step.c ---- */
 icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error);
 
-/* ---- evaluate.c ---- */
+/* ---- heldout.c ---- */
 icae_status icae_heldout_open(trainer *t, icae_error *error);
 void icae_heldout_close(heldout_set *set);
 icae_status icae_heldout_run(trainer *t, icae_heldout *result, icae_error *error);

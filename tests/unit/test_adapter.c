@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Adapters: first values, folders written and read, and all that a loader must refuse. */
+/* Adapters: first values, folders written and read, and all that a loader must refuse. Long, because every
+ * refusal is a row of some table, and one set of small helpers serves them all. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -564,6 +565,7 @@ START_TEST(refuses_a_damaged_icae_json) {
         {"  \"layout\": \"uniform\",\n", "", "'layout' is missing"},
         {"\"memory_slots\": 4", "\"memory_slots\": 5", "does not have the shape [8, 8]"},
         {"\"memory_slots\": 4", "\"memory_slots\": 0", "expected 1 to"},
+        {"\"memory_slots\": 4", "\"memory_slots\": 65536", "too few for the 524312 numbers"},
         {"\"compression_rate\": 3", "\"compression_rate\": 3.5", "whole number"},
         {"\"uniform\"", "\"even\"", "append"},
         {"\"uniform\"", "\"append\"", "written for"},
@@ -604,6 +606,7 @@ START_TEST(refuses_peft_features_that_it_does_not_compute) {
         {"\"q_proj\", ", "", "is none that the settings"},
         {"\"q_proj\"", "\"q_proj\", \"k_proj\"", "k_proj.lora_A is missing"},
         {"\"r\": 2", "\"r\": 3", "does not have the shape"},
+        {"\"r\": 2", "\"r\": 65536", "too few for the"},
         {"\"r\": 2,", "", "'r' is missing"},
         {"\"lora_alpha\": 3", "\"lora_alpha\": 0", "alpha is 0"},
         {"\"lora_alpha\": 3", "\"lora_alpha\": 4", "written for"},

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * icae ask and icae chat: answers from slots.
+ *
+ * A dialogue has no memory but its text: every turn is asked afresh, with the slots and, as the
+ * question, all turns so far ("User: ...", "Assistant: ..."). The first turn is the plain question,
+ * exactly as `ask` would put it. When the dialogue outgrows the base's context, the oldest turn is
+ * forgotten, and said to be.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "icae/log.h"
+#include "speak.h"
+
+/* ---- ask ---- */
+
+static int answer(const options *given, speaker *s, const char *prompt, icae_error *error) {
+    icae_generated result = {0};
+    double elapsed_s = 0;
+    icae_generation wish = speaker_wish(given, ICAE_ASK, prompt);
+    icae_status status = speaker_write(s, &wish, given->is_json, &result, &elapsed_s, error);
+    int code;
+    if (status) {
+        code = ferror(stdout) ? finish_output() : report_failure(error);
+    } else if (given->is_json) {
+        json_object object;
+        json_begin(&object);
+        json_generated(&object, &result, elapsed_s);
+        json_integer(&object, "source_tokens", icae_slots_describe(s->slots).source_tokens);
+        code = json_end(&object);
+    } else {
+        putchar('\n');
+        code = finish_output();
+        if (!result.is_complete) {
+            icae_log_info("(cut after %lld tokens; -n TOKENS asks for more)",
+                          (long long)result.generated_tokens);
+        }
+    }
+    icae_generated_release(&result);
+    return code;
+}
+
+/* "-" as the prompt: standard input, without the line's end that a shell puts there. */
+static icae_status read_prompt(const char *word, char **prompt, icae_error *error) {
+    size_t bytes = 0;
+    *prompt = NULL;
+    if (strcmp(word, "-") != 0) {
+        *prompt = strdup(word);
+        if (!*prompt) return icae_fail_memory(error, "a prompt");
+        bytes = strlen(word);
+    } else {
+        icae_status status = read_text(word, prompt, &bytes, error);
+        if (status) return status;
+        while (bytes > 0 && strchr("\r\n", (*prompt)[bytes - 1]))
+            (*prompt)[--bytes] = 0;
+        if (strlen(*prompt) < bytes) {
+            return icae_fail(error, ICAE_INVALID,
+                             "the prompt on standard input holds a zero byte");
+        }
+    }
+    warn_about_text("the prompt", *prompt, bytes);
+    if (bytes == 0) return icae_fail(error, ICAE_INVALID, "the prompt is empty");
+    return ICAE_OK;
+}
+
+int run_ask(const options *given) {
+    speaker s = {0};
+    icae_error error = {0};
+    char *prompt;
+    int n_files = given->n_words - 1;
+    icae_status status = read_prompt(given->words[n_files], &prompt, &error);
+    signals_catch();
+    if (!status) status = speaker_open(&s, given, &error);
+    if (!status) status = speaker_load(&s, given->words, n_files, &error);
+    int code = status ? report_failure(&error) : answer(given, &s, prompt, &error);
+    speaker_close(&s);
+    free(prompt);
+    return code;
+}
+
+/* ---- chat ---- */
+
+typedef struct turn {
+    char *question, *answer;
+} turn;
+
+typedef struct dialogue {
+    turn *turns;
+    size_t n_turns, capacity;
+    size_t first; /* the oldest turn that is not forgotten */
+} dialogue;
+
+static void dialogue_release(dialogue *d) {
+    for (size_t i = 0; i < d->n_turns; i++) {
+        free(d->turns[i].question);
+        free(d->turns[i].answer);
+    }
+    free(d->turns);
+}
+
+static icae_status dialogue_add(dialogue *d, const char *question, const char *answer_text,
+                                icae_error *error) {
+    if (d->n_turns == d->capacity) {
+        size_t capacity = d->capacity ? 2 * d->capacity : 16;
+        turn *grown = realloc(d->turns, capacity * sizeof *grown);
+        if (!grown) return icae_fail_memory(error, "the dialogue");
+        d->turns = grown;
+        d->capacity = capacity;
+    }
+    turn made = {strdup(question), strdup(answer_text)};
+    d->turns[d->n_turns++] = made;
+    return made.question && made.answer ? ICAE_OK : icae_fail_memory(error, "the dialogue");
+}
+
+static void dialogue_prompt(const dialogue *d, const char *question, icae_text *out) {
+    icae_text_clear(out);
+    if (d->first == d->n_turns) {
+        icae_text_append_string(out, question);
+        return;
+    }
+    for (size_t i = d->first; i < d->n_turns; i++) {
+        icae_text_printf(out, "User: %s\nAssistant: %s\n", d->turns[i].question,
+                         d->turns[i].answer);
+    }
+    icae_text_printf(out, "User: %s", question);
+}
+
+/* Asks with as much of the dialogue as fits. */
+static icae_status ask_turn(const options *given, speaker *s, dialogue *d, const char *question,
+                            icae_generated *result, icae_error *error) {
+    icae_text prompt = {0};
+    icae_status status;
+    for (;;) {
+        dialogue_prompt(d, question, &prompt);
+        if (prompt.failed) {
+            status = icae_fail_memory(error, "the dialogue");
+            break;
+        }
+        icae_generation wish = speaker_wish(given, ICAE_ASK, icae_text_string(&prompt));
+        status = speaker_write(s, &wish, given->is_json, result, NULL, error);
+        /* Only a prompt that does not fit is ICAE_INVALID here: nothing was written yet. */
+        if (status != ICAE_INVALID || d->first == d->n_turns) break;
+        d->first++;
+        icae_log_info("(the dialogue is too long for the base: its oldest turn is forgotten)");
+    }
+    icae_text_release(&prompt);
+    return status;
+}
+
+static icae_status chat_turn(const options *given, speaker *s, dialogue *d, char *question,
+                             icae_text *turns, icae_error *error) {
+    icae_generated result = {0};
+    icae_status status = ask_turn(given, s, d, question, &result, error);
+    if (!status) status = dialogue_add(d, question, result.text, error);
+    if (!status && given->is_json) {
+        json_object object;
+        json_begin(&object);
+        json_string(&object, "question", question, strlen(question));
+        json_string(&object, "text", result.text, result.bytes);
+        json_integer(&object, "prompt_tokens", result.prompt_tokens);
+        json_integer(&object, "generated_tokens", result.generated_tokens);
+        json_bool(&object, "complete", result.is_complete);
+        icae_text_printf(turns, "%s%s}", turns->length ? ", " : "[",
+                         icae_text_string(&object.text));
+        icae_text_release(&object.text);
+    } else if (!status) {
+        putchar('\n');
+    }
+    icae_generated_release(&result);
+    return status;
+}
+
+int run_chat(const options *given) {
+    speaker s;
+    icae_error error = {0};
+    dialogue d = {0};
+    icae_text turns = {0};
+    char *line = NULL;
+    size_t capacity = 0;
+    signals_catch();
+    icae_status status = speaker_open(&s, given, &error);
+    if (!status) status = speaker_load(&s, given->words, given->n_words, &error);
+    bool is_person = isatty(STDIN_FILENO);
+    if (!status && is_person) icae_log_info("A question a line; Ctrl-D ends.");
+    while (!status) {
+        if (is_person) fputs("> ", stderr);
+        ssize_t got = getline(&line, &capacity, stdin);
+        if (got < 0) break;
+        while (got > 0 && strchr("\r\n", line[got - 1]))
+            line[--got] = 0;
+        if (strlen(line) == 0) continue;
+        warn_about_text("this line", line, strlen(line));
+        status = chat_turn(given, &s, &d, line, &turns, &error);
+        if (!status) fflush(stdout);
+    }
+    if (!status && signal_caught()) {
+        status = icae_fail(&error, ICAE_INTERRUPTED, "stopped by a signal");
+    }
+    int code;
+    if (status) {
+        code = ferror(stdout) ? finish_output() : report_failure(&error);
+    } else if (given->is_json) {
+        icae_text_append_string(&turns, turns.length ? "]" : "[]");
+        json_object object;
+        json_begin(&object);
+        json_raw(&object, "turns", icae_text_string(&turns));
+        object.text.failed |= turns.failed;
+        code = json_end(&object);
+    } else {
+        code = finish_output();
+    }
+    free(line);
+    icae_text_release(&turns);
+    dialogue_release(&d);
+    speaker_close(&s);
+    return code;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* Model, backend, graph and adapter for the commands that need more than <icae.h>: eval, bench, selftest. */
+#ifndef ICAE_INFER_ENGINE_H
+#define ICAE_INFER_ENGINE_H
+
+#include "icae/adapter.h"
+#include "icae/graph.h"
+#include "icae/model.h"
+#include "options.h"
+
+typedef struct engine {
+    icae_model *model;
+    icae_backend *be;
+    icae_graph *graph;
+    icae_adapter *adapter; /* NULL when the options name none */
+} engine;
+
+/* Opens the backend and graph, and what of base and adapter the options name. */
+icae_status engine_open(engine *e, const options *given, icae_error *error);
+void engine_close(engine *e);
+
+int run_eval(const options *given);
+int run_bench(const options *given);
+int run_selftest(const options *given);
+
+#endif

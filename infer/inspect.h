@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* Facts about a file or folder, as lines for people or as keys of one JSON object. */
+#ifndef ICAE_INFER_INSPECT_H
+#define ICAE_INFER_INSPECT_H
+
+#include "icae/json.h"
+#include "icae/model.h"
+#include "options.h"
+#include "report.h"
+
+typedef struct facts {
+    bool is_json;
+    json_object json;
+    icae_text notes; /* JSON strings so far, between commas */
+} facts;
+
+/* label is for people, key for JSON. */
+void fact_text(facts *f, const char *key, const char *label, const char *format, ...)
+    ICAE_PRINTF(4, 5);
+void fact_count(facts *f, const char *key, const char *label, int64_t count);
+void fact_bytes(facts *f, const char *key, const char *label, uint64_t bytes);
+/* A sentence of its own. */
+void fact_note(facts *f, const char *format, ...) ICAE_PRINTF(2, 3);
+/* Every number, string and truth value of an object, under its own key. */
+void fact_members(facts *f, const icae_json_value *object);
+
+/* inspect_files.c: each fails when the thing is broken. */
+icae_status inspect_gguf(facts *f, const char *path, icae_error *error);
+icae_status inspect_safetensors(facts *f, const char *path, icae_error *error);
+icae_status inspect_slots(facts *f, const char *path, const options *given, icae_error *error);
+icae_status inspect_model(facts *f, const char *path, icae_error *error);
+bool is_slots_file(const char *path);
+
+int run_inspect(const options *given);
+
+#endif

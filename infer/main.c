@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * icae: compress texts into memory slots, and read, restore and question them.
+ *
+ * This file is the table of commands. Reading the command line is options.c, the commands are in files
+ * of their own; none of them computes anything itself.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+#include "icae.h"
+#include "inspect.h"
+#include "speak.h"
+
+#define BASE_AND_ADAPTER (TAKES_BASE | TAKES_ADAPTER)
+
+/* clang-format off */
+static const command commands[] = {
+    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] TEXT|-",
+     "compress a text into a slots file and print what it weighs",
+     "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n",
+     BASE_AND_ADAPTER | TAKES_OUTPUT, BASE_AND_ADAPTER, 1, 1, run_compress},
+    {"reconstruct", "-m BASE -a ADAPTER FILE.slots [-n TOKENS]",
+     "write the compressed text again, from its slots alone",
+     "Standard output gets the text and nothing else. Without -n it may grow an eighth longer than the original.\n",
+     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, 1, run_reconstruct},
+    {"continue", "-m BASE -a ADAPTER FILE.slots [-n TOKENS]",
+     "write what might follow the compressed text",
+     "Without -n at most 256 tokens.\n",
+     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, 1, run_continue},
+    {"ask", "-m BASE -a ADAPTER FILE.slots... \"PROMPT\"",
+     "answer a question about compressed texts",
+     "The last argument is the question, - reads it from standard input. Several slots files are read in the\n"
+     "order given. A prompt that begins with a hyphen goes behind --.\n",
+     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 2, -1, run_ask},
+    {"chat", "-m BASE -a ADAPTER FILE.slots...",
+     "answer one question after the other, a line each",
+     "Every turn is asked with the slots and, as text, the whole dialogue so far; when that does not fit any\n"
+     "more, the oldest turn is forgotten, and said to be.\n",
+     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, -1, run_chat},
+    {"eval", "SUITE -m BASE -a ADAPTER --data FILE [--out DIR]",
+     "measure an adapter on texts: suites ae, lm, ppl",
+     "ae   loss of a text from its slots, and the text restored from them: BLEU-4, exact prefix, tokens in place\n"
+     "lm   loss of what follows a text: from its slots, from the text itself, from neither\n"
+     "ppl  perplexity of the bare base (needs no adapter)\n",
+     BASE_AND_ADAPTER | TAKES_EVAL, TAKES_BASE, 1, 1, run_eval},
+    {"inspect", "PATH [-m BASE] [-a ADAPTER]",
+     "say in plain words what a file or folder is",
+     "Models, GGUF and safetensors files, adapters, slots, checkpoints, runs, golden cases. With -m (for an\n"
+     "adapter) or -m and -a (for slots) it is also checked that they belong together.\n",
+     BASE_AND_ADAPTER, 0, 1, 1, run_inspect},
+    {"selftest", "[-m BASE] [--golden DIR]...",
+     "check this build on this machine",
+     "Without --golden: the kernels in use against the plain ones, and the tokenizer when -m is given. With it:\n"
+     "everything that the folder expects (-m where it has no model/ of its own). One line a check.\n",
+     TAKES_BASE | TAKES_GOLDEN, 0, 0, 0, run_selftest},
+    {"bench", "-m BASE [--json]",
+     "time training, prefill and decoding",
+     "A training step is 8 texts of 128 tokens into 32 slots each, LoRA rank 32 on q and v, autoencoding.\n",
+     TAKES_BASE | TAKES_BENCH, TAKES_BASE, 0, 0, run_bench},
+};
+/* clang-format on */
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_overview(FILE *out) {
+    fputs("icae compresses texts into memory slots that a frozen language model reads in their "
+          "place.\n\nusage: icae COMMAND ...\n\n",
+          out);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
+    fputs(
+        "\nicae COMMAND --help tells about one of them; icae --version says which this is.\n\n"
+        "  icae compress -m base.gguf -a adapter notes.txt\n"
+        "  icae ask -m base.gguf -a adapter notes.slots \"What was decided?\"\n"
+        "  icae reconstruct -m base.gguf -a adapter notes.slots > again.txt\n",
+        out);
+}
+
+int main(int argc, char **argv) {
+    const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_overview(stdout);
+        return finish_output();
+    }
+    if (strcmp(name, "--version") == 0) {
+        printf("icae %s\n", icae_version());
+        return finish_output();
+    }
+    for (int i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(name, commands[i].name) != 0) continue;
+        const char **words = calloc((size_t)argc, sizeof *words);
+        if (!words) {
+            fputs("icae: not enough memory\n", stderr);
+            return EXIT_FAILED;
+        }
+        options given;
+        int code = options_read(&given, &commands[i], argc - 2, argv + 2, words);
+        if (code < 0) code = commands[i].run(&given);
+        free(words);
+        return code;
+    }
+    fprintf(stderr, "icae: there is no command \"%s\"\n\n", name);
+    print_overview(stderr);
+    return EXIT_USAGE;
+}

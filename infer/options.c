@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/* Reading the command line; see options.h. */
+#include "options.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae.h"
+#include "icae/log.h"
+
+typedef enum option_kind {
+    KIND_FLAG,
+    KIND_STRING,
+    KIND_INTEGER,
+    KIND_NUMBER,
+    KIND_COMPUTE,
+    KIND_GOLDEN,
+    KIND_HELP,
+    KIND_VERSION
+} option_kind;
+
+typedef struct option_row {
+    char letter;              /* 0: none */
+    const char *name, *value; /* value: what to call it in the help */
+    unsigned group;
+    option_kind kind;
+    size_t place; /* in options */
+    double least, most;
+    const char *help;
+} option_row;
+
+#define AT(member) offsetof(options, member)
+#define COUNT      0x1p31 /* more of anything is a typing error */
+
+/* clang-format off */
+static const option_row rows[] = {
+    {'m', "base", "BASE", TAKES_BASE, KIND_STRING, AT(base), 0, 0, "the base model: a .gguf file or a Hugging Face folder (else $ICAE_BASE)"},
+    {'a', "adapter", "ADAPTER", TAKES_ADAPTER, KIND_STRING, AT(adapter), 0, 0, "the adapter folder (else $ICAE_ADAPTER)"},
+    {'o', "output", "FILE", TAKES_OUTPUT, KIND_STRING, AT(output), 0, 0, "where the slots go"},
+    {'n', "length", "TOKENS", TAKES_LENGTH, KIND_INTEGER, AT(length), 1, COUNT, "write at most so many tokens"},
+    {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them"},
+    {0, "out", "DIR", TAKES_EVAL, KIND_STRING, AT(out_folder), 0, 0, "write results.json (and, for ae, restored.jsonl) there"},
+    {0, "tokens", "N", TAKES_EVAL, KIND_INTEGER, AT(tokens), 1, COUNT, "cut contexts to N tokens (default: one span, slots * rate)"},
+    {0, "continuation", "N", TAKES_EVAL, KIND_INTEGER, AT(continuation), 2, COUNT, "lm: tokens to predict behind the context (128)"},
+    {0, "skip", "N", TAKES_EVAL, KIND_INTEGER, AT(skip), 1, COUNT, "lm: first tokens of the continuation that are not scored (8)"},
+    {0, "samples", "N", TAKES_EVAL, KIND_INTEGER, AT(samples), 0, COUNT, "the first N samples only; 0 = all (100; ppl: all)"},
+    {0, "batch", "N", TAKES_EVAL, KIND_INTEGER, AT(batch), 1, 4096, "samples worked on side by side (8)"},
+    {0, "window", "N", TAKES_EVAL, KIND_INTEGER, AT(window), 2, COUNT, "ppl: tokens that the base sees at a time (1024, or its context)"},
+    {0, "stride", "N", TAKES_EVAL, KIND_INTEGER, AT(stride), 1, COUNT, "ppl: how far the window moves (half of it)"},
+    {0, "golden", "DIR", TAKES_GOLDEN, KIND_GOLDEN, 0, 0, 0, "a folder of expected numbers; may be given several times"},
+    {0, "steps", "N", TAKES_BENCH, KIND_INTEGER, AT(steps), 1, 10000, "training steps to time, after one to warm up (3)"},
+    {0, "checkpoint", NULL, TAKES_BENCH, KIND_FLAG, AT(is_checkpointed), 0, 0, "recompute blocks in backward: less memory, more work"},
+    {'t', "threads", "N", TAKES_COMMON, KIND_INTEGER, AT(threads), 1, 1024, "threads (all processors)"},
+    {0, "compute", "TYPE", TAKES_COMMON, KIND_COMPUTE, 0, 0, 0, "f32 or auto: the type that products are computed in"},
+    {0, "temperature", "X", TAKES_COMMON, KIND_NUMBER, AT(temperature), 0, 1000, "draw tokens at random; 0 = always the likeliest (0)"},
+    {0, "top-p", "X", TAKES_COMMON, KIND_NUMBER, AT(top_p), 0, 1, "draw from the likeliest tokens of this total probability"},
+    {0, "top-k", "N", TAKES_COMMON, KIND_INTEGER, AT(top_k), 0, COUNT, "draw from the N likeliest tokens"},
+    {0, "seed", "N", TAKES_COMMON, KIND_INTEGER, AT(seed), 0, 0x1p53, "of all random numbers (0)"},
+    {0, "json", NULL, TAKES_COMMON, KIND_FLAG, AT(is_json), 0, 0, "one JSON object on standard output"},
+    {'q', "quiet", NULL, TAKES_COMMON, KIND_FLAG, AT(is_quiet), 0, 0, "warnings and errors only on standard error"},
+    {'v', "verbose", NULL, TAKES_COMMON, KIND_FLAG, AT(is_verbose), 0, 0, "more on standard error"},
+    {'h', "help", NULL, TAKES_COMMON, KIND_HELP, 0, 0, 0, "this page"},
+    {0, "version", NULL, TAKES_COMMON, KIND_VERSION, 0, 0, 0, "the version"},
+};
+/* clang-format on */
+enum { N_ROWS = sizeof rows / sizeof rows[0] };
+
+void options_help(FILE *out, const command *self) {
+    fprintf(out, "usage: icae %s %s\n\n%s.\n", self->name, self->usage, self->summary);
+    if (self->details) fprintf(out, "\n%s", self->details);
+    fputs("\noptions:\n", out);
+    for (int i = 0; i < N_ROWS; i++) {
+        if (!(rows[i].group & (self->takes | TAKES_COMMON))) continue;
+        char left[64], letter[4] = "   ";
+        if (rows[i].letter) snprintf(letter, sizeof letter, "-%c,", rows[i].letter);
+        snprintf(left, sizeof left, "%s --%s%s%s", letter, rows[i].name,
+                 rows[i].value ? " " : "", rows[i].value ? rows[i].value : "");
+        fprintf(out, "  %-24s %s\n", left, rows[i].help);
+    }
+}
+
+static int usage_error_of(const char *command_name, const char *usage, const char *format,
+                          va_list arguments) {
+    fprintf(stderr, "icae %s: ", command_name);
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\nusage: icae %s %s\n(icae %s --help tells more)\n", command_name, usage,
+            command_name);
+    return EXIT_USAGE;
+}
+
+int usage_error(const char *command_name, const char *usage, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int code = usage_error_of(command_name, usage, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+static int wrong(const command *self, const char *format, ...) ICAE_PRINTF(2, 3);
+static int wrong(const command *self, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int code = usage_error_of(self->name, self->usage, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+/* ---- one option ---- */
+
+static const option_row *find_letter(char letter) {
+    for (int i = 0; i < N_ROWS; i++) {
+        if (rows[i].letter && rows[i].letter == letter) return &rows[i];
+    }
+    return NULL;
+}
+
+static const option_row *find_name(const char *name, size_t length) {
+    for (int i = 0; i < N_ROWS; i++) {
+        if (strlen(rows[i].name) == length && memcmp(rows[i].name, name, length) == 0)
+            return &rows[i];
+    }
+    return NULL;
+}
+
+static int read_number(options *given, const command *self, const option_row *row,
+                       const char *value) {
+    char *end;
+    errno = 0;
+    double number = strtod(value, &end);
+    bool is_whole = row->kind == KIND_NUMBER || floor(number) == number;
+    if (end == value || *end || errno || !isfinite(number) || !is_whole ||
+        number < row->least || number > row->most) {
+        return wrong(self, "--%s %s: expected %s from %.15g to %.15g", row->name, value,
+                     row->kind == KIND_NUMBER ? "a number" : "a whole number", row->least,
+                     row->most);
+    }
+    char *place = (char *)given + row->place;
+    if (row->kind == KIND_NUMBER) {
+        memcpy(place, &number, sizeof number);
+    } else {
+        int64_t integer = (int64_t)number;
+        memcpy(place, &integer, sizeof integer);
+    }
+    return -1;
+}
+
+static int set_option(options *given, const command *self, const option_row *row,
+                      const char *value) {
+    char *place = (char *)given + row->place;
+    switch (row->kind) {
+    case KIND_FLAG:
+        *(bool *)place = true;
+        return -1;
+    case KIND_STRING:
+        if (!*value) return wrong(self, "--%s is empty", row->name);
+        memcpy(place, &value, sizeof value);
+        return -1;
+    case KIND_INTEGER:
+    case KIND_NUMBER:
+        return read_number(given, self, row, value);
+    case KIND_COMPUTE:
+        if (strcmp(value, "f32") == 0 || strcmp(value, "auto") == 0) return -1;
+        if (strcmp(value, "bf16") == 0) {
+            return wrong(self, "--compute bf16: this version computes in f32 only; leave the "
+                               "option out");
+        }
+        return wrong(self, "--compute %s: expected f32 or auto", value);
+    case KIND_GOLDEN:
+        if (given->n_golden == MOST_GOLDEN) {
+            return wrong(self, "more than %d golden folders", MOST_GOLDEN);
+        }
+        given->golden[given->n_golden++] = value;
+        return -1;
+    case KIND_HELP:
+        options_help(stdout, self);
+        return EXIT_DONE;
+    case KIND_VERSION:
+        printf("icae %s\n", icae_version());
+        return EXIT_DONE;
+    }
+    return -1;
+}
+
+/* ---- the whole line ---- */
+
+static int read_one(options *given, const command *self, int argc, char **argv, int *at) {
+    const char *word = argv[*at], *value = NULL;
+    const option_row *row;
+    if (word[1] == '-') {
+        const char *equals = strchr(word, '=');
+        row = find_name(word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2));
+        if (equals) value = equals + 1;
+    } else {
+        row = find_letter(word[1]);
+        if (word[2]) value = word + 2;
+    }
+    if (!row || !(row->group & (self->takes | TAKES_COMMON))) {
+        return wrong(self, "option %s is unknown%s", word, row ? " to this command" : "");
+    }
+    bool wants_value = row->value != NULL;
+    if (!wants_value && value) return wrong(self, "option --%s takes no value", row->name);
+    if (wants_value && !value) {
+        if (*at + 1 >= argc) {
+            return wrong(self, "option --%s wants a value: %s", row->name, row->value);
+        }
+        value = argv[++*at];
+    }
+    return set_option(given, self, row, value);
+}
+
+static int check_words(const options *given, const command *self) {
+    if ((self->needs & TAKES_BASE) && !given->base) {
+        return wrong(self, "which base model? Give -m BASE, or set ICAE_BASE");
+    }
+    if ((self->needs & TAKES_ADAPTER) && !given->adapter) {
+        return wrong(self, "which adapter? Give -a ADAPTER, or set ICAE_ADAPTER");
+    }
+    if (given->n_words < self->least_words) {
+        return wrong(self, "%d more %s wanted", self->least_words - given->n_words,
+                     self->least_words - given->n_words == 1 ? "argument is" : "arguments are");
+    }
+    if (self->most_words >= 0 && given->n_words > self->most_words) {
+        return wrong(self, "\"%s\" is one argument too many", given->words[self->most_words]);
+    }
+    return -1;
+}
+
+static const char *from_environment(const char *name) {
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
+int options_read(options *given, const command *self, int argc, char **argv,
+                 const char **words) {
+    *given = (options){.tokens = -1,
+                       .continuation = -1,
+                       .samples = -1,
+                       .batch = -1,
+                       .window = -1,
+                       .stride = -1,
+                       .skip = -1,
+                       .steps = 3,
+                       .words = words};
+    if (self->takes & TAKES_BASE) given->base = from_environment("ICAE_BASE");
+    if (self->takes & TAKES_ADAPTER) given->adapter = from_environment("ICAE_ADAPTER");
+    bool is_rest = false; /* behind "--" nothing is an option */
+    for (int i = 0; i < argc; i++) {
+        if (!is_rest && strcmp(argv[i], "--") == 0) {
+            is_rest = true;
+        } else if (!is_rest && argv[i][0] == '-' && argv[i][1]) {
+            int code = read_one(given, self, argc, argv, &i);
+            if (code >= 0) return code;
+        } else {
+            words[given->n_words++] = argv[i];
+        }
+    }
+    if (given->is_quiet) icae_log_set_level(ICAE_LOG_QUIET);
+    if (given->is_verbose) icae_log_set_level(ICAE_LOG_VERBOSE);
+    return check_words(given, self);
+}

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public API over the library's own parts; the contract stands in icae.h.
+ *
+ * A base is a model. A session is a backend, a graph on it and an adapter in its memory. Slots are the
+ * library's own struct, on the heap. All that is decided here is what a request looks like for each
+ * mode, and how much of it fits into the base's context.
+ */
+#include "icae.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/generate.h"
+#include "icae/log.h"
+#include "icae/rng.h"
+
+struct icae_base {
+    icae_model *model;
+};
+
+struct icae_session {
+    const icae_base *base;
+    icae_backend *be;
+    icae_graph *graph;
+    icae_adapter *adapter;
+};
+
+enum {
+    DEFAULT_TOKENS = 256, /* of a continuation or an answer */
+    MOST_TOKENS = 1 << 20 /* of one generation: a typing error must not ask for all memory */
+};
+
+const char *icae_version(void) {
+    return ICAE_VERSION;
+}
+
+/* ---- the base ---- */
+
+icae_status icae_base_open(icae_base **base, const char *path, icae_error *error) {
+    *base = NULL;
+    icae_base *made = calloc(1, sizeof *made);
+    if (!made) return icae_fail_memory(error, "a base");
+    icae_status status = icae_model_open(&made->model, path, error);
+    if (status) {
+        free(made);
+        return status;
+    }
+    *base = made;
+    return ICAE_OK;
+}
+
+void icae_base_close(icae_base *base) {
+    if (!base) return;
+    icae_model_close(base->model);
+    free(base);
+}
+
+icae_base_info icae_base_describe(const icae_base *base) {
+    const icae_model *model = base->model;
+    return (icae_base_info){.path = model->path,
+                            .architecture = model->config.architecture,
+                            .file_type = model->file_type,
+                            .parameters = model->n_parameters,
+                            .layers = model->config.layers,
+                            .width = model->config.width,
+                            .vocabulary = model->config.vocabulary,
+                            .context_length = model->config.context_length,
+                            .weight_bytes = model->weight_bytes,
+                            .fingerprint = model->fingerprint};
+}
+
+static icae_status encode(const icae_base *base, const char *text, size_t bytes,
+                          bool parse_special, int32_t **ids, int64_t *n, icae_error *error) {
+    size_t count = 0;
+    icae_status status = icae_tokenizer_encode(base->model->tokenizer, text, bytes,
+                                               parse_special, ids, &count, error);
+    *n = status ? 0 : (int64_t)count;
+    return status;
+}
+
+icae_status icae_base_count_tokens(const icae_base *base, const char *text, size_t bytes,
+                                   int64_t *tokens, icae_error *error) {
+    int32_t *ids = NULL;
+    icae_status status = encode(base, text, bytes, false, &ids, tokens, error);
+    free(ids);
+    return status;
+}
+
+size_t icae_base_cache_bytes(const icae_base *base, int64_t tokens) {
+    return icae_cache_bytes(&base->model->config, tokens);
+}
+
+/* ---- a session ---- */
+
+icae_status icae_session_open(icae_session **session, const icae_base *base,
+                              const char *adapter, const icae_session_options *options,
+                              icae_error *error) {
+    *session = NULL;
+    if (options && options->n_threads < 0) {
+        return icae_fail(error, ICAE_INVALID, "%d threads were asked for; expected 0 or more",
+                         options->n_threads);
+    }
+    icae_session *made = calloc(1, sizeof *made);
+    if (!made) return icae_fail_memory(error, "a session");
+    made->base = base;
+    icae_status status =
+        icae_backend_create(&made->be, NULL, options ? options->n_threads : 0, error);
+    if (!status) status = icae_graph_create(&made->graph, made->be, error);
+    if (!status) {
+        status =
+            icae_adapter_load(&made->adapter, adapter, base->model, made->be, false, error);
+    }
+    if (status) {
+        icae_session_close(made);
+        return status;
+    }
+    *session = made;
+    return ICAE_OK;
+}
+
+void icae_session_close(icae_session *session) {
+    if (!session) return;
+    if (session->adapter) icae_adapter_free(session->adapter);
+    if (session->graph) icae_graph_free(session->graph);
+    if (session->be) icae_backend_free(session->be);
+    free(session);
+}
+
+/* ---- slots ---- */
+
+icae_status icae_session_compress(icae_session *session, const char *text, size_t bytes,
+                                  icae_slots **slots, icae_error *error) {
+    *slots = NULL;
+    if (bytes == 0) {
+        return icae_fail(error, ICAE_INVALID,
+                         "the text is empty: there is nothing to compress");
+    }
+    const icae_model *model = session->base->model;
+    int32_t *ids = NULL;
+    int64_t n;
+    icae_status status = encode(session->base, text, bytes, false, &ids, &n, error);
+    if (status) return status;
+    icae_slots *made = calloc(1, sizeof *made);
+    status =
+        made ? icae_compress_ids(session->graph, model, session->adapter, ids, n, made, error)
+             : icae_fail_memory(error, "slots");
+    free(ids);
+    if (status) {
+        icae_slots_free(made);
+        return status;
+    }
+    made->source_bytes = bytes;
+    made->source_hash = icae_hash64(text, bytes, 0);
+    *slots = made;
+    return ICAE_OK;
+}
+
+icae_status icae_session_load_slots(icae_session *session, const char *path, icae_slots **slots,
+                                    icae_error *error) {
+    *slots = NULL;
+    icae_slots *made = calloc(1, sizeof *made);
+    if (!made) return icae_fail_memory(error, "slots");
+    icae_status status =
+        icae_slots_load(made, path, session->base->model, session->adapter, error);
+    if (status) {
+        icae_slots_free(made);
+        return status;
+    }
+    *slots = made;
+    return ICAE_OK;
+}
+
+icae_slots_info icae_slots_describe(const icae_slots *slots) {
+    int64_t rows = slots->n_spans * slots->slots_per_span;
+    return (icae_slots_info){.source_tokens = slots->n_tokens,
+                             .source_bytes = slots->source_bytes,
+                             .spans = slots->n_spans,
+                             .slots = rows,
+                             .width = slots->width,
+                             .value_bytes =
+                                 (size_t)rows * (size_t)slots->width * sizeof(float)};
+}
+
+void icae_slots_free(icae_slots *slots) {
+    if (!slots) return;
+    icae_slots_release(slots);
+    free(slots);
+}
+
+/* ---- writing from slots ---- */
+
+/* A request and the ids that it points to. */
+typedef struct question {
+    icae_request request;
+    int32_t *prefix, *prompt;
+    int64_t input_tokens; /* all rows before the first new token */
+} question;
+
+static void question_release(question *q) {
+    free(q->prefix);
+    free(q->prompt);
+}
+
+/* The prompt, then the chat suffix. The prompt may come from strangers: no special tokens in it. The
+ * suffix comes from the adapter and spells them. */
+static icae_status join_prompt(const icae_base *base, const char *prompt, const char *suffix,
+                               question *q, icae_error *error) {
+    int32_t *asked = NULL, *ending = NULL;
+    int64_t n_asked, n_ending;
+    icae_status status = encode(base, prompt, strlen(prompt), false, &asked, &n_asked, error);
+    if (!status) status = encode(base, suffix, strlen(suffix), true, &ending, &n_ending, error);
+    if (!status) {
+        size_t total = (size_t)(n_asked + n_ending);
+        q->prompt = malloc((total ? total : 1) * sizeof *q->prompt);
+        if (!q->prompt) {
+            status = icae_fail_memory(error, "a prompt");
+        } else {
+            if (n_asked) memcpy(q->prompt, asked, (size_t)n_asked * sizeof *asked);
+            if (n_ending)
+                memcpy(q->prompt + n_asked, ending, (size_t)n_ending * sizeof *ending);
+            q->request.n_prompt = (int64_t)total;
+        }
+    }
+    free(asked);
+    free(ending);
+    return status;
+}
+
+static icae_status question_make(const icae_session *session, const icae_slots *slots,
+                                 const icae_generation *what, question *q, icae_error *error) {
+    static const icae_task task_of[] = {ICAE_TASK_AE, ICAE_TASK_LM, ICAE_TASK_FT};
+    const icae_adapter_settings *settings = &session->adapter->settings;
+    *q = (question){.request = {.slots = slots,
+                                .task = task_of[what->mode],
+                                .stop = icae_tokenizer_eos(session->base->model->tokenizer)}};
+    if (what->mode == ICAE_ASK) {
+        icae_status status =
+            encode(session->base, settings->chat_prefix, strlen(settings->chat_prefix), true,
+                   &q->prefix, &q->request.n_prefix, error);
+        if (!status) {
+            status = join_prompt(session->base, what->prompt, settings->chat_suffix, q, error);
+        }
+        if (status) return status;
+    }
+    q->request.prefix = q->prefix;
+    q->request.prompt = q->prompt;
+    q->input_tokens =
+        q->request.n_prefix + slots->n_spans * slots->slots_per_span + 1 + q->request.n_prompt;
+    return ICAE_OK;
+}
+
+/* The position id of the first new token. */
+static int64_t first_position(const icae_session *session, const icae_slots *slots,
+                              const icae_request *request) {
+    int64_t after = 1 + request->n_prompt; /* the task token and the prompt */
+    if (session->adapter->settings.layout == ICAE_LAYOUT_APPEND) {
+        return request->n_prefix + slots->n_spans * slots->slots_per_span + after;
+    }
+    if (request->task == ICAE_TASK_AE) return after;
+    int64_t offset = request->n_prefix > 0 ? request->n_prefix - 1 : 0;
+    return slots->n_tokens + offset + after;
+}
+
+/* How many tokens to write: what was asked for, as far as positions last. */
+static icae_status choose_length(const icae_session *session, const icae_slots *slots,
+                                 const icae_generation *what, question *q, icae_error *error) {
+    int64_t context = session->base->model->config.context_length;
+    int64_t first = first_position(session, slots, &q->request), room = context - first;
+    int64_t wanted = what->max_tokens;
+    if (wanted == 0) {
+        wanted = what->mode == ICAE_RECONSTRUCT ? slots->n_tokens + slots->n_tokens / 8 + 8
+                                                : DEFAULT_TOKENS;
+    }
+    if (wanted > MOST_TOKENS) wanted = MOST_TOKENS;
+    if (room < 1) {
+        return icae_fail(error, ICAE_INVALID,
+                         "nothing can be written behind these slots: the first new token would "
+                         "stand at position %lld, the base's context ends at %lld; use a "
+                         "shorter %s",
+                         (long long)first, (long long)context,
+                         what->mode == ICAE_ASK ? "prompt or text" : "text");
+    }
+    if (slots->n_tokens > context) {
+        icae_log_warning("the slots stand for %lld tokens, the base was trained on contexts of "
+                         "%lld: expect less of it",
+                         (long long)slots->n_tokens, (long long)context);
+    }
+    if (wanted > room) {
+        icae_log_warning("only %lld new tokens fit into the base's context of %lld",
+                         (long long)room, (long long)context);
+        wanted = room;
+    }
+    q->request.max_tokens = wanted;
+    return ICAE_OK;
+}
+
+/* Tokens become pieces of whole characters on their way to the caller. */
+typedef struct writer {
+    const icae_tokenizer *tokenizer;
+    icae_token_stream stream;
+    icae_text text; /* everything so far */
+    size_t told;    /* bytes of it that the callback has seen */
+    icae_piece_callback *callback;
+    void *user;
+} writer;
+
+static bool tell(writer *w) {
+    size_t from = w->told;
+    w->told = w->text.length;
+    if (!w->callback || w->told == from) return true;
+    return w->callback(w->user, w->text.data + from, w->told - from);
+}
+
+static bool take_token(void *user, int64_t request, int32_t id) {
+    writer *w = user;
+    (void)request;
+    if (!icae_tokenizer_is_special(w->tokenizer, id)) {
+        icae_token_stream_push(&w->stream, w->tokenizer, id, &w->text);
+    }
+    return tell(w);
+}
+
+static icae_status check_generation(const icae_session *session, const icae_slots *slots,
+                                    const icae_generation *what, icae_error *error) {
+    const icae_model *model = session->base->model;
+    if ((int)what->mode < 0 || what->mode > ICAE_ASK) {
+        return icae_fail(error, ICAE_INVALID, "mode %d is unknown", (int)what->mode);
+    }
+    if (what->mode == ICAE_ASK && !what->prompt) {
+        return icae_fail(error, ICAE_INVALID, "a question needs a prompt");
+    }
+    if (what->max_tokens < 0 || what->top_k < 0) {
+        return icae_fail(error, ICAE_INVALID, "max_tokens and top_k cannot be negative");
+    }
+    if (!(what->temperature >= 0) || !(what->top_p >= 0 && what->top_p <= 1)) {
+        return icae_fail(error, ICAE_INVALID,
+                         "expected a temperature of 0 or more and a top_p from 0 to 1, not %g "
+                         "and %g",
+                         what->temperature, what->top_p);
+    }
+    if (slots->base_fingerprint != model->fingerprint ||
+        slots->adapter_fingerprint != session->adapter->fingerprint) {
+        return icae_fail(error, ICAE_MISMATCH,
+                         "the slots are of base %016llx and adapter %016llx, the session has "
+                         "%016llx and %016llx",
+                         (unsigned long long)slots->base_fingerprint,
+                         (unsigned long long)slots->adapter_fingerprint,
+                         (unsigned long long)model->fingerprint,
+                         (unsigned long long)session->adapter->fingerprint);
+    }
+    return ICAE_OK;
+}
+
+icae_status icae_session_generate(icae_session *session, const icae_slots *slots,
+                                  const icae_generation *what, icae_piece_callback *callback,
+                                  void *user, icae_generated *result, icae_error *error) {
+    if (result) *result = (icae_generated){0};
+    icae_status status = check_generation(session, slots, what, error);
+    if (status) return status;
+    question q = {0};
+    icae_result made = {0};
+    const icae_model *model = session->base->model;
+    writer w = {.tokenizer = model->tokenizer, .callback = callback, .user = user};
+    icae_sampling sampling = {.temperature = what->temperature,
+                              .top_p = what->top_p > 0 ? what->top_p : 1,
+                              .top_k = what->top_k,
+                              .seed = what->seed};
+    status = question_make(session, slots, what, &q, error);
+    if (!status) status = choose_length(session, slots, what, &q, error);
+    if (!status) {
+        status = icae_generate(session->graph, model, session->adapter, &q.request, 1,
+                               &sampling, take_token, &w, &made, error);
+    }
+    icae_token_stream_finish(&w.stream, &w.text);
+    if (!status && !tell(&w)) {
+        status = icae_fail(error, ICAE_INTERRUPTED, "generation was stopped");
+    }
+    if (!status && w.text.failed) status = icae_fail_memory(error, "the generated text");
+    if (!status && result) {
+        *result = (icae_generated){.text = w.text.data ? w.text.data : calloc(1, 1),
+                                   .bytes = w.text.length,
+                                   .prompt_tokens = q.input_tokens,
+                                   .generated_tokens = made.n,
+                                   .is_complete = made.is_stopped};
+        w.text = (icae_text){0};
+        if (!result->text) status = icae_fail_memory(error, "the generated text");
+    }
+    icae_text_release(&w.text);
+    icae_results_release(&made, 1);
+    question_release(&q);
+    return status;
+}
+
+void icae_generated_release(icae_generated *result) {
+    free(result->text);
+    *result = (icae_generated){0};
+}

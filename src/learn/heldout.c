@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Held-out evaluation: losses on samples that are the same at every evaluation of a run, and what
+ * comes back when slots are decoded freely, greedily and token by token - teacher-forced loss can be
+ * low while free generation is blank, so both are shown.
+ *
+ * The samples are read once and kept; no dropout; nothing here touches the state of training.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/log.h"
+#include "icae/metrics.h"
+#include "learn/trainer_internal.h"
+
+/* The windows are the same in all runs, whatever train.seed is, so that runs can be compared. */
+static const uint64_t HELDOUT_SEED = 20240501;
+
+icae_status icae_heldout_open(trainer *t, icae_error *error) {
+    const icae_settings *s = t->settings;
+    if (s->data.heldout.count == 0 || s->evaluate.samples == 0) return ICAE_OK;
+    icae_feed_settings options = icae_trainer_feed_settings(s);
+    options.paths = s->data.heldout.list;
+    options.n_paths = s->data.heldout.count;
+    options.seed = HELDOUT_SEED;
+    options.shuffle_documents = 0;
+    options.prefetch_steps = 0;
+    options.is_endless = false;
+    options.limit_samples = s->evaluate.samples;
+    /* Every sample bears both losses, where training draws one of the two. */
+    if (options.objective == ICAE_OBJECTIVE_MIXED && options.lm_ratio > 0) {
+        options.objective = ICAE_OBJECTIVE_BOTH;
+    }
+    icae_feed *feed;
+    icae_status status =
+        icae_feed_open(&feed, &options, t->model->tokenizer, &t->adapter->settings, error);
+    if (status) return icae_fail_within(error, "data.heldout");
+    int64_t at_once = s->train.micro_batch ? s->train.micro_batch : s->train.batch;
+    while (!status) {
+        icae_feed_step *step;
+        status = icae_feed_next(feed, at_once, &step, error);
+        if (status || !step) break;
+        heldout_set *set = &t->heldout;
+        if (set->n_steps == set->capacity) {
+            int64_t larger = set->capacity ? 2 * set->capacity : 16;
+            icae_feed_step **moved = realloc(set->steps, (size_t)larger * sizeof *moved);
+            if (!moved) {
+                icae_feed_step_free(step);
+                status = icae_fail_memory(error, "the held-out samples");
+                break;
+            }
+            set->steps = moved;
+            set->capacity = larger;
+        }
+        set->steps[set->n_steps++] = step;
+    }
+    icae_feed_close(feed);
+    if (!status && t->heldout.n_steps == 0) {
+        status = icae_fail(error, ICAE_INVALID,
+                           "data.heldout: no text in it is long enough for a sample; give "
+                           "others, or an empty list to train without evaluation");
+    }
+    return status;
+}
+
+void icae_heldout_close(heldout_set *set) {
+    for (int64_t i = 0; i < set->n_steps; i++)
+        icae_feed_step_free(set->steps[i]);
+    free(set->steps);
+    *set = (heldout_set){0};
+}
+
+/* ---- losses ---- */
+
+static icae_status add_losses(trainer *t, const icae_batch *batch, icae_heldout *result,
+                              icae_error *error) {
+    icae_graph_begin(t->graph, false, false);
+    icae_run run = {0};
+    double *nll = icae_graph_arena(t->graph, (size_t)batch->n_jobs * sizeof *nll);
+    if (nll) icae_batch_loss(t->graph, t->model, t->adapter, batch, &run, nll, NULL);
+    icae_status status = icae_graph_status(t->graph, error);
+    for (int64_t j = 0; !status && j < batch->n_jobs; j++) {
+        result->loss[batch->jobs[j].task] += nll[j];
+        result->targets[batch->jobs[j].task] += icae_job_bearing(&batch->jobs[j]);
+    }
+    return status;
+}
+
+/* ---- free-running reconstruction ---- */
+
+/* The passages to restore: contexts for AE, answers for FT. */
+typedef struct passage {
+    icae_slots slots;
+    const int32_t *expected;
+    int64_t n_expected;
+} passage;
+
+/* Job `job` as a passage and a request; false when it is of no kind that is restored. */
+static bool is_restorable(const icae_job *job) {
+    return (job->task == ICAE_TASK_AE || job->task == ICAE_TASK_FT) && job->n_target > 1;
+}
+
+static icae_status prepare(trainer *t, const icae_batch *batch, const icae_job *job, passage *p,
+                           icae_request *request, icae_error *error) {
+    const icae_context *context = &batch->contexts[job->context];
+    int64_t limit = t->settings->evaluate.reconstruct_tokens;
+    int64_t n = context->n;
+    p->expected = job->target;
+    p->n_expected = job->n_target - 1; /* without eos */
+    if (job->task == ICAE_TASK_AE && limit && n > limit) {
+        n = limit;
+        p->expected = context->ids;
+        p->n_expected = n;
+    }
+    *request =
+        (icae_request){.slots = &p->slots,
+                       .task = job->task,
+                       .prefix = job->prefix,
+                       .n_prefix = job->n_prefix,
+                       .prompt = job->prompt,
+                       .n_prompt = job->n_prompt,
+                       /* room to go on after the end, which is then a fault to be seen */
+                       .max_tokens = p->n_expected + 8,
+                       .stop = icae_tokenizer_eos(t->model->tokenizer)};
+    return icae_compress_ids(t->graph, t->model, t->adapter, context->ids, n, &p->slots, error);
+}
+
+static icae_status score(const trainer *t, const passage *p, const icae_result *restored,
+                         icae_bleu *bleu, icae_heldout *result, icae_error *error) {
+    const icae_tokenizer *tokenizer = t->model->tokenizer;
+    icae_text expected = {0}, got = {0};
+    icae_status status = icae_tokenizer_decode(tokenizer, p->expected, (size_t)p->n_expected,
+                                               true, &expected, error);
+    if (!status) {
+        status = icae_tokenizer_decode(tokenizer, restored->ids, (size_t)restored->n, true,
+                                       &got, error);
+    }
+    if (!status) {
+        status = icae_bleu_add(bleu, icae_text_string(&got), got.length,
+                               icae_text_string(&expected), expected.length, error);
+    }
+    if (!status) {
+        size_t same = icae_prefix_match(restored->ids, (size_t)restored->n, p->expected,
+                                        (size_t)p->n_expected);
+        result->restored++;
+        result->prefix_em += icae_prefix_exact_match(restored->ids, (size_t)restored->n,
+                                                     p->expected, (size_t)p->n_expected);
+        result->exact += (int64_t)same == p->n_expected && restored->n == p->n_expected;
+        icae_log_detail("  original: %.200s", icae_text_string(&expected));
+        icae_log_detail("  restored: %.200s", icae_text_string(&got));
+    }
+    icae_text_release(&expected);
+    icae_text_release(&got);
+    return status;
+}
+
+static icae_status restore(trainer *t, icae_heldout *result, icae_error *error) {
+    int64_t wanted = t->settings->evaluate.reconstruct_samples, n = 0;
+    if (wanted == 0) return ICAE_OK;
+    passage *passages = calloc((size_t)wanted, sizeof *passages);
+    icae_request *requests = calloc((size_t)wanted, sizeof *requests);
+    icae_result *results = calloc((size_t)wanted, sizeof *results);
+    icae_status status = passages && requests && results
+                             ? ICAE_OK
+                             : icae_fail_memory(error, "the restored passages");
+    for (int64_t i = 0; i < t->heldout.n_steps && !status; i++) {
+        const icae_batch *batch = &t->heldout.steps[i]->batch;
+        for (int64_t j = 0; j < batch->n_jobs && n < wanted && !status; j++) {
+            if (!is_restorable(&batch->jobs[j])) continue;
+            status = prepare(t, batch, &batch->jobs[j], &passages[n], &requests[n], error);
+            n++;
+        }
+    }
+    icae_sampling greedy = {.temperature = 0, .top_p = 1};
+    icae_bleu bleu = {0};
+    if (!status && n) {
+        status = icae_generate(t->graph, t->model, t->adapter, requests, n, &greedy, NULL, NULL,
+                               results, error);
+        for (int64_t i = 0; i < n && !status; i++) {
+            status = score(t, &passages[i], &results[i], &bleu, result, error);
+        }
+        icae_results_release(results, n);
+    }
+    result->bleu4 = icae_bleu_score(&bleu);
+    if (result->restored) result->prefix_em /= (double)result->restored;
+    for (int64_t i = 0; passages && i < n; i++)
+        icae_slots_release(&passages[i].slots);
+    free(passages);
+    free(requests);
+    free(results);
+    return status;
+}
+
+icae_status icae_heldout_run(trainer *t, icae_heldout *result, icae_error *error) {
+    *result = (icae_heldout){0};
+    icae_status status = ICAE_OK;
+    for (int64_t i = 0; i < t->heldout.n_steps && !status; i++) {
+        status = add_losses(t, &t->heldout.steps[i]->batch, result, error);
+        result->samples = t->heldout.steps[i]->stats.samples;
+    }
+    for (int task = 0; task < ICAE_TASK_COUNT; task++) {
+        double n = (double)result->targets[task];
+        result->loss[task] = n > 0 ? result->loss[task] / n : (double)NAN;
+    }
+    if (!status) status = restore(t, result, error);
+    icae_graph_begin(t->graph, false, false);
+    /* Other sizes than training has: their buffers would only wait. */
+    if (t->be->pool) icae_pool_trim(t->be->pool);
+    t->last_rows = 0;
+    return status ? icae_fail_within(error, "evaluation at step %lld", (long long)t->state.step)
+                  : ICAE_OK;
+}
