@@ -14,9 +14,9 @@ icae_status tiny_run(const char *out, const char *const *assignments,
                      const icae_train_options *options, icae_train_report *report,
                      icae_error *error);
 
-/* A file as a 0-terminated string that is never freed (a test's process is short). */
+/* A file as a 0-terminated string; the caller frees it. */
 char *slurp(const char *path, size_t *bytes);
-/* metrics.jsonl of a run without what the clock said. */
+/* metrics.jsonl of a run without what the clock said; the caller frees it. */
 char *metrics_without_times(const char *out);
 /* Fails unless both files have the same bytes. */
 void same_file(const char *a, const char *b);
