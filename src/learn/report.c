@@ -17,8 +17,6 @@
 #include "icae/plot.h"
 #include "learn/trainer_internal.h"
 
-enum { PLATEAU_STEPS = 200 };
-
 static double gigabytes(size_t bytes) {
     return (double)bytes / 1e9;
 }
@@ -134,26 +132,13 @@ static void write_step(trainer *t, const step_result *result) {
 
 /* ---- the plateau ---- */
 
-/* The AE loss is watched over two windows of PLATEAU_STEPS each: both near 2, and hardly a fall from
- * the first to the second. Users of the released code report exactly this (issue 21). */
-static void watch_plateau(trainer *t, double ae_loss) {
-    progress *p = &t->progress;
-    if (!isfinite(ae_loss) || p->has_warned) return;
-    if (!p->window) p->window = calloc(2 * PLATEAU_STEPS, sizeof *p->window);
-    if (!p->window) return;
-    p->window[p->n_window++ % (2 * PLATEAU_STEPS)] = ae_loss;
-    if (p->n_window < 2 * PLATEAU_STEPS || p->n_window % PLATEAU_STEPS) return;
-    double mean[2] = {0, 0};
-    for (int64_t i = 0; i < 2 * PLATEAU_STEPS; i++) {
-        int64_t age_order = (p->n_window + i) % (2 * PLATEAU_STEPS); /* oldest first */
-        mean[i / PLATEAU_STEPS] += p->window[age_order] / PLATEAU_STEPS;
-    }
-    if (mean[0] > 2.6 || mean[1] < 1.5 || mean[1] < 0.97 * mean[0]) return;
-    p->has_warned = true;
+static void warn_plateau(trainer *t, double ae_loss) {
+    double mean;
+    if (!icae_plateau_reached(&t->progress.plateau, ae_loss, &mean)) return;
     bool is_append = t->settings->adapter.layout == ICAE_LAYOUT_APPEND;
     icae_log_warning("the AE loss has stood at %.2f for %d steps, the plateau on which "
                      "autoencoding is known to stay; %s",
-                     mean[1], 2 * PLATEAU_STEPS,
+                     mean, 2 * ICAE_PLATEAU_STEPS,
                      is_append
                          ? "train with adapter.layout \"uniform\" and adapter.memory_init "
                            "\"base\", which do not have it"
@@ -208,7 +193,7 @@ icae_status icae_report_step(trainer *t, const step_result *result, icae_error *
         report->loss[task] = mean_of(result, (icae_task)task);
     }
     write_step(t, result);
-    watch_plateau(t, mean_of(result, ICAE_TASK_AE));
+    warn_plateau(t, mean_of(result, ICAE_TASK_AE));
     show_progress(t, result);
     return finish_record(t, error);
 }

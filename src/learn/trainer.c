@@ -98,7 +98,6 @@ static void close_parts(trainer *t) {
     icae_run_folder_close(&t->folder);
     icae_run_state_release(&t->state);
     icae_text_release(&t->pending);
-    free(t->progress.window);
     free(t->feed_json);
 }
 

@@ -39,13 +39,23 @@ typedef struct step_result {
     double work, seconds;
 } step_result;
 
+/* ---- plateau.c ---- */
+
+enum { ICAE_PLATEAU_STEPS = 200 };
+typedef struct icae_plateau {
+    double window[2 * ICAE_PLATEAU_STEPS]; /* the last AE losses, a ring */
+    int64_t count;
+    bool is_reported;
+} icae_plateau;
+/* Takes the next AE loss (NaN: a step without one). True once, with the mean of the last steps, when
+ * the loss has stood near 2 for 2 * ICAE_PLATEAU_STEPS steps. */
+bool icae_plateau_reached(icae_plateau *plateau, double ae_loss, double *mean);
+
 /* Smoothed numbers for the progress line, and the watch for the plateau. Of this session only. */
 typedef struct progress {
-    double loss[ICAE_TASK_COUNT]; /* NaN until there is one */
+    double loss[ICAE_TASK_COUNT]; /* 0 until there is one */
     double seconds, tokens, work; /* exponentially decayed sums */
-    double *window;               /* [2 * PLATEAU_STEPS] the last AE losses, a ring */
-    int64_t n_window;
-    bool has_warned;
+    icae_plateau plateau;
 } progress;
 
 /* The held-out samples, kept in memory. */
