@@ -143,6 +143,18 @@ $(BUILD)/tests/unit/runner.o: $(BUILD)/generated/suites.inc
 $(BUILD)/run-tests: $(TESTOBJECTS) $(BUILD)/libicae.a
 	$(call link,$(CHECKLIBS))
 
+# ---- the example: an outsider's program, it sees icae.h and what is installed beside it ----
+EXAMPLE := $(BUILD)/tests/example/compress_and_ask
+all: $(EXAMPLE)
+$(BUILD)/example-include/icae.h: include/icae.h include/icae/status.h
+	$(Q)mkdir -p $(@D)/icae
+	$(Q)cp include/icae/status.h $(@D)/icae/ && cp include/icae.h $@
+$(EXAMPLE): tests/example/compress_and_ask.c $(BUILD)/example-include/icae.h $(BUILD)/libicae.a
+	@echo "  LD $@"
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -I$(BUILD)/example-include $(CFLAGS) $< $(BUILD)/libicae.a $(LDFLAGS) $(LDLIBS) -o $@
+check-only: $(EXAMPLE)
+
 # ---- what a machine needs; each step does nothing when it is done already ----
 BASE := data/base/smollm2-135m-instruct-q4_1.gguf
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)

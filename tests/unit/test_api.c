@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/* icae.h as an outsider uses it, and the example program. */
+#include <icae.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "command.h"
+#include "icae/file.h"
+#include "icae/text.h"
+
+static icae_error error;
+
+static const char passage[] = "The harbour was empty when we came, and the wind had gone.";
+
+static icae_base *open_base(void) {
+    icae_base *base;
+    ck_ok(icae_base_open(&base, TINY_BASE, &error));
+    return base;
+}
+
+static icae_session *open_session(const icae_base *base) {
+    icae_session *session;
+    ck_ok(icae_session_open(&session, base, TINY_ADAPTER, NULL, &error));
+    return session;
+}
+
+static icae_slots *compress(icae_session *session) {
+    icae_slots *slots;
+    ck_ok(icae_session_compress(session, passage, strlen(passage), &slots, &error));
+    return slots;
+}
+
+/* Collects pieces; stops after `most`. */
+typedef struct pieces {
+    icae_text text;
+    int n, most;
+} pieces;
+
+static bool collect(void *user, const char *piece, size_t bytes) {
+    pieces *p = user;
+    ck_assert_uint_gt(bytes, 0);
+    /* Whole characters only: nothing at the end waits for more bytes. */
+    ck_assert_uint_eq(icae_utf8_complete((const unsigned char *)piece, bytes), bytes);
+    icae_text_append(&p->text, piece, bytes);
+    return ++p->n < p->most;
+}
+
+START_TEST(pieces_add_up_to_the_text) {
+    icae_base *base = open_base();
+    icae_session *session = open_session(base);
+    icae_slots *slots = compress(session);
+    static const icae_generation wishes[] = {
+        {.mode = ICAE_RECONSTRUCT},
+        {.mode = ICAE_CONTINUE, .max_tokens = 30},
+        {.mode = ICAE_ASK, .prompt = "What of the wind?", .max_tokens = 30},
+        {.mode = ICAE_CONTINUE, .max_tokens = 30, .temperature = 2, .seed = 3},
+    };
+    for (size_t i = 0; i < sizeof wishes / sizeof wishes[0]; i++) {
+        pieces p = {.most = INT32_MAX};
+        icae_generated made;
+        ck_ok(icae_session_generate(session, slots, &wishes[i], collect, &p, &made, &error));
+        ck_assert_int_gt(p.n, 3);
+        ck_assert_uint_eq(made.bytes, p.text.length);
+        ck_assert_mem_eq(made.text, p.text.data, made.bytes);
+        ck_assert_int_eq(made.text[made.bytes], 0);
+        ck_assert(made.is_complete || made.generated_tokens == wishes[i].max_tokens ||
+                  wishes[i].max_tokens == 0);
+        icae_generated_release(&made);
+        icae_text_release(&p.text);
+    }
+    icae_slots_free(slots);
+    icae_session_close(session);
+    icae_base_close(base);
+}
+END_TEST
+
+START_TEST(callback_stops_generation) {
+    icae_base *base = open_base();
+    icae_session *session = open_session(base);
+    icae_slots *slots = compress(session);
+    pieces p = {.most = 3};
+    icae_generated made;
+    icae_generation wish = {.mode = ICAE_CONTINUE, .max_tokens = 100};
+    ck_assert_int_eq(icae_session_generate(session, slots, &wish, collect, &p, &made, &error),
+                     ICAE_INTERRUPTED);
+    ck_assert_int_eq(p.n, 3);
+    ck_assert_ptr_null(made.text);
+    icae_text_release(&p.text);
+    /* and the session is as good as new */
+    ck_ok(icae_session_generate(session, slots, &wish, NULL, NULL, NULL, &error));
+    icae_slots_free(slots);
+    icae_session_close(session);
+    icae_base_close(base);
+}
+END_TEST
+
+START_TEST(slots_survive_their_file_and_join) {
+    const char *folder = test_folder("api-slots");
+    icae_base *base = open_base();
+    icae_session *session = open_session(base);
+    icae_slots *slots = compress(session), *again;
+    const char *path = test_path(folder, "a.slots");
+    ck_ok(icae_slots_save(slots, path, &error));
+    ck_ok(icae_session_load_slots(session, path, &again, &error));
+    icae_slots_info a = icae_slots_describe(slots), b = icae_slots_describe(again);
+    ck_assert_mem_eq(&a, &b, sizeof a);
+    ck_assert_uint_eq(a.source_bytes, strlen(passage));
+    int64_t tokens;
+    ck_ok(icae_base_count_tokens(base, passage, strlen(passage), &tokens, &error));
+    ck_assert_int_eq(tokens, a.source_tokens);
+    ck_assert_uint_gt(icae_base_cache_bytes(base, tokens), 0);
+    ck_ok(icae_slots_join(again, slots, &error));
+    b = icae_slots_describe(again);
+    ck_assert_int_eq(b.source_tokens, 2 * a.source_tokens);
+    ck_assert_int_eq(b.slots, 2 * a.slots);
+    icae_generation wish = {.mode = ICAE_ASK, .prompt = "?", .max_tokens = 5};
+    ck_ok(icae_session_generate(session, again, &wish, NULL, NULL, NULL, &error));
+    icae_slots_free(slots);
+    icae_slots_free(again);
+    icae_session_close(session);
+    icae_base_close(base);
+}
+END_TEST
+
+START_TEST(refuses_what_makes_no_sense) {
+    icae_base *base;
+    icae_session *session;
+    icae_slots *slots = NULL, *none;
+    ck_refused(icae_base_open(&base, "no/such/model.gguf", &error), "no/such/model.gguf");
+    ck_assert_ptr_null(base);
+    base = open_base();
+    ck_refused(icae_session_open(&session, base, "no/such/adapter", NULL, &error),
+               "no/such/adapter");
+    ck_assert_ptr_null(session);
+    ck_refused(icae_session_open(&session, base, TINY_ADAPTER,
+                                 &(icae_session_options){.n_threads = -1}, &error),
+               "-1 threads");
+    session = open_session(base);
+    ck_refused(icae_session_compress(session, "", 0, &none, &error), "empty");
+    ck_assert_ptr_null(none);
+    ck_refused(icae_session_load_slots(session, "no/such.slots", &none, &error),
+               "no/such.slots");
+    slots = compress(session);
+    static const struct {
+        icae_generation wish;
+        const char *part;
+    } wrong[] = {
+        {{.mode = ICAE_ASK}, "needs a prompt"},
+        {{.mode = (icae_mode)7}, "mode 7"},
+        {{.mode = ICAE_CONTINUE, .max_tokens = -1}, "cannot be negative"},
+        {{.mode = ICAE_CONTINUE, .temperature = -1}, "temperature of 0 or more"},
+        {{.mode = ICAE_CONTINUE, .top_p = 2}, "top_p from 0 to 1"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        ck_refused(
+            icae_session_generate(session, slots, &wrong[i].wish, NULL, NULL, NULL, &error),
+            wrong[i].part);
+    }
+    icae_generation nan_wish = {.mode = ICAE_CONTINUE, .temperature = (double)NAN};
+    ck_refused(icae_session_generate(session, slots, &nan_wish, NULL, NULL, NULL, &error),
+               "temperature");
+    char *essay = malloc(20001);
+    for (int i = 0; i < 20000; i++)
+        essay[i] = "a1 "[i % 3];
+    essay[20000] = 0;
+    icae_generation long_wish = {.mode = ICAE_ASK, .prompt = essay};
+    ck_refused(icae_session_generate(session, slots, &long_wish, NULL, NULL, NULL, &error),
+               "context ends at 2048");
+    free(essay);
+    icae_slots_free(slots);
+    icae_session_close(session);
+    icae_base_close(base);
+    icae_base_close(NULL);
+    icae_session_close(NULL);
+    icae_slots_free(NULL);
+}
+END_TEST
+
+/* Asks on a session of its own over the shared base. */
+static void *ask_alone(void *base) {
+    icae_error own = {0};
+    icae_session *session = NULL;
+    icae_slots *slots = NULL;
+    icae_generated made = {0};
+    icae_session_options one = {.n_threads = 1};
+    icae_generation wish = {.mode = ICAE_ASK, .prompt = "Where?", .max_tokens = 20};
+    icae_status status = icae_session_open(&session, base, TINY_ADAPTER, &one, &own);
+    if (!status)
+        status = icae_session_compress(session, passage, strlen(passage), &slots, &own);
+    if (!status) status = icae_session_generate(session, slots, &wish, NULL, NULL, &made, &own);
+    icae_slots_free(slots);
+    icae_session_close(session);
+    return status ? NULL : made.text;
+}
+
+START_TEST(sessions_in_threads_share_a_base) {
+    enum { THREADS = 4 };
+    icae_base *base = open_base();
+    char *alone = ask_alone(base);
+    ck_assert_ptr_nonnull(alone);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, ask_alone, base), 0);
+    for (int i = 0; i < THREADS; i++) {
+        void *text;
+        ck_assert_int_eq(pthread_join(threads[i], &text), 0);
+        ck_assert_ptr_nonnull(text);
+        ck_assert_str_eq(text, alone);
+        free(text);
+    }
+    free(alone);
+    icae_base_close(base);
+}
+END_TEST
+
+START_TEST(example_program_works_and_fails_politely) {
+    const char *folder = test_folder("api-example");
+    const char *text = test_path(folder, "text.txt");
+    ck_ok(icae_file_write(text, passage, strlen(passage), &error));
+    const char *program = test_path(test_build_folder(), "tests/example/compress_and_ask");
+    outcome good = run_in(folder, "%s " TINY_BASE " " TINY_ADAPTER " %s %s/a.slots 'Why?'",
+                          program, text, folder);
+    ck_assert_msg(good.code == 0, "%s", good.err);
+    ck_assert_ptr_nonnull(strstr(good.out, "restored: "));
+    const char *answer = strstr(good.out, "answer: ");
+    ck_assert_ptr_nonnull(answer);
+    ck_assert_msg(strlen(answer) > strlen("answer: \n 0 tokens were read, 0 written") + 5, "%s",
+                  good.out);
+    program = test_path(test_build_folder(), "tests/example/compress_and_ask");
+    outcome missing = run_in(
+        folder, "%s no-model.gguf " TINY_ADAPTER " LICENSE %s/b.slots 'Why?'", program, folder);
+    ck_assert_int_eq(missing.code, 1);
+    ck_assert_ptr_nonnull(strstr(missing.err, "no-model.gguf"));
+    program = test_path(test_build_folder(), "tests/example/compress_and_ask");
+    ck_assert_int_eq(run_in(folder, "%s", program).code, 2);
+}
+END_TEST
+
+SUITE_OF(api, 120, pieces_add_up_to_the_text, callback_stops_generation,
+         slots_survive_their_file_and_join, refuses_what_makes_no_sense,
+         sessions_in_threads_share_a_base, example_program_works_and_fails_politely)
