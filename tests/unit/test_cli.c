@@ -27,12 +27,18 @@ static const char *folder_with_slots(const char *name) {
     return folder;
 }
 
+/* The document lives until the test's process ends. */
 static const icae_json_value *parse(outcome result) {
+    enum { MOST = 64 };
+    static icae_json *kept[MOST];
+    static int n_kept;
     icae_json *json;
     ck_assert_msg(result.code == 0, "exit code %d: %s", result.code, result.err);
     ck_ok(icae_json_parse(&json, "standard output", result.out, strlen(result.out), &error));
     ck_assert(icae_json_is_object(icae_json_root(json)));
-    return icae_json_root(json);
+    ck_assert_int_lt(n_kept, MOST);
+    kept[n_kept] = json;
+    return icae_json_root(kept[n_kept++]);
 }
 
 static double number(const icae_json_value *object, const char *key) {
@@ -233,6 +239,7 @@ START_TEST(evaluates_autoencoding_alike_in_every_batch) {
     icae_json *written;
     ck_ok(icae_json_open(&written, test_path(folder, "out/results.json"), &error));
     ck_assert_double_eq(number(icae_json_root(written), "loss"), number(one, "loss"));
+    icae_json_free(written);
     char *restored;
     ck_ok(icae_file_read(test_path(folder, "out/restored.jsonl"), 1 << 20, &restored, NULL,
                          &error));
@@ -240,6 +247,7 @@ START_TEST(evaluates_autoencoding_alike_in_every_batch) {
     for (const char *c = restored; *c; c++)
         lines += *c == '\n';
     ck_assert_int_eq(lines, 4);
+    free(restored);
 }
 END_TEST
 
@@ -421,6 +429,7 @@ START_TEST(slots_of_another_adapter_are_refused_by_both_names) {
     ck_ok(icae_file_read(path, 1 << 20, &bytes, &n, &error));
     bytes[n - 2] ^= 1;
     ck_ok(icae_file_write(path, bytes, n, &error));
+    free(bytes);
     outcome r = run_in(folder, "$ICAE reconstruct -m " TINY_BASE " -a %s/other %s/text.slots",
                        folder, folder);
     ck_assert_int_eq(r.code, 1);
