@@ -227,8 +227,20 @@ static icae_status read_settings(const train_program *program, const arguments *
     return status;
 }
 
+/* The command that goes on with the run, to be pasted into a shell. */
+static void print_resume(const train_program *program, const arguments *args, int argc,
+                         char **argv) {
+    fprintf(stderr, "go on with:  %s", program->name);
+    for (int i = 1; i < argc; i++) {
+        bool is_plain = argv[i][strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST"
+                                                "UVWXYZ0123456789_-./=+,:@%")] == 0;
+        fprintf(stderr, is_plain ? " %s" : " '%s'", argv[i]);
+    }
+    fprintf(stderr, "%s\n", args->is_resuming ? "" : " --resume");
+}
+
 static int run(const train_program *program, const arguments *args, char **assignments,
-               int n_assignments) {
+               int n_assignments, int argc, char **argv) {
     icae_error error = {0};
     icae_settings settings;
     icae_train_report report = {0};
@@ -243,9 +255,7 @@ static int run(const train_program *program, const arguments *args, char **assig
     }
     if (status) {
         fprintf(stderr, "%s: %s\n", program->name, error.message);
-        if (status == ICAE_INTERRUPTED) {
-            fprintf(stderr, "go on with:  %s %s --resume\n", program->name, args->config);
-        }
+        if (status == ICAE_INTERRUPTED) print_resume(program, args, argc, argv);
     } else if (args->is_json) {
         print_json(&settings, &report);
     } else if (args->is_dry_run) {
@@ -265,7 +275,7 @@ int train_main(const train_program *program, int argc, char **argv) {
     int n_assignments = 0;
     arguments args = parse(program, argc, argv, assignments, &n_assignments);
     int code = args.exit_code;
-    if (code < 0) code = run(program, &args, assignments, n_assignments);
+    if (code < 0) code = run(program, &args, assignments, n_assignments, argc, argv);
     for (int i = 0; i < n_assignments; i++)
         free(assignments[i]);
     free(assignments);

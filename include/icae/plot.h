@@ -62,8 +62,8 @@ void icae_plot_smooth(const double *y, size_t n, size_t reach, double *out);
  * A run's loss curves. Reads the JSON lines of metrics_path and writes svg_path:
  *
  *     step                              required, a whole number; other lines are passed over
- *     ae_loss, lm_loss                  training losses, nats per token: pale, with a smoothed line
- *     heldout_ae_loss, heldout_lm_loss  points
+ *     ae_loss, lm_loss, ft_loss         training losses, nats per token: pale, with a smoothed line
+ *     heldout_ae_loss and so on         points
  *
  * Any of the losses may be missing or null in any line. A run that was stopped and resumed may
  * have written some steps twice: the later record stands. A last line cut short is passed over. Fails when

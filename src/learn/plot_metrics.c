@@ -10,10 +10,10 @@
 #include "icae/memory.h"
 #include "icae/plot.h"
 
-enum { N_LOSSES = 4, LINE_LIMIT = 1 << 20 };
+enum { N_TASKS = 3, N_LOSSES = 2 * N_TASKS, LINE_LIMIT = 1 << 20 };
 
-static const char *const keys[N_LOSSES] = {"ae_loss", "lm_loss", "heldout_ae_loss",
-                                           "heldout_lm_loss"};
+static const char *const keys[N_LOSSES] = {
+    "ae_loss", "lm_loss", "ft_loss", "heldout_ae_loss", "heldout_lm_loss", "heldout_ft_loss"};
 
 /* One column per key, NaN where a record lacks it. */
 typedef struct table {
@@ -103,40 +103,44 @@ static size_t pick(const table *t, int key, double *x, double *y) {
 
 static icae_status draw(const table *t, const char *path, const char *title,
                         icae_error *error) {
-    static const char *const names[N_LOSSES] = {"AE, training", "LM, training", "AE, held out",
-                                                "LM, held out"};
-    /* x and y of four losses, and two smoothed lines. */
-    double *columns = icae_aligned_calloc(10, (t->count + 1) * sizeof *columns);
+    static const char *const names[N_LOSSES] = {"AE, training", "LM, training", "FT, training",
+                                                "AE, held out", "LM, held out", "FT, held out"};
+    /* x and y of every loss, and a smoothed line of every training loss. */
+    enum { N_COLUMNS = 2 * N_LOSSES + N_TASKS };
+    double *columns = icae_aligned_calloc(N_COLUMNS, (t->count + 1) * sizeof *columns);
     if (!columns) return icae_fail_memory(error, "the loss curves");
-    double *column[10];
-    for (size_t i = 0; i < 10; i++)
+    double *column[N_COLUMNS];
+    for (size_t i = 0; i < N_COLUMNS; i++)
         column[i] = columns + i * (t->count + 1);
-    icae_plot_series series[6];
+    icae_plot_series series[3 * N_TASKS];
     size_t counts[N_LOSSES];
     for (int k = 0; k < N_LOSSES; k++)
         counts[k] = pick(t, k, column[2 * k], column[2 * k + 1]);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < N_TASKS; k++) {
         /* A 25th of the run in all; of a run just begun rather more, or nothing is smoothed. */
         size_t n = counts[k], reach = n / 50 < 500 ? n / 50 : 500;
         if (reach < 4) reach = n / 8 < 4 ? n / 8 : 4;
-        icae_plot_smooth(column[2 * k + 1], counts[k], reach, column[8 + k]);
+        double *smoothed = column[2 * N_LOSSES + k];
+        icae_plot_smooth(column[2 * k + 1], counts[k], reach, smoothed);
         series[k] = (icae_plot_series){NULL,      column[2 * k],  column[2 * k + 1],
                                        counts[k], ICAE_PLOT_THIN, k};
-        series[2 + k] = (icae_plot_series){names[k],  column[2 * k],  column[8 + k],
-                                           counts[k], ICAE_PLOT_LINE, k};
-        int held = 2 + k;
-        series[4 + k] = (icae_plot_series){names[held],  column[2 * held], column[2 * held + 1],
-                                           counts[held], ICAE_PLOT_POINTS, k};
+        series[N_TASKS + k] =
+            (icae_plot_series){names[k], column[2 * k], smoothed, counts[k], ICAE_PLOT_LINE, k};
+        int held = N_TASKS + k;
+        series[2 * N_TASKS + k] =
+            (icae_plot_series){names[held],  column[2 * held], column[2 * held + 1],
+                               counts[held], ICAE_PLOT_POINTS, k};
     }
+    bool is_tuning = counts[2] > 0 || counts[N_TASKS + 2] > 0;
     char subtitle[160];
-    snprintf(subtitle, sizeof subtitle, "%.0f steps; autoencoding (AE) and continuation (LM)",
-             t->count ? t->step[t->count - 1] : 0);
+    snprintf(subtitle, sizeof subtitle, "%.0f steps; %s", t->count ? t->step[t->count - 1] : 0,
+             is_tuning ? "fine-tuning (FT)" : "autoencoding (AE) and continuation (LM)");
     const icae_plot plot = {.title = title,
                             .subtitle = subtitle,
                             .x_label = "step",
                             .y_label = "loss (nats per token)",
                             .series = series,
-                            .n_series = 6};
+                            .n_series = 3 * N_TASKS};
     icae_status status = icae_plot_write(path, &plot, error);
     icae_aligned_free(columns);
     return status;

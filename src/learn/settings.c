@@ -394,7 +394,7 @@ bool icae_settings_has(const icae_settings *settings, const char *key) {
         full_name(r, name, sizeof name);
         if (!strcmp(name, key)) return settings->given >> i & 1;
     }
-    assert(!"a key of the table");
+    assert(false && "a key of the table");
     return false;
 }
 

@@ -10,7 +10,6 @@
  *     mixed, instruct   sum of all nll / sum of all T
  *     both              lambda AE / T_AE + (1 - lambda) LM / T_LM, or the one that is there alone
  */
-#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,8 +35,27 @@ static void weigh(const icae_settings *settings, const int64_t targets[ICAE_TASK
     coefs[ICAE_TASK_LM] = (1 - lambda) / (double)targets[ICAE_TASK_LM];
 }
 
+/* The jobs in the order of their contexts, which a feed that shares contexts among shuffled rows does
+ * not promise. */
+static icae_status sort_jobs(icae_feed_step *samples, icae_batch *sorted, icae_error *error) {
+    const icae_batch *batch = &samples->batch;
+    size_t n_contexts = (size_t)batch->n_contexts;
+    icae_job *jobs = icae_arena_array(&samples->arena, (size_t)batch->n_jobs, sizeof *jobs);
+    int64_t *next = icae_arena_array(&samples->arena, n_contexts + 1, sizeof *next);
+    if (!jobs || !next) return icae_fail_memory(error, "the jobs of a step");
+    for (int64_t j = 0; j < batch->n_jobs; j++)
+        next[batch->jobs[j].context + 1]++;
+    for (size_t c = 0; c < n_contexts; c++)
+        next[c + 1] += next[c];
+    for (int64_t j = 0; j < batch->n_jobs; j++)
+        jobs[next[batch->jobs[j].context]++] = batch->jobs[j];
+    *sorted = *batch;
+    sorted->jobs = jobs;
+    return ICAE_OK;
+}
+
 /* Jobs first..end-1 as a batch of their own, with their contexts and weights; copies live in the
- * graph's arena. Jobs follow the order of their contexts. */
+ * graph's arena. */
 static icae_status take_jobs(icae_graph *graph, const icae_batch *batch, int64_t first,
                              int64_t end, const double coefs[ICAE_TASK_COUNT],
                              icae_batch *micro, icae_error *error) {
@@ -48,7 +66,6 @@ static icae_status take_jobs(icae_graph *graph, const icae_batch *batch, int64_t
         jobs[j - first] = batch->jobs[j];
         jobs[j - first].context -= first_context;
         jobs[j - first].coef = (icae_real)coefs[batch->jobs[j].task];
-        assert(j == first || batch->jobs[j].context >= batch->jobs[j - 1].context);
     }
     *micro = (icae_batch){.contexts = batch->contexts + first_context,
                           .n_contexts = batch->jobs[end - 1].context - first_context + 1,
@@ -173,7 +190,9 @@ icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error
     result->lr =
         icae_schedule_rate((icae_schedule)s->train.schedule, s->train.lr, s->train.warmup_steps,
                            s->train.steps, s->train.final_lr_fraction, t->state.step);
-    status = run_batch(t, &samples->batch, result, error);
+    icae_batch batch;
+    status = sort_jobs(samples, &batch, error);
+    if (!status) status = run_batch(t, &batch, result, error);
     if (!status) {
         t->state.step++;
         t->state.samples = samples->stats.samples;

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+/* Whole training runs on a tiny model: do they learn, resume exactly, and refuse what they should? */
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "icae/file.h"
+#include "icae/log.h"
+#include "icae/optimizer.h"
+#include "icae/rng.h"
+#include "icae/safetensors.h"
+#include "suites.h"
+#include "train_support.h"
+
+#define RUN_WITH(...)                                                                          \
+    (const char *const[]) {                                                                    \
+        __VA_ARGS__, NULL                                                                      \
+    }
+
+/* Enough adapter for the tiny model to learn by heart. */
+#define ALL_MODULES                                                                            \
+    "adapter.targets=[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", "         \
+    "\"up_proj\", \"down_proj\"]"
+#define STRONG "adapter.rank=16", "adapter.alpha=32", "adapter.dropout=0", ALL_MODULES
+
+/* Two passages, so that the slots must tell which: one alone could be learnt by the AE token. */
+static const char *two_passages(const char *folder) {
+    static const char lines[] =
+        "{\"text\": \"The library opens at nine on weekdays and at ten on Saturdays.\"}\n"
+        "{\"text\": \"A ship with seven sails came into the harbour before dawn.\"}\n";
+    icae_error error = {0};
+    const char *path = test_path(folder, "two.jsonl");
+    ck_ok(icae_file_write(path, lines, sizeof lines - 1, &error));
+    return path;
+}
+
+/* ---- learning ---- */
+
+START_TEST(overfits_passages_until_free_reconstruction_is_exact) {
+    icae_error error = {0};
+    const char *folder = test_folder("overfit");
+    char train[800], heldout[800];
+    snprintf(train, sizeof train, "data.train=[\"%s\"]", two_passages(folder));
+    snprintf(heldout, sizeof heldout, "data.heldout=[\"%s\"]", two_passages(folder));
+    icae_train_report report;
+    ck_ok(tiny_run(test_path(folder, "run"),
+                   RUN_WITH(train, heldout, STRONG, "objective.lm_ratio=0",
+                            "adapter.memory_slots=16", "adapter.compression_rate=4",
+                            "train.steps=400", "train.batch=2", "train.lr=4e-3",
+                            "train.schedule=linear", "train.final_lr_fraction=0.05",
+                            "evaluate.reconstruct_samples=2", "evaluate.reconstruct_tokens=0"),
+                   NULL, &report, &error));
+    ck_assert_int_eq(report.before.exact, 0);
+    ck_assert(report.before.loss[ICAE_TASK_AE] > 3);
+    ck_assert_msg(report.after.loss[ICAE_TASK_AE] < 0.1, "AE loss %g",
+                  report.after.loss[ICAE_TASK_AE]);
+    ck_assert_int_eq(report.after.restored, 2);
+    ck_assert_int_eq(report.after.exact, 2);
+    ck_assert(report.after.prefix_em == 1 && report.after.bleu4 > 99.9);
+}
+END_TEST
+
+START_TEST(both_losses_fall_when_every_sample_bears_both) {
+    icae_error error = {0};
+    const char *folder = test_folder("both");
+    icae_train_report report;
+    ck_ok(tiny_run(test_path(folder, "run"),
+                   RUN_WITH("objective.kind=both", "data.heldout=data/samples/sentences.jsonl",
+                            STRONG, "train.steps=150", "train.lr=3e-3",
+                            "adapter.memory_slots=16", "objective.context_tokens=12"),
+                   NULL, &report, &error));
+    ck_assert_int_gt(report.after.targets[ICAE_TASK_AE], 0);
+    ck_assert_int_gt(report.after.targets[ICAE_TASK_LM], 0);
+    for (int task = ICAE_TASK_AE; task <= ICAE_TASK_LM; task++)
+        ck_assert_msg(report.after.loss[task] < report.before.loss[task] - 1, "%g -> %g",
+                      report.before.loss[task], report.after.loss[task]);
+}
+END_TEST
+
+START_TEST(fine_tuning_goes_on_from_an_adapter_and_its_loss_falls) {
+    icae_error error = {0};
+    const char *folder = test_folder("finetune");
+    char start[800];
+    icae_train_report report;
+    ck_ok(tiny_run(test_path(folder, "first"), NULL, NULL, NULL, &error));
+    snprintf(start, sizeof start, "adapter.start=%s/first/adapter", folder);
+    /* a key that contradicts the adapter is refused, one that agrees is not */
+    const char *rows = "data.train=data/samples/questions.jsonl";
+    ck_refused(tiny_run(test_path(folder, "second"),
+                        RUN_WITH(rows, start, "objective.kind=instruct", "adapter.rank=5"),
+                        NULL, NULL, &error),
+               "adapter.rank: the config says 5");
+    error = (icae_error){0};
+    ck_ok(tiny_run(test_path(folder, "second"),
+                   RUN_WITH(rows, start, "objective.kind=instruct", "adapter.rank=4",
+                            "data.heldout=data/samples/questions.jsonl", "train.lr=1e-2",
+                            "train.steps=60", "train.micro_batch=3"),
+                   NULL, &report, &error));
+    ck_assert_int_gt(report.after.targets[ICAE_TASK_FT], 0);
+    ck_assert_msg(report.after.loss[ICAE_TASK_FT] < report.before.loss[ICAE_TASK_FT] - 0.5,
+                  "%g -> %g", report.before.loss[ICAE_TASK_FT],
+                  report.after.loss[ICAE_TASK_FT]);
+    ck_assert_int_eq(report.after.restored, 1);
+}
+END_TEST
+
+/* ---- what stays the same ---- */
+
+static uint64_t hash_tensor(const icae_tensor *tensor, uint64_t hash) {
+    size_t bytes;
+    ck_assert(icae_dtype_bytes(tensor->dtype, icae_tensor_count(tensor), &bytes));
+    return icae_hash64(tensor->data, bytes, hash);
+}
+
+static uint64_t hash_model(const icae_model *model) {
+    uint64_t hash = hash_tensor(&model->embedding, 1);
+    hash = hash_tensor(&model->final_norm, hash);
+    hash = hash_tensor(&model->head, hash);
+    for (int64_t i = 0; i < model->config.layers; i++) {
+        const icae_layer *layer = &model->layers[i];
+        hash = hash_tensor(&layer->input_norm, hash);
+        hash = hash_tensor(&layer->post_norm, hash);
+        for (int m = 0; m < ICAE_MODULE_COUNT; m++)
+            hash = hash_tensor(&layer->modules[m], hash);
+    }
+    return hash;
+}
+
+START_TEST(training_leaves_every_byte_of_the_base_as_it_was) {
+    icae_error error = {0};
+    icae_backend *be;
+    icae_model *model;
+    icae_adapter *adapter;
+    icae_graph *graph;
+    ck_ok(icae_backend_create(&be, NULL, 1, &error));
+    ck_ok(icae_model_open(&model, "tests/golden/llama/model", &error));
+    icae_adapter_settings settings = icae_adapter_defaults(model);
+    settings.memory_slots = 4;
+    settings.rank = 4;
+    for (int m = 0; m < ICAE_MODULE_COUNT; m++)
+        settings.targets[m] = true;
+    ck_ok(icae_adapter_create(&adapter, model, &settings, 3, be, true, &error));
+    ck_ok(icae_graph_create(&graph, be, &error));
+    uint64_t before = hash_model(model), adapter_before = icae_adapter_hash(adapter);
+    const int32_t ids[13] = {40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 2};
+    icae_context context = {ids, 12, 7};
+    icae_job job = {.task = ICAE_TASK_AE, .target = ids, .n_target = 13, .coef = 1};
+    icae_batch batch = {&context, 1, &job, 1};
+    icae_optimizer optimizer = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
+    for (uint64_t step = 0; step < 5; step++) {
+        icae_run run = {.is_training = true, .is_checkpointed = step % 2, .seed = step};
+        icae_params_zero_gradients(&adapter->params);
+        icae_graph_begin(graph, true, false);
+        icae_tensor *loss = icae_batch_loss(graph, model, adapter, &batch, &run, NULL, NULL);
+        ck_ok(icae_graph_status(graph, &error));
+        ck_ok(icae_graph_backward(graph, loss, &error));
+        ck_assert(icae_optimizer_step(&optimizer, &adapter->params, 1e-2).is_applied);
+    }
+    ck_assert_uint_ne(icae_adapter_hash(adapter), adapter_before);
+    ck_assert_uint_eq(hash_model(model), before);
+    icae_graph_free(graph);
+    icae_adapter_free(adapter);
+    icae_model_close(model);
+    icae_backend_free(be);
+}
+END_TEST
+
+/* AdamW's first moment after one step is the clipped gradient times 0.1. */
+static double *first_moment(const char *out, int64_t *count) {
+    icae_error error = {0};
+    icae_safetensors file;
+    ck_ok(icae_safetensors_open(
+        &file, test_path(out, "checkpoints/step-1/optimizer.safetensors"), &error));
+    const icae_safetensors_entry *entry = icae_safetensors_find(&file, "moment1");
+    ck_assert_ptr_nonnull(entry);
+    *count = entry->shape[0];
+    double *moment = calloc((size_t)*count, sizeof *moment);
+    for (int64_t i = 0; i < *count; i++) {
+        icae_real value;
+        memcpy(&value, (const char *)entry->data + (size_t)i * sizeof value, sizeof value);
+        moment[i] = (double)value;
+    }
+    icae_safetensors_close(&file);
+    return moment;
+}
+
+START_TEST(micro_batches_give_the_gradient_of_the_whole_batch) {
+    static const char *const kinds[] = {"objective.kind=mixed", "objective.kind=both",
+                                        "objective.kind=instruct"};
+    static const char *const micros[] = {"train.micro_batch=0", "train.micro_batch=1",
+                                         "train.micro_batch=4", "train.micro_batch=7"};
+    icae_error error = {0};
+    const char *folder = test_folder("micro");
+    for (int k = 0; k < 3; k++) {
+        double *whole = NULL, largest = 0;
+        for (int m = 0; m < 4; m++) {
+            char name[32];
+            snprintf(name, sizeof name, "run-%d-%d", k, m);
+            const char *out = test_path(folder, name);
+            ck_ok(tiny_run(out,
+                           RUN_WITH(kinds[k], micros[m], "train.batch=7", "train.steps=1",
+                                    k == 2 ? "data.train=data/samples/questions.jsonl"
+                                           : "data.strict=false"),
+                           NULL, NULL, &error));
+            int64_t count;
+            double *moment = first_moment(out, &count);
+            if (!whole) {
+                whole = moment;
+                for (int64_t i = 0; i < count; i++)
+                    largest = fmax(largest, fabs(moment[i]));
+                ck_assert(largest > 0);
+                continue;
+            }
+            for (int64_t i = 0; i < count; i++)
+                ck_assert_msg(fabs(moment[i] - whole[i]) < 2e-5 * largest,
+                              "%s, %s: %g, expected %g", kinds[k], micros[m], moment[i],
+                              whole[i]);
+            free(moment);
+        }
+        free(whole);
+    }
+}
+END_TEST
+
+/* ---- resuming ---- */
+
+/* Dropout, shuffling, both kinds of samples, micro-batches, prefetching, evaluations. */
+static const char *const lively[] = {"train.steps=12",
+                                     "train.micro_batch=3",
+                                     "data.prefetch_steps=2",
+                                     "data.heldout=data/samples/sentences.jsonl",
+                                     "adapter.dropout=0.1",
+                                     "evaluate.every=5",
+                                     "checkpoint.every=4",
+                                     "checkpoint.keep=9",
+                                     NULL};
+
+static void same_result(const char *a, const char *b) {
+    static const char *const files[] = {
+        "adapter/icae.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+        "adapter/memory.safetensors", "checkpoints/step-12/optimizer.safetensors"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        same_file(test_path(a, files[i]), test_path(b, files[i]));
+    char *metrics_a = metrics_without_times(a), *metrics_b = metrics_without_times(b);
+    ck_assert_str_eq(metrics_a, metrics_b);
+    free(metrics_a);
+    free(metrics_b);
+}
+
+START_TEST(a_stopped_and_resumed_run_equals_one_that_was_not) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume");
+    char straight[700], stopped[700];
+    snprintf(straight, sizeof straight, "%s/straight", folder);
+    snprintf(stopped, sizeof stopped, "%s/stopped", folder);
+    ck_ok(tiny_run(straight, lively, NULL, NULL, &error));
+    icae_train_options options = {.stop_at = 5}; /* an evaluation is due there, too */
+    ck_assert_int_eq(tiny_run(stopped, lively, &options, NULL, &error), ICAE_INTERRUPTED);
+    ck_assert_ptr_nonnull(strstr(error.message, "--resume"));
+    options = (icae_train_options){.is_resuming = true, .stop_at = 6};
+    ck_assert_int_eq(tiny_run(stopped, lively, &options, NULL, &error), ICAE_INTERRUPTED);
+    options.stop_at = 0;
+    icae_train_report report;
+    ck_ok(tiny_run(stopped, lively, &options, &report, &error));
+    ck_assert_int_eq(report.step, 12);
+    same_result(straight, stopped);
+}
+END_TEST
+
+START_TEST(n_steps_and_n_more_equal_2n_steps) {
+    icae_error error = {0};
+    const char *folder = test_folder("extend");
+    char straight[700], extended[700];
+    snprintf(straight, sizeof straight, "%s/straight", folder);
+    snprintf(extended, sizeof extended, "%s/extended", folder);
+    ck_ok(tiny_run(straight, lively, NULL, NULL, &error));
+    const char *half[16] = {NULL};
+    for (int i = 0; lively[i]; i++)
+        half[i] = i ? lively[i] : "train.steps=6";
+    ck_ok(tiny_run(extended, half, NULL, NULL, &error));
+    icae_train_options options = {.is_resuming = true};
+    ck_ok(tiny_run(extended, lively, &options, NULL, &error));
+    same_result(straight, extended);
+}
+END_TEST
+
+START_TEST(recomputing_activations_changes_no_byte) {
+    icae_error error = {0};
+    const char *folder = test_folder("recompute");
+    char kept[700], recomputed[700];
+    snprintf(kept, sizeof kept, "%s/kept", folder);
+    snprintf(recomputed, sizeof recomputed, "%s/recomputed", folder);
+    ck_ok(tiny_run(kept, lively, NULL, NULL, &error));
+    const char *with[16] = {NULL};
+    int n = 0;
+    for (; lively[n]; n++)
+        with[n] = lively[n];
+    with[n] = "train.checkpointing=true";
+    ck_ok(tiny_run(recomputed, with, NULL, NULL, &error));
+    same_result(kept, recomputed);
+}
+END_TEST
+
+START_TEST(a_damaged_checkpoint_is_named_and_the_one_before_it_used) {
+    icae_error error = {0};
+    const char *folder = test_folder("damaged");
+    char straight[700], hurt[700], heard[700];
+    snprintf(straight, sizeof straight, "%s/straight", folder);
+    snprintf(hurt, sizeof hurt, "%s/hurt", folder);
+    snprintf(heard, sizeof heard, "%s/stderr.txt", folder);
+    ck_ok(tiny_run(straight, lively, NULL, NULL, &error));
+    icae_train_options options = {.stop_at = 9};
+    ck_assert_int_eq(tiny_run(hurt, lively, &options, NULL, &error), ICAE_INTERRUPTED);
+    damage(test_path(hurt, "checkpoints/step-9/optimizer.safetensors"));
+    ck_assert_ptr_nonnull(freopen(heard, "w", stderr));
+    options = (icae_train_options){.is_resuming = true};
+    ck_ok(tiny_run(hurt, lively, &options, NULL, &error));
+    fflush(stderr);
+    char *text = slurp(heard, NULL);
+    ck_assert_ptr_nonnull(strstr(text, "step-9 is damaged"));
+    ck_assert_ptr_nonnull(strstr(text, "optimizer.safetensors"));
+    ck_assert_ptr_null(strstr(text, "step-8 is damaged"));
+    free(text);
+    same_result(straight, hurt);
+}
+END_TEST
+
+/* ---- refusing ---- */
+
+START_TEST(refuses_to_mix_two_runs_in_one_folder) {
+    icae_error error = {0};
+    const char *folder = test_folder("mixed-runs");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    icae_train_options resume = {.is_resuming = true};
+    ck_refused(tiny_run(out, NULL, &resume, NULL, &error), "no checkpoint to resume from");
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    ck_refused(tiny_run(out, NULL, NULL, NULL, &error), "go on with it by --resume");
+    ck_refused(tiny_run(out, RUN_WITH("train.lr=1e-3"), &resume, NULL, &error),
+               "train.lr = 0.003, now it is 0.001");
+    error = (icae_error){0};
+    int lock = open(test_path(out, ".lock"), O_RDWR | O_CREAT, 0666);
+    ck_assert_int_eq(flock(lock, LOCK_EX | LOCK_NB), 0);
+    ck_refused(tiny_run(out, NULL, &resume, NULL, &error), "another run is at work");
+    close(lock);
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=5"), &resume, NULL, &error));
+}
+END_TEST
+
+START_TEST(a_signal_before_the_first_step_leaves_nothing_to_save) {
+    icae_error error = {0};
+    const char *folder = test_folder("signal");
+    volatile sig_atomic_t signal = SIGINT;
+    icae_train_options options = {.signal = &signal};
+    ck_assert_int_eq(tiny_run(test_path(folder, "run"), NULL, &options, NULL, &error),
+                     ICAE_INTERRUPTED);
+    ck_assert_ptr_nonnull(strstr(error.message, "nothing new to save"));
+}
+END_TEST
+
+START_TEST(a_dry_run_writes_nothing_and_knows_the_plan) {
+    icae_error error = {0};
+    const char *folder = test_folder("dry");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    icae_train_options options = {.is_dry_run = true};
+    icae_train_report report;
+    ck_ok(tiny_run(out, RUN_WITH("objective.context_tokens=16", "objective.lm_ratio=0"),
+                   &options, &report, &error));
+    ck_assert(!icae_path_exists(out));
+    ck_assert_int_eq(report.plan.frozen, 171456);
+    /* 3 layers, q [64,64] and v [32,64] with rank 4, and 4 + 3 memory rows */
+    ck_assert_int_eq(report.plan.trained, 3 * 4 * (128 + 96) + 7 * 64);
+    ck_assert_int_eq(report.plan.step.context_tokens, 4 * 16);
+    ck_assert_int_eq(report.plan.step.encoder_tokens, 4 * (16 + 4));
+    ck_assert_int_eq(report.plan.step.decoder_tokens, 4 * (4 + 1 + 16));
+    ck_assert_int_eq(report.plan.step.targets, 4 * 17);
+    ck_refused(tiny_run(out, RUN_WITH("data.train=nowhere.jsonl"), &options, NULL, &error),
+               "nowhere.jsonl");
+}
+END_TEST
+
+START_TEST(memory_is_predicted_within_a_tenth_of_what_buffers_hold) {
+    icae_error error = {0};
+    const char *folder = test_folder("memory");
+    static const char *const variants[] = {"train.checkpointing=false",
+                                           "train.checkpointing=true"};
+    for (int i = 0; i < 2; i++) {
+        icae_train_report report;
+        /* large packs, so that the pool's least size of a buffer does not matter */
+        ck_ok(tiny_run(test_path(folder, variants[i]),
+                       RUN_WITH("data.train=data/samples/excerpts.jsonl",
+                                "objective.lm_ratio=0", "adapter.memory_slots=32",
+                                "train.batch=16", "train.steps=1", variants[i]),
+                       NULL, &report, &error));
+        double predicted = (double)report.plan.activation_bytes;
+        double held = (double)report.peak_activations;
+        ck_assert_msg(held < 1.15 * predicted && held > 0.85 * predicted,
+                      "%s: %.0f bytes held, %.0f predicted", variants[i], held, predicted);
+    }
+}
+END_TEST
+
+/* ---- numbers that are none ---- */
+
+START_TEST(steps_with_nan_are_left_out_and_end_the_run_when_they_do_not_stop) {
+    if (ICAE_REAL_IS_DOUBLE)
+        return; /* no adapter file, whose numbers are f32, overflows there */
+    icae_error error = {0};
+    const char *folder = test_folder("nan");
+    char start[800], poisoned[700];
+    snprintf(poisoned, sizeof poisoned, "%s/poisoned", folder);
+    snprintf(start, sizeof start, "adapter.start=%s", poisoned);
+    ck_ok(tiny_run(test_path(folder, "first"), NULL, NULL, NULL, &error));
+    icae_backend *be;
+    icae_model *model;
+    icae_adapter *adapter;
+    ck_ok(icae_backend_create(&be, NULL, 1, &error));
+    ck_ok(icae_model_open(&model, "tests/golden/llama/model", &error));
+    ck_ok(icae_adapter_load(&adapter, test_path(folder, "first/adapter"), model, be, true,
+                            &error));
+    /* Loading refuses NaN and infinity; squares of these overflow. */
+    for (int64_t i = 0; i < adapter->params.count; i++)
+        adapter->params.values[i] = (icae_real)3e38;
+    ck_ok(icae_adapter_save(adapter, poisoned, model, &error));
+    icae_adapter_free(adapter);
+    icae_model_close(model);
+    icae_backend_free(be);
+    icae_train_report report;
+    ck_refused(tiny_run(test_path(folder, "second"),
+                        RUN_WITH(start, "train.steps=30", "objective.lm_ratio=0"), NULL,
+                        &report, &error),
+               "was not finite 10 times in a row");
+    ck_assert_int_eq(report.skipped, 10);
+}
+END_TEST
+
+SUITE_OF(trainer, 120, overfits_passages_until_free_reconstruction_is_exact,
+         both_losses_fall_when_every_sample_bears_both,
+         fine_tuning_goes_on_from_an_adapter_and_its_loss_falls,
+         training_leaves_every_byte_of_the_base_as_it_was,
+         micro_batches_give_the_gradient_of_the_whole_batch,
+         a_stopped_and_resumed_run_equals_one_that_was_not, n_steps_and_n_more_equal_2n_steps,
+         recomputing_activations_changes_no_byte,
+         a_damaged_checkpoint_is_named_and_the_one_before_it_used,
+         refuses_to_mix_two_runs_in_one_folder,
+         a_signal_before_the_first_step_leaves_nothing_to_save,
+         a_dry_run_writes_nothing_and_knows_the_plan,
+         memory_is_predicted_within_a_tenth_of_what_buffers_hold,
+         steps_with_nan_are_left_out_and_end_the_run_when_they_do_not_stop)
