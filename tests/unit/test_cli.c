@@ -42,7 +42,7 @@ static const icae_json_value *parse(outcome result) {
 }
 
 static double number(const icae_json_value *object, const char *key) {
-    double value = NAN;
+    double value = (double)NAN;
     ck_assert_msg(icae_json_as_number(icae_json_member(object, key), &value),
                   "\"%s\" is missing", key);
     return value;
