@@ -318,6 +318,39 @@ START_TEST(says_what_a_thing_is) {
 }
 END_TEST
 
+START_TEST(says_how_far_a_run_is_and_what_is_damaged) {
+    const char *folder = test_folder("cli-inspect-run");
+    icae_text text = {0};
+    icae_text_printf(&text,
+                     "{\"base\": \"" TINY_BASE "\", \"out\": \"%s/run\", \"data\": "
+                     "{\"train\": [\"%s/text.txt\"]}, \"adapter\": {\"memory_slots\": 8, "
+                     "\"rank\": 2}, \"objective\": {\"least_context\": 8}, \"train\": "
+                     "{\"steps\": 2, \"batch\": 1, \"warmup_steps\": 0, \"threads\": 1}, "
+                     "\"checkpoint\": {\"every\": 1, \"keep\": 2}}",
+                     folder, folder);
+    ck_ok(icae_file_write(test_path(folder, "config.json"), text.data, text.length, &error));
+    icae_text_release(&text);
+    ck_ok(icae_file_write(test_path(folder, "text.txt"), passage, strlen(passage), &error));
+    outcome trained =
+        run_in(folder, "%s/icae-pretrain %s/config.json", test_build_folder(), folder);
+    ck_assert_msg(trained.code == 0, "%s", trained.err);
+    const icae_json_value *run = parse(run_in(folder, "$ICAE inspect --json %s/run", folder));
+    ck_assert_str_eq(string(run, "checkpoints"), "step-1 step-2");
+    ck_assert_double_eq(number(run, "damaged_checkpoints"), 0);
+    ck_assert_double_eq(number(icae_json_member(run, "last"), "step"), 2);
+    const char *inspect_step = "run/checkpoints/step-1";
+    const icae_json_value *step =
+        parse(run_in(folder, "$ICAE inspect --json %s/%s", folder, inspect_step));
+    ck_assert_double_eq(number(step, "step"), 1);
+    outcome damaged = run_in(folder, "printf x >>%s/%s/state.json && $ICAE inspect %s/%s",
+                             folder, inspect_step, folder, inspect_step);
+    ck_assert_int_eq(damaged.code, 1);
+    ck_assert_ptr_nonnull(strstr(damaged.err, "state.json"));
+    run = parse(run_in(folder, "$ICAE inspect --json %s/run", folder));
+    ck_assert_double_eq(number(run, "damaged_checkpoints"), 1);
+}
+END_TEST
+
 START_TEST(selftest_fails_by_exit_code_and_line) {
     const char *folder = test_folder("cli-selftest");
     outcome built_in = run_in(folder, "$ICAE selftest -m " TINY_BASE);
@@ -489,8 +522,9 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          takes_text_from_standard_input, environment_stands_in_for_base_and_adapter,
          evaluates_autoencoding_alike_in_every_batch, evaluates_continuation_three_ways,
          perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces,
-         says_what_a_thing_is, selftest_fails_by_exit_code_and_line,
-         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
+         says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
+         selftest_fails_by_exit_code_and_line, wrong_usage_says_the_right_one,
+         bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)
