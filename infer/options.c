@@ -83,6 +83,7 @@ void options_help(FILE *out, const command *self) {
     }
 }
 
+ICAE_PRINTF(3, 0)
 static int usage_error_of(const char *command_name, const char *usage, const char *format,
                           va_list arguments) {
     fprintf(stderr, "icae %s: ", command_name);

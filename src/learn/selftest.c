@@ -82,7 +82,7 @@ static double compare(const icae_real *got, const icae_real *expected, int64_t n
     double largest = 0, difference = 0;
     for (int64_t i = 0; i < n; i++) {
         double d = fabs((double)got[i] - (double)expected[i]);
-        if (isnan(d)) return NAN;
+        if (isnan(d)) return (double)NAN;
         if (d > difference) difference = d;
         if (fabs((double)expected[i]) > largest) largest = fabs((double)expected[i]);
     }
@@ -529,7 +529,7 @@ static icae_status check_adamw(golden *g) {
         }
         loss_error = fmax(loss_error, relative(made, expected_loss));
         norm_error = fmax(norm_error, relative(update.norm, expected_norm));
-        if (isnan(made) || isnan(update.norm)) loss_error = norm_error = INFINITY;
+        if (isnan(made) || isnan(update.norm)) loss_error = norm_error = (double)INFINITY;
     }
     char note[64];
     snprintf(note, sizeof note, "%zu steps", n_steps);

@@ -11,16 +11,24 @@
 #include <unistd.h>
 
 #include "icae/file.h"
+#include "icae/memory.h"
 
 static int exit_code(int status) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* What was read, until the process ends. */
+static icae_arena kept;
+
 static char *take(const char *folder, const char *name) {
     icae_error error = {0};
     char *text;
-    ck_ok(icae_file_read(test_path(folder, name), 1 << 24, &text, NULL, &error));
-    return text;
+    size_t bytes;
+    ck_ok(icae_file_read(test_path(folder, name), 1 << 24, &text, &bytes, &error));
+    char *copy = icae_arena_copy(&kept, text, bytes);
+    ck_assert_ptr_nonnull(copy);
+    free(text);
+    return copy;
 }
 
 outcome run_in(const char *folder, const char *format, ...) {

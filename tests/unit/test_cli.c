@@ -27,16 +27,22 @@ static const char *folder_with_slots(const char *name) {
     return folder;
 }
 
+/* The document lives until the test's process ends. */
 static const icae_json_value *parse(outcome result) {
+    enum { MOST = 64 };
+    static icae_json *kept[MOST];
+    static int n_kept;
     icae_json *json;
     ck_assert_msg(result.code == 0, "exit code %d: %s", result.code, result.err);
     ck_ok(icae_json_parse(&json, "standard output", result.out, strlen(result.out), &error));
     ck_assert(icae_json_is_object(icae_json_root(json)));
-    return icae_json_root(json);
+    ck_assert_int_lt(n_kept, MOST);
+    kept[n_kept] = json;
+    return icae_json_root(kept[n_kept++]);
 }
 
 static double number(const icae_json_value *object, const char *key) {
-    double value = NAN;
+    double value = (double)NAN;
     ck_assert_msg(icae_json_as_number(icae_json_member(object, key), &value),
                   "\"%s\" is missing", key);
     return value;
@@ -233,6 +239,7 @@ START_TEST(evaluates_autoencoding_alike_in_every_batch) {
     icae_json *written;
     ck_ok(icae_json_open(&written, test_path(folder, "out/results.json"), &error));
     ck_assert_double_eq(number(icae_json_root(written), "loss"), number(one, "loss"));
+    icae_json_free(written);
     char *restored;
     ck_ok(icae_file_read(test_path(folder, "out/restored.jsonl"), 1 << 20, &restored, NULL,
                          &error));
@@ -240,6 +247,7 @@ START_TEST(evaluates_autoencoding_alike_in_every_batch) {
     for (const char *c = restored; *c; c++)
         lines += *c == '\n';
     ck_assert_int_eq(lines, 4);
+    free(restored);
 }
 END_TEST
 
@@ -307,6 +315,39 @@ START_TEST(says_what_a_thing_is) {
     }
     outcome fits = run_in(folder, "$ICAE inspect " WITH " %s/text.slots", folder);
     ck_assert_msg(fits.code == 0 && strstr(fits.out, "fits"), "%s", fits.err);
+}
+END_TEST
+
+START_TEST(says_how_far_a_run_is_and_what_is_damaged) {
+    const char *folder = test_folder("cli-inspect-run");
+    icae_text text = {0};
+    icae_text_printf(&text,
+                     "{\"base\": \"" TINY_BASE "\", \"out\": \"%s/run\", \"data\": "
+                     "{\"train\": [\"%s/text.txt\"]}, \"adapter\": {\"memory_slots\": 8, "
+                     "\"rank\": 2}, \"objective\": {\"least_context\": 8}, \"train\": "
+                     "{\"steps\": 2, \"batch\": 1, \"warmup_steps\": 0, \"threads\": 1}, "
+                     "\"checkpoint\": {\"every\": 1, \"keep\": 2}}",
+                     folder, folder);
+    ck_ok(icae_file_write(test_path(folder, "config.json"), text.data, text.length, &error));
+    icae_text_release(&text);
+    ck_ok(icae_file_write(test_path(folder, "text.txt"), passage, strlen(passage), &error));
+    outcome trained =
+        run_in(folder, "%s/icae-pretrain %s/config.json", test_build_folder(), folder);
+    ck_assert_msg(trained.code == 0, "%s", trained.err);
+    const icae_json_value *run = parse(run_in(folder, "$ICAE inspect --json %s/run", folder));
+    ck_assert_str_eq(string(run, "checkpoints"), "step-1 step-2");
+    ck_assert_double_eq(number(run, "damaged_checkpoints"), 0);
+    ck_assert_double_eq(number(icae_json_member(run, "last"), "step"), 2);
+    const char *inspect_step = "run/checkpoints/step-1";
+    const icae_json_value *step =
+        parse(run_in(folder, "$ICAE inspect --json %s/%s", folder, inspect_step));
+    ck_assert_double_eq(number(step, "step"), 1);
+    outcome damaged = run_in(folder, "printf x >>%s/%s/state.json && $ICAE inspect %s/%s",
+                             folder, inspect_step, folder, inspect_step);
+    ck_assert_int_eq(damaged.code, 1);
+    ck_assert_ptr_nonnull(strstr(damaged.err, "state.json"));
+    run = parse(run_in(folder, "$ICAE inspect --json %s/run", folder));
+    ck_assert_double_eq(number(run, "damaged_checkpoints"), 1);
 }
 END_TEST
 
@@ -421,6 +462,7 @@ START_TEST(slots_of_another_adapter_are_refused_by_both_names) {
     ck_ok(icae_file_read(path, 1 << 20, &bytes, &n, &error));
     bytes[n - 2] ^= 1;
     ck_ok(icae_file_write(path, bytes, n, &error));
+    free(bytes);
     outcome r = run_in(folder, "$ICAE reconstruct -m " TINY_BASE " -a %s/other %s/text.slots",
                        folder, folder);
     ck_assert_int_eq(r.code, 1);
@@ -480,8 +522,9 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          takes_text_from_standard_input, environment_stands_in_for_base_and_adapter,
          evaluates_autoencoding_alike_in_every_batch, evaluates_continuation_three_ways,
          perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces,
-         says_what_a_thing_is, selftest_fails_by_exit_code_and_line,
-         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
+         says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
+         selftest_fails_by_exit_code_and_line, wrong_usage_says_the_right_one,
+         bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)

@@ -35,7 +35,7 @@ static int64_t read_ids(const icae_json_value *list, int32_t *out) {
 }
 
 static double number(const icae_json_value *object, const char *key) {
-    double value = NAN;
+    double value = (double)NAN;
     ck_assert(icae_json_as_number(icae_json_member(object, key), &value));
     return value;
 }
