@@ -254,7 +254,7 @@ static icae_status base_losses(icae_graph *graph, const icae_model *model,
     int64_t total = 0;
     for (int64_t i = 0; i < count; i++)
         total += samples[i].n + samples[i].n_continuation;
-    if (count < 1 || total < 1) return ICAE_OK; /* also what tells gcc that the sizes are sane */
+    if (count < 1 || total < 1) return ICAE_OK; /* tells gcc that sizes are sane */
     int32_t *ids = calloc((size_t)total, sizeof *ids);
     icae_eval_sequence *sequences = calloc((size_t)count, sizeof *sequences);
     icae_status status = ids && sequences ? ICAE_OK : icae_fail_memory(error, "a batch");
