@@ -116,7 +116,9 @@ static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const re
     size_t stride;
     char *scratch = icae_backend_scratch(
         be, (size_t)least(R + 1, SUM_BLOCK) * PANEL * sizeof(real), &stride);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    /* Dynamic: bits do not depend on who takes a panel, and a thread that another program pushes off
+     * its core must not hold up the rest. */
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t task = 0; task < panels * blocks; task++) {
         real *panel = (real *)(void *)(scratch + (size_t)icae_cpu_thread() * stride);
         int64_t column = task / blocks * PANEL, row = task % blocks * block_rows;
@@ -252,9 +254,10 @@ static void linear_few(icae_backend *be, int64_t T, int64_t N, int64_t K, const 
     assert(w->rows == N && w->cols == K);
     const few f = {T, N, K, x, w, add, y};
     const int threads = T * N * K >= WORTH_THREADS / 4 ? be->n_threads : 1;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int part = 0; part < threads; part++)
-        few_functions[w->dtype](&f, N * part / threads, N * (part + 1) / threads);
+    const int64_t parts = threads > 1 ? 4 * (int64_t)threads : 1;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+    for (int64_t part = 0; part < parts; part++)
+        few_functions[w->dtype](&f, N * part / parts, N * (part + 1) / parts);
 }
 
 /* ---- rows of a table ---- */
