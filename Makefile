@@ -184,7 +184,7 @@ test: setup
 	$(Q)$(MAKE) --no-print-directory check-only
 
 check-only: $(BUILD)/run-tests $(PROGRAMS)
-	$(Q)ICAE_BUILD=$(BUILD) $(BUILD)/run-tests $(TESTS)
+	$(Q)ICAE_BUILD=$(BUILD) GOMP_SPINCOUNT=2000 $(BUILD)/run-tests $(TESTS)
 
 grad:
 	$(Q)$(MAKE) --no-print-directory MODE=f64 check-only TESTS="$(or $(TESTS),ops graph golden objective kernels layout)"
