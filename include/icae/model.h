@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A frozen base model of the Llama family: its settings, its weights as the file holds them, its
- * tokenizer, and the forward pass over packed sequences.
+ * A frozen base model of the Llama family (src/model/architectures.c lists which): its settings, its
+ * weights as the files hold them, its tokenizer, and the forward pass over packed sequences.
  *
  * The model is const after loading and may be shared; weights stay mapped read-only in their own
  * storage type (only the q and k rows of a GGUF are copied, to undo llama.cpp's permutation, and the
- * norms, a few thousand numbers, are widened). One copy serves encoder and decoder.
+ * norms and biases, a few thousand numbers, are widened). One copy serves encoder and decoder.
  *
  * A block:  a = x + o(attention(rope(q(n)), rope(k(n)), v(n))),  n = rmsnorm(x)
  *           y = a + down(swiglu(gate(m), up(m))),                m = rmsnorm(a)
+ * where the config says so, matrices add a bias, q and k are normed per head before rope, and
+ * attention looks back over a window only.
  * Sources: Touvron et al., arXiv 2302.13971; Ainslie et al. (grouped heads), arXiv 2305.13245.
  */
 #ifndef ICAE_MODEL_H
@@ -45,6 +47,24 @@ icae_module icae_module_from_name(const char *name); /* ICAE_MODULE_COUNT when u
 /* "model.layers.{layer}.self_attn.q_proj": its name in Hugging Face files and in PEFT's. */
 void icae_module_path(int64_t layer, icae_module module, char *out, size_t bytes);
 
+typedef enum icae_rope_type {
+    ICAE_ROPE_DEFAULT,
+    ICAE_ROPE_LINEAR,
+    ICAE_ROPE_LLAMA3,
+    ICAE_ROPE_YARN
+} icae_rope_type;
+
+/* How rope's frequencies are stretched over longer texts; formulas in src/model/rope.c. */
+typedef struct icae_rope_scaling {
+    icae_rope_type type;     /* what the other fields are for, none of them for DEFAULT */
+    double factor;           /* all others */
+    int64_t original_length; /* llama3, yarn: tokens the base knew before */
+    double low_frequency, high_frequency; /* llama3 */
+    double beta_fast, beta_slow;          /* yarn */
+    double magnitude;                     /* yarn: of cosines and sines */
+    bool has_exact_ramp;                  /* yarn: the ends of the ramp are not rounded */
+} icae_rope_scaling;
+
 typedef struct icae_model_config {
     char architecture[32];   /* "llama" */
     int64_t vocabulary;      /* V */
@@ -55,14 +75,20 @@ typedef struct icae_model_config {
     int64_t feed_forward;    /* F */
     int64_t context_length;  /* the longest position the base was trained for */
     int64_t window;          /* sliding window of attention, 0 = none */
+    int64_t first_windowed;  /* the layer from which on it holds */
     double norm_eps;
     double rope_theta;
-    bool has_own_head; /* else the head is the embedding */
+    icae_rope_scaling rope;
+    unsigned biased_modules; /* bit 1 << icae_module: that matrix has a bias */
+    bool has_head_norms;     /* q and k are normed per head */
+    bool has_own_head;       /* else the head is the embedding */
 } icae_model_config;
 
 typedef struct icae_layer {
     icae_tensor modules[ICAE_MODULE_COUNT]; /* [N,K], frozen */
+    icae_tensor biases[ICAE_MODULE_COUNT];  /* [N], real; data NULL: none */
     icae_tensor input_norm, post_norm;      /* [D], real */
+    icae_tensor q_norm, k_norm;             /* [E], real; data NULL: none */
 } icae_layer;
 
 typedef struct icae_model {
@@ -71,6 +97,7 @@ typedef struct icae_model {
     icae_tensor final_norm; /* [D] */
     icae_tensor head;       /* [V,D]; the embedding again when tied */
     icae_layer *layers;
+    double *rope_frequencies; /* [E/2] */
     icae_tokenizer *tokenizer;
     uint64_t
         fingerprint; /* of config, names, shapes, types and samples of every weight's bytes */
@@ -81,7 +108,8 @@ typedef struct icae_model {
     char file_type[16];                         /* "GGUF" or "safetensors" */
     icae_arena arena;
     icae_gguf gguf; /* whichever of the two is open */
-    icae_safetensors safetensors;
+    icae_safetensors *shards;
+    size_t n_shards;
 } icae_model;
 
 /* Opens a .gguf file or a Hugging Face folder. An architecture, tensor type, rope type or tokenizer
@@ -131,8 +159,10 @@ typedef struct icae_forward {
 icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae_tensor *x,
                                 const icae_forward *options);
 
-/* angles [T,E] for rope: theta^(-2i/E) * position, cosines then sines. */
-icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model_config *config, int64_t T,
+/* out [E/2]: how far each pair turns from one position to the next, scaling included. */
+void icae_rope_frequencies(const icae_model_config *config, double *out);
+/* angles [T,E] for rope: frequency * position, cosines then sines. */
+icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model *model, int64_t T,
                               const int32_t *positions);
 
 /* Numbers in the matrices of all layers, without embedding and head: 2 FLOP each per token and pass. */

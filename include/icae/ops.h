@@ -42,7 +42,7 @@ icae_tensor *icae_rows(icae_graph *graph, int n_sources, icae_tensor *const *sou
 /*
  * Root-mean-square normalisation of every row: y[t,:] = w * x[t,:] / sqrt(mean(x[t,:]^2) + eps).
  *
- *   x   [T,D] (or [T,H,E]: every head by itself)
+ *   x   [T,D]; or [T,H,D] or [T,H*D], of which every D numbers are a row: heads, each by itself
  *   w   [D], real, frozen
  *   eps inside the root, from the model's config
  *
@@ -67,17 +67,18 @@ typedef struct icae_lora {
 } icae_lora;
 
 /*
- * y = residual + x w^T + scale * (dropout(x) a^T) b^T.
+ * y = residual + x w^T + bias + scale * (dropout(x) a^T) b^T.
  *
  *   x         [T,K]
  *   w         [N,K], frozen, any dtype
+ *   bias      [N], real, frozen, or NULL
  *   residual  [T,N] or NULL
  *   lora      or NULL; copied
  *
  * Returns [T,N]. Gradient flows to x, residual, a and b. Kept: nothing for the frozen part (its
  * backward needs only w); with lora x and the scaled dropout(x) a^T, [T,R].
  */
-icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w,
+icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae_tensor *bias,
                          icae_tensor *residual, const icae_lora *lora);
 
 /*

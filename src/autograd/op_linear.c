@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * linear: frozen matrix, optional residual, optional LoRA pair; see icae/ops.h.
+ * linear: frozen matrix, optional frozen bias, residual and LoRA pair; see icae/ops.h.
  *
- *     y = residual + x w^T + u b^T,   u = scale * dropout(x) a^T        [T,R]
+ *     y = residual + x w^T + bias + u b^T,   u = scale * dropout(x) a^T        [T,R]
  *
  * Backward, from dy [T,N]:
  *     d residual += dy            dx += dy w
@@ -33,11 +33,19 @@ static const icae_real *dropped(icae_graph *graph, const icae_tensor *x,
 }
 
 static bool shapes_agree(icae_graph *graph, const icae_tensor *x, const icae_tensor *w,
-                         const icae_tensor *residual, const icae_lora *lora) {
+                         const icae_tensor *bias, const icae_tensor *residual,
+                         const icae_lora *lora) {
     int64_t N = w->shape[0], K = w->shape[1];
     if (!icae_graph_expect(graph, x->rank == 2 && x->shape[1] == K,
                            "linear: rows of %lld values, a weight [%lld, %lld]",
                            (long long)x->shape[x->rank - 1], (long long)N, (long long)K)) {
+        return false;
+    }
+    if (bias &&
+        !icae_graph_expect(graph,
+                           bias->rank == 1 && bias->shape[0] == N &&
+                               bias->dtype == ICAE_DTYPE_REAL && !bias->wants_gradient,
+                           "linear: the bias is not frozen numbers [%lld]", (long long)N)) {
         return false;
     }
     if (residual &&
@@ -76,9 +84,9 @@ static icae_tensor *add_lora(icae_graph *graph, product *multiply, icae_tensor *
     return u;
 }
 
-icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w,
+icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae_tensor *bias,
                          icae_tensor *residual, const icae_lora *lora) {
-    if (!x || !w || !shapes_agree(graph, x, w, residual, lora)) return NULL;
+    if (!x || !w || !shapes_agree(graph, x, w, bias, residual, lora)) return NULL;
     int64_t T = x->shape[0], N = w->shape[0], K = w->shape[1], shape[2] = {T, N};
     icae_tensor *y = icae_graph_result(graph, 2, shape);
     if (!y) return NULL;
@@ -89,6 +97,7 @@ icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w,
         be->k.copy(be, icae_values(y), residual->data, (size_t)(T * N) * sizeof(icae_real));
     }
     multiply(be, T, N, K, icae_values(x), &matrix, residual != NULL, icae_values(y));
+    if (bias) be->k.add_row(be, T, N, icae_values(bias), icae_values(y));
     icae_tensor *u = NULL;
     if (lora && !(u = add_lora(graph, multiply, x, lora, y))) return NULL;
     icae_tensor *inputs[] = {x, w, residual, lora ? lora->a : NULL, lora ? lora->b : NULL};

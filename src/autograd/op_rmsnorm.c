@@ -5,7 +5,7 @@
 icae_tensor *icae_rmsnorm(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae_real eps) {
     if (!x || !w) return NULL;
     int64_t D = w->shape[0], rows = icae_tensor_count(x) / D;
-    if (!icae_graph_expect(graph, x->shape[x->rank - 1] == D && w->dtype == ICAE_DTYPE_REAL,
+    if (!icae_graph_expect(graph, x->shape[x->rank - 1] % D == 0 && w->dtype == ICAE_DTYPE_REAL,
                            "rmsnorm: rows of %lld values, a weight of %lld",
                            (long long)x->shape[x->rank - 1], (long long)D)) {
         return NULL;

@@ -296,6 +296,15 @@ static void ref_accumulate(icae_backend *be, int64_t n, const icae_real *x, icae
         y[i] += x[i];
 }
 
+static void ref_add_row(icae_backend *be, int64_t T, int64_t N, const icae_real *b,
+                        icae_real *y) {
+    (void)be;
+    for (int64_t t = 0; t < T; t++) {
+        for (int64_t n = 0; n < N; n++)
+            y[t * N + n] += b[n];
+    }
+}
+
 static void ref_scale(icae_backend *be, int64_t n, icae_real scale, const icae_real *x,
                       icae_real *y) {
     (void)be;

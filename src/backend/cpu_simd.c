@@ -140,6 +140,16 @@ static void accumulate(icae_backend *be, int64_t n, const real *x, real *y) {
         y[i] += x[i];
 }
 
+static void add_row(icae_backend *be, int64_t T, int64_t N, const real *b, real *y) {
+    const int threads = team(be, T * N);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t t = 0; t < T; t++) {
+        real *row = y + t * N;
+        for (int64_t n = 0; n < N; n++)
+            row[n] += b[n];
+    }
+}
+
 static void scale(icae_backend *be, int64_t n, real by, const real *x, real *y) {
     const int threads = team(be, n);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
@@ -321,6 +331,7 @@ void LEVEL_NAME(icae_cpu_simd_)(icae_kernels *table) {
     table->swiglu = swiglu;
     table->swiglu_dx = swiglu_dx;
     table->accumulate = accumulate;
+    table->add_row = add_row;
     table->scale = scale;
     table->dropout = dropout;
     table->cross_entropy = cross_entropy;

@@ -206,8 +206,8 @@ static void run_rows(generator *gen, icae_tensor *x, const icae_pack *pack,
     icae_forward options = {.pack = pack, .caches = caches};
     icae_tensor *h = icae_model_forward(gen->graph, gen->model, x, &options);
     icae_tensor *picked = h ? icae_rows(gen->graph, 1, &h, n, NULL, last) : NULL;
-    icae_tensor *logits = icae_linear(gen->graph, picked,
-                                      (icae_tensor *)(uintptr_t)&gen->model->head, NULL, NULL);
+    icae_tensor *logits = icae_linear(
+        gen->graph, picked, (icae_tensor *)(uintptr_t)&gen->model->head, NULL, NULL, NULL);
     if (logits) icae_tensor_read(gen->graph, logits, gen->logits);
 }
 

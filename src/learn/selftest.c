@@ -247,7 +247,7 @@ static icae_status base_logits(golden *g, const ids *text, int64_t rows, icae_re
     icae_tensor *x = icae_rows(g->graph, 1, &embedding, text->n, NULL, text->list);
     icae_tensor *h = icae_model_forward(g->graph, g->model, x, &options);
     icae_tensor *picked = h ? icae_rows(g->graph, 1, &h, rows, NULL, last) : NULL;
-    icae_tensor *logits = icae_linear(g->graph, picked, &g->model->head, NULL, NULL);
+    icae_tensor *logits = icae_linear(g->graph, picked, &g->model->head, NULL, NULL, NULL);
     if (logits) icae_tensor_read(g->graph, logits, out);
     return icae_graph_status(g->graph, g->error);
 }

@@ -102,6 +102,7 @@ static void probe_swiglu(bench *p) {
 static void probe_elementwise(bench *p) {
     p->be->k.scale(p->be, T * K, (icae_real)0.3, p->a, p->out);
     p->be->k.accumulate(p->be, T * K, p->b, p->out);
+    p->be->k.add_row(p->be, T, K, p->c, p->out);
 }
 
 static void probe_dropout(bench *p) {
@@ -145,7 +146,7 @@ static const struct {
     {"rope", probe_rope, false},
     {"attention", probe_attention, false},
     {"swiglu", probe_swiglu, false},
-    {"scale, accumulate", probe_elementwise, false},
+    {"scale, accumulate, add_row", probe_elementwise, false},
     {"dropout", probe_dropout, false},
     {"cross_entropy", probe_cross_entropy, false},
     {"adamw, sum_squares", probe_adamw, false},

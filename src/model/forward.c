@@ -2,6 +2,8 @@
 /*
  * The forward pass of a Llama-type model over packed sequences; backward comes out of the ops.
  *
+ * What differs between architectures is data in icae_model_config and in the layers.
+ *
  * Who keeps what for backward: rmsnorm its input, rope the angles, attention q, k, v and its result,
  * swiglu gate and up; a frozen linear layer keeps nothing, one with LoRA its input. Everything else
  * goes back to the pool at the icae_done that follows its last use.
@@ -11,26 +13,6 @@
 
 #include "icae/model.h"
 #include "icae/rng.h"
-
-icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model_config *config, int64_t T,
-                              const int32_t *positions) {
-    int64_t E = config->head_width, half = E / 2;
-    icae_real *host = icae_graph_arena(graph, (size_t)(T * E) * sizeof *host);
-    double *frequencies = icae_graph_arena(graph, (size_t)half * sizeof *frequencies);
-    if (!host || !frequencies) return NULL;
-    for (int64_t i = 0; i < half; i++) {
-        frequencies[i] = pow(config->rope_theta, -2.0 * (double)i / (double)E);
-    }
-    for (int64_t t = 0; t < T; t++) {
-        for (int64_t i = 0; i < half; i++) {
-            double angle = (double)positions[t] * frequencies[i];
-            host[t * E + i] = (icae_real)cos(angle);
-            host[t * E + half + i] = (icae_real)sin(angle);
-        }
-    }
-    int64_t shape[2] = {T, E};
-    return icae_constant(graph, 2, shape, host);
-}
 
 /* One block's call, so that checkpointing can make it again. */
 typedef struct block_call {
@@ -42,11 +24,13 @@ typedef struct block_call {
 
 static icae_tensor *adapted(icae_graph *graph, const block_call *call, icae_module module,
                             icae_tensor *x, icae_tensor *residual) {
-    icae_tensor *w = &call->model->layers[call->layer].modules[module];
+    icae_layer *layer = &call->model->layers[call->layer];
+    icae_tensor *w = &layer->modules[module];
+    icae_tensor *bias = layer->biases[module].data ? &layer->biases[module] : NULL;
     int64_t index = call->layer * ICAE_MODULE_COUNT + module;
     const icae_forward *options = call->options;
     const icae_lora_set *set = options->lora;
-    if (!set || !set->a[index]) return icae_linear(graph, x, w, residual, NULL);
+    if (!set || !set->a[index]) return icae_linear(graph, x, w, bias, residual, NULL);
     icae_lora lora = {.a = set->a[index], .b = set->b[index], .scale = (icae_real)set->scale};
     if (options->is_training && set->dropout > 0) {
         lora.dropout =
@@ -54,7 +38,19 @@ static icae_tensor *adapted(icae_graph *graph, const block_call *call, icae_modu
                            .seed = icae_mix64(options->dropout_seed, (uint64_t)index),
                            .row_keys = options->pack->row_keys};
     }
-    return icae_linear(graph, x, w, residual, &lora);
+    return icae_linear(graph, x, w, bias, residual, &lora);
+}
+
+/* q or k with its heads normed, where the layer has a norm for them, and turned by the angles. */
+static icae_tensor *placed(icae_graph *graph, const block_call *call, icae_tensor *norm,
+                           icae_tensor *x) {
+    const icae_model_config *config = &call->model->config;
+    if (norm->data) {
+        icae_tensor *normed = icae_rmsnorm(graph, x, norm, (icae_real)config->norm_eps);
+        icae_done(graph, x);
+        x = normed;
+    }
+    return icae_rope(graph, x, config->head_width, call->angles);
 }
 
 /* Attention over what the caches hold and the new rows, which are appended to them first. */
@@ -91,11 +87,12 @@ static icae_tensor *run_block(icae_graph *graph, void *context, icae_tensor *x) 
     const block_call *call = context;
     const icae_model_config *config = &call->model->config;
     icae_layer *layer = &call->model->layers[call->layer];
-    icae_attention_shape shape = {.heads = config->heads,
-                                  .kv_heads = config->kv_heads,
-                                  .width = config->head_width,
-                                  .scale = (icae_real)(1.0 / sqrt((double)config->head_width)),
-                                  .window = config->window};
+    icae_attention_shape shape = {
+        .heads = config->heads,
+        .kv_heads = config->kv_heads,
+        .width = config->head_width,
+        .scale = (icae_real)(1.0 / sqrt((double)config->head_width)),
+        .window = call->layer >= config->first_windowed ? config->window : 0};
     icae_real eps = (icae_real)config->norm_eps;
 
     icae_tensor *n = icae_rmsnorm(graph, x, &layer->input_norm, eps);
@@ -103,8 +100,8 @@ static icae_tensor *run_block(icae_graph *graph, void *context, icae_tensor *x) 
     icae_tensor *k = adapted(graph, call, ICAE_MODULE_K, n, NULL);
     icae_tensor *v = adapted(graph, call, ICAE_MODULE_V, n, NULL);
     icae_done(graph, n);
-    q = icae_rope(graph, q, config->head_width, call->angles);
-    k = icae_rope(graph, k, config->head_width, call->angles);
+    q = placed(graph, call, &layer->q_norm, q);
+    k = placed(graph, call, &layer->k_norm, k);
     icae_tensor *mixed =
         call->options->caches
             ? attend_cached(graph, call, &shape, q, k, v)
@@ -138,8 +135,7 @@ icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae
                   (long long)model->config.width)) {
         return NULL;
     }
-    icae_tensor *angles =
-        icae_rope_angles(graph, &model->config, pack->n_tokens, pack->positions);
+    icae_tensor *angles = icae_rope_angles(graph, model, pack->n_tokens, pack->positions);
     icae_tensor *h = x;
     for (int64_t i = 0; i < model->config.layers; i++) {
         block_call *call = icae_graph_arena(graph, sizeof *call);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Opening and closing a base model: which format it is, then weight by weight with the shape that the
- * config promises. The formats themselves are model_gguf.c and model_folder.c.
+ * config promises. The formats themselves are model_gguf.c and model_folder.c with shards.c.
  */
 #include <math.h>
 #include <stdio.h>
@@ -48,6 +48,10 @@ icae_status icae_model_check_config(const icae_model_config *config, const char 
                          "%s: norm epsilon %g or rope theta %g makes no sense", path,
                          config->norm_eps, config->rope_theta);
     }
+    const char *rope_fault = icae_rope_check(&config->rope);
+    if (rope_fault) {
+        return icae_fail(error, ICAE_FORMAT, "%s: rope scaling: %s", path, rope_fault);
+    }
     return ICAE_OK;
 }
 
@@ -56,6 +60,7 @@ icae_status icae_model_check_config(const icae_model_config *config, const char 
 typedef struct loader {
     icae_model *model;
     const icae_weight_source *source;
+    const icae_architecture *architecture;
     icae_error *error;
 } loader;
 
@@ -112,39 +117,65 @@ static void count_weight(icae_model *model, const char *name, const icae_weight_
     add_to_fingerprint(model, name, view);
 }
 
-/* A norm's weight, widened. */
-static icae_status load_vector(loader *load, int weight, int64_t layer, icae_tensor *out) {
-    icae_weight_view view;
-    char name[128];
-    int64_t D = load->model->config.width;
-    icae_status status = find_weight(load, weight, layer, 1, &D, &view, name);
-    if (status) return status;
-    icae_real *values = icae_arena_array(&load->model->arena, (size_t)D, sizeof *values);
-    if (!values) return icae_fail_memory(load->error, name);
-    if (D % icae_dtype_describe(view.dtype)->block_values) {
-        return icae_fail(load->error, ICAE_UNSUPPORTED, "%s: the norm %s has the type %s",
-                         load->model->path, name, icae_dtype_describe(view.dtype)->name);
-    }
-    icae_dtype_widen(view.dtype, view.data, D, values);
-    *out = icae_leaf(ICAE_DTYPE_REAL, 1, &D, values, NULL);
-    count_weight(load->model, name, &view);
-    return ICAE_OK;
+/* Whether the rows of this weight, or the numbers of this bias, stand in llama.cpp's order. */
+static bool is_paired(const loader *load, int module) {
+    return load->source->is_gguf && load->architecture->has_paired_rows_in_gguf &&
+           (module == ICAE_MODULE_Q || module == ICAE_MODULE_K);
 }
 
 /* llama.cpp stores the two halves of every q and k head interleaved: its row 2i is our row i, its row
  * 2i+1 our row i + E/2. Rows are whole blocks in every type, so bytes can be moved. */
-static const void *unpair_rows(icae_model *model, const icae_weight_view *view) {
-    size_t row_bytes = view->bytes / (size_t)view->shape[0];
-    unsigned char *rows = icae_arena_alloc(&model->arena, view->bytes);
+static const void *unpair_rows(icae_model *model, int64_t n_rows, size_t row_bytes,
+                               const void *data) {
+    unsigned char *rows = icae_arena_array(&model->arena, (size_t)n_rows, row_bytes);
     if (!rows) return NULL;
     int64_t E = model->config.head_width, half = E / 2;
-    for (int64_t row = 0; row < view->shape[0]; row++) {
+    for (int64_t row = 0; row < n_rows; row++) {
         int64_t head = row / E, i = row % E;
         int64_t from = head * E + (i < half ? 2 * i : 2 * (i - half) + 1);
         memcpy(rows + (size_t)row * row_bytes,
-               (const unsigned char *)view->data + (size_t)from * row_bytes, row_bytes);
+               (const unsigned char *)data + (size_t)from * row_bytes, row_bytes);
     }
     return rows;
+}
+
+/* A norm's weight or a bias, widened. */
+static icae_status load_vector(loader *load, int weight, int64_t layer, int64_t n,
+                               icae_tensor *out) {
+    icae_weight_view view;
+    char name[128];
+    icae_status status = find_weight(load, weight, layer, 1, &n, &view, name);
+    if (status) return status;
+    icae_real *values = icae_arena_array(&load->model->arena, (size_t)n, sizeof *values);
+    if (!values) return icae_fail_memory(load->error, name);
+    if (n % icae_dtype_describe(view.dtype)->block_values) {
+        return icae_fail(load->error, ICAE_UNSUPPORTED, "%s: the vector %s has the type %s",
+                         load->model->path, name, icae_dtype_describe(view.dtype)->name);
+    }
+    icae_dtype_widen(view.dtype, view.data, n, values);
+    const void *data = values;
+    if (weight >= ICAE_WEIGHT_BIAS && is_paired(load, weight - ICAE_WEIGHT_BIAS)) {
+        data = unpair_rows(load->model, n, sizeof *values, values);
+        if (!data) return icae_fail_memory(load->error, name);
+    }
+    *out = icae_leaf(ICAE_DTYPE_REAL, 1, &n, data, NULL);
+    count_weight(load->model, name, &view);
+    return ICAE_OK;
+}
+
+/* The same where the config promises it. A file that holds it all the same is of an architecture that
+ * this one only resembles. */
+static icae_status load_optional(loader *load, bool is_promised, int weight, int64_t layer,
+                                 int64_t n, icae_tensor *out) {
+    if (is_promised) return load_vector(load, weight, layer, n, out);
+    icae_weight_view view;
+    char name[128];
+    load->source->name(weight, layer, name, sizeof name);
+    if (!load->source->find(load->model, name, &view)) return ICAE_OK;
+    return icae_fail(load->error, ICAE_MISMATCH,
+                     "%s: holds the tensor %s, which its config does not promise and the "
+                     "architecture '%s' does not have by itself",
+                     load->model->path, name, load->model->config.architecture);
 }
 
 static icae_status load_matrix(loader *load, int weight, int64_t layer, int64_t rows,
@@ -161,10 +192,8 @@ static icae_status load_matrix(loader *load, int weight, int64_t layer, int64_t 
                          icae_dtype_describe(view.dtype)->name);
     }
     const void *data = view.data;
-    bool is_paired = weight == ICAE_WEIGHT_MODULE + ICAE_MODULE_Q ||
-                     weight == ICAE_WEIGHT_MODULE + ICAE_MODULE_K;
-    if (is_paired && load->source->has_paired_rows) {
-        data = unpair_rows(load->model, &view);
+    if (weight >= ICAE_WEIGHT_MODULE && is_paired(load, weight - ICAE_WEIGHT_MODULE)) {
+        data = unpair_rows(load->model, rows, view.bytes / (size_t)rows, view.data);
         if (!data) return icae_fail_memory(load->error, name);
     }
     *out = icae_leaf(view.dtype, 2, shape, data, NULL);
@@ -175,12 +204,22 @@ static icae_status load_matrix(loader *load, int weight, int64_t layer, int64_t 
 static icae_status load_layer(loader *load, int64_t index) {
     const icae_model_config *config = &load->model->config;
     icae_layer *layer = &load->model->layers[index];
-    icae_status status = load_vector(load, ICAE_WEIGHT_INPUT_NORM, index, &layer->input_norm);
-    if (!status) status = load_vector(load, ICAE_WEIGHT_POST_NORM, index, &layer->post_norm);
+    int64_t D = config->width, E = config->head_width;
+    bool has_norms = config->has_head_norms;
+    icae_status status =
+        load_vector(load, ICAE_WEIGHT_INPUT_NORM, index, D, &layer->input_norm);
+    if (!status) status = load_vector(load, ICAE_WEIGHT_POST_NORM, index, D, &layer->post_norm);
+    if (!status)
+        status = load_optional(load, has_norms, ICAE_WEIGHT_Q_NORM, index, E, &layer->q_norm);
+    if (!status)
+        status = load_optional(load, has_norms, ICAE_WEIGHT_K_NORM, index, E, &layer->k_norm);
     for (int m = 0; m < ICAE_MODULE_COUNT && !status; m++) {
-        status = load_matrix(load, ICAE_WEIGHT_MODULE + m, index,
-                             icae_module_rows(config, (icae_module)m),
+        int64_t rows = icae_module_rows(config, (icae_module)m);
+        status = load_matrix(load, ICAE_WEIGHT_MODULE + m, index, rows,
                              icae_module_cols(config, (icae_module)m), &layer->modules[m]);
+        if (!status)
+            status = load_optional(load, config->biased_modules >> m & 1, ICAE_WEIGHT_BIAS + m,
+                                   index, rows, &layer->biases[m]);
     }
     return status;
 }
@@ -212,6 +251,61 @@ static icae_status measure_embedding(loader *load) {
     return ICAE_OK;
 }
 
+/* Rope's frequencies from the config; a GGUF may bring a divisor for each (Llama 3's scaling). */
+static icae_status set_frequencies(loader *load) {
+    icae_model *model = load->model;
+    int64_t half = model->config.head_width / 2;
+    model->rope_frequencies =
+        icae_arena_array(&model->arena, (size_t)half, sizeof *model->rope_frequencies);
+    if (!model->rope_frequencies) return icae_fail_memory(load->error, model->path);
+    icae_rope_frequencies(&model->config, model->rope_frequencies);
+    const icae_gguf_tensor *divisors =
+        load->source->is_gguf ? icae_gguf_find(&model->gguf, "rope_freqs.weight") : NULL;
+    if (!divisors) return ICAE_OK;
+    if (divisors->dtype != ICAE_DTYPE_F32 || divisors->rank != 1 ||
+        divisors->shape[0] != half || model->config.rope.type != ICAE_ROPE_DEFAULT) {
+        return icae_fail(
+            load->error, ICAE_MISMATCH,
+            "%s: rope_freqs.weight: expected %lld numbers of type F32, and no other "
+            "rope scaling beside them",
+            model->path, (long long)half);
+    }
+    for (int64_t i = 0; i < half; i++) {
+        float divisor;
+        memcpy(&divisor, (const unsigned char *)divisors->data + (size_t)i * sizeof divisor,
+               sizeof divisor);
+        if (!(divisor > 0 && isfinite(divisor))) {
+            return icae_fail(load->error, ICAE_FORMAT,
+                             "%s: rope_freqs.weight: number %lld is %g, expected more than 0",
+                             model->path, (long long)i, (double)divisor);
+        }
+        model->rope_frequencies[i] /= (double)divisor;
+    }
+    model->fingerprint = icae_hash64(divisors->data, divisors->bytes, model->fingerprint);
+    return ICAE_OK;
+}
+
+/* The config's own part of the fingerprint. What a plain Llama does not have is added only where it is
+ * there, so that a base keeps its fingerprint when this program learns something new. */
+static uint64_t config_fingerprint(const icae_model_config *config) {
+    const int64_t numbers[] = {config->vocabulary,   config->width,    config->layers,
+                               config->heads,        config->kv_heads, config->head_width,
+                               config->feed_forward, config->window};
+    const double reals[] = {config->norm_eps, config->rope_theta};
+    uint64_t h = icae_hash64(numbers, sizeof numbers, 0);
+    h = icae_hash64(reals, sizeof reals, h);
+    const icae_rope_scaling *rope = &config->rope;
+    if (rope->type != ICAE_ROPE_DEFAULT) {
+        const double scaling[] = {
+            (double)rope->type,  rope->factor,         (double)rope->original_length,
+            rope->low_frequency, rope->high_frequency, rope->beta_fast,
+            rope->beta_slow,     rope->magnitude,      rope->has_exact_ramp ? 1 : 0};
+        h = icae_hash64(scaling, sizeof scaling, h);
+    }
+    if (config->first_windowed) h = icae_mix64(h, (uint64_t)config->first_windowed);
+    return h;
+}
+
 static icae_status load_weights(loader *load) {
     icae_model *model = load->model;
     const icae_model_config *config = &model->config;
@@ -219,26 +313,17 @@ static icae_status load_weights(loader *load) {
     model->layers =
         icae_arena_array(&model->arena, (size_t)config->layers, sizeof *model->layers);
     if (!model->layers) return icae_fail_memory(load->error, model->path);
-    const int64_t numbers[] = {V,
-                               D,
-                               config->layers,
-                               config->heads,
-                               config->kv_heads,
-                               config->head_width,
-                               config->feed_forward,
-                               config->window};
-    const double reals[] = {config->norm_eps, config->rope_theta};
-    model->fingerprint = icae_hash64(numbers, sizeof numbers, 0);
-    model->fingerprint = icae_hash64(reals, sizeof reals, model->fingerprint);
+    model->fingerprint = config_fingerprint(config);
     icae_status status = load_matrix(load, ICAE_WEIGHT_EMBEDDING, 0, V, D, &model->embedding);
     for (int64_t i = 0; i < config->layers && !status; i++)
         status = load_layer(load, i);
-    if (!status) status = load_vector(load, ICAE_WEIGHT_FINAL_NORM, 0, &model->final_norm);
+    if (!status) status = load_vector(load, ICAE_WEIGHT_FINAL_NORM, 0, D, &model->final_norm);
     if (!status && config->has_own_head) {
         status = load_matrix(load, ICAE_WEIGHT_HEAD, 0, V, D, &model->head);
     } else if (!status) {
         model->head = model->embedding;
     }
+    if (!status) status = set_frequencies(load);
     return status ? status : measure_embedding(load);
 }
 
@@ -253,13 +338,13 @@ icae_status icae_model_open(icae_model **out, const char *path, icae_error *erro
         icae_model_close(model);
         return icae_fail_memory(error, path);
     }
-    loader load = {model, &icae_gguf_source, error};
+    loader load = {.model = model, .source = &icae_gguf_source, .error = error};
     icae_status status;
     if (icae_path_is_folder(path)) {
         load.source = &icae_folder_source;
-        status = icae_model_read_folder(model, path, error);
+        status = icae_model_read_folder(model, path, &load.architecture, error);
     } else {
-        status = icae_model_read_gguf(model, path, error);
+        status = icae_model_read_gguf(model, path, &load.architecture, error);
     }
     snprintf(model->file_type, sizeof model->file_type, "%s", load.source->file_type);
     if (!status) status = icae_model_check_config(&model->config, path, error);
@@ -281,7 +366,7 @@ void icae_model_close(icae_model *model) {
     if (!model) return;
     icae_tokenizer_free(model->tokenizer);
     icae_gguf_close(&model->gguf);
-    icae_safetensors_close(&model->safetensors);
+    icae_shards_close(model);
     icae_arena_release(&model->arena);
     free(model->path);
     free(model);

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A base model out of a Hugging Face folder: config.json, model.safetensors, tokenizer.json.
+ * A base model out of a Hugging Face folder: config.json, safetensors (shards.c), tokenizer.json.
  * Settings that would change the mathematics and are not known are refused, never ignored.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "icae/json.h"
 #include "model/model_internal.h"
+
+static const double LARGEST_THETA = 1e12;
+/* What transformers takes where a config that has a window lacks the key. */
+enum { DEFAULT_WINDOW = 4096, DEFAULT_FULL_LAYERS = 28 };
 
 static void folder_name(int weight, int64_t layer, char *out, size_t bytes) {
     char path[96];
@@ -29,14 +32,23 @@ static void folder_name(int weight, int64_t layer, char *out, size_t bytes) {
         snprintf(out, bytes, "model.layers.%lld.post_attention_layernorm.weight",
                  (long long)layer);
         break;
-    default:
-        icae_module_path(layer, (icae_module)(weight - ICAE_WEIGHT_MODULE), path, sizeof path);
-        snprintf(out, bytes, "%s.weight", path);
+    case ICAE_WEIGHT_Q_NORM:
+        snprintf(out, bytes, "model.layers.%lld.self_attn.q_norm.weight", (long long)layer);
+        break;
+    case ICAE_WEIGHT_K_NORM:
+        snprintf(out, bytes, "model.layers.%lld.self_attn.k_norm.weight", (long long)layer);
+        break;
+    default: {
+        bool is_bias = weight >= ICAE_WEIGHT_BIAS;
+        int module = weight - (is_bias ? ICAE_WEIGHT_BIAS : ICAE_WEIGHT_MODULE);
+        icae_module_path(layer, (icae_module)module, path, sizeof path);
+        snprintf(out, bytes, "%s.%s", path, is_bias ? "bias" : "weight");
+    }
     }
 }
 
 static bool folder_find(const icae_model *model, const char *name, icae_weight_view *view) {
-    const icae_safetensors_entry *entry = icae_safetensors_find(&model->safetensors, name);
+    const icae_safetensors_entry *entry = icae_shards_find(model, name);
     if (!entry) return false;
     *view =
         (icae_weight_view){entry->dtype, entry->rank, entry->shape, entry->data, entry->bytes};
@@ -45,34 +57,148 @@ static bool folder_find(const icae_model *model, const char *name, icae_weight_v
 
 const icae_weight_source icae_folder_source = {"safetensors", folder_name, folder_find, false};
 
+/* The rope of a type other than "default", as transformers reads it. */
+static void read_scaling(icae_json_object *in, icae_rope_type type, icae_model_config *config) {
+    const double most = 1e6;
+    icae_rope_scaling *rope = &config->rope;
+    *rope = (icae_rope_scaling){.type = type};
+    rope->factor = icae_json_get_number(in, "factor", 0, 0, most);
+    int64_t length = type == ICAE_ROPE_YARN ? config->context_length : 0;
+    rope->original_length = icae_json_get_integer(in, "original_max_position_embeddings",
+                                                  length, 1, INT64_C(1) << 30);
+    if (type == ICAE_ROPE_LLAMA3) {
+        rope->low_frequency = icae_json_get_number(in, "low_freq_factor", 0, 0, most);
+        rope->high_frequency = icae_json_get_number(in, "high_freq_factor", 0, 0, most);
+    }
+    if (type == ICAE_ROPE_YARN) {
+        rope->beta_fast = icae_json_get_number(in, "beta_fast", 32, 0, most);
+        rope->beta_slow = icae_json_get_number(in, "beta_slow", 1, 0, most);
+        rope->has_exact_ramp = !icae_json_get_bool(in, "truncate", true);
+        double over = icae_json_get_number(in, "mscale", 0, 0, most);
+        double under = icae_json_get_number(in, "mscale_all_dim", 0, 0, most);
+        double magnitude = over > 0 && under > 0
+                               ? icae_rope_yarn_magnitude(rope->factor, over) /
+                                     icae_rope_yarn_magnitude(rope->factor, under)
+                               : icae_rope_yarn_magnitude(rope->factor, 1);
+        rope->magnitude = icae_json_get_number(in, "attention_factor", magnitude, 0, most);
+    }
+}
+
 /* The plain rope is written as null, {} or type "default"; newer files keep theta in there too. */
-static void read_rope(icae_json_object *object, const char *key, double *theta) {
+static void read_rope(icae_json_object *object, const char *key, icae_model_config *config) {
     const icae_json_value *value = icae_json_get_value(object, key);
-    if (icae_json_is_null(value)) return;
+    if (icae_json_is_null(value) || object->status) return;
     if (!icae_json_is_object(value)) {
         icae_json_complain(object, key, "expected an object or null");
         return;
     }
-    const char *type = icae_json_as_string(icae_json_member(value, "rope_type"));
-    if (!type) type = icae_json_as_string(icae_json_member(value, "type"));
-    if (type && strcmp(type, "default")) {
-        icae_json_complain(object, key, "rope type '%s' is not known; only 'default' is", type);
-        return;
+    char where[32];
+    snprintf(where, sizeof where, "%s.", key);
+    icae_json_object in = icae_json_begin(object->json, value, where, object->error);
+    config->rope_theta =
+        icae_json_get_number(&in, "rope_theta", config->rope_theta, 0, LARGEST_THETA);
+    if (icae_json_get_number(&in, "partial_rotary_factor", 1, 0, 1) < 1) {
+        icae_json_complain(&in, "partial_rotary_factor", "only 1 is known");
     }
-    const icae_json_value *number = icae_json_member(value, "rope_theta");
-    if (number && !icae_json_as_number(number, theta)) {
-        icae_json_complain(object, key, "rope_theta: expected a number");
+    const char *name = icae_json_get_string(&in, "rope_type", "default");
+    name = icae_json_get_string(&in, "type", name); /* the older key; it wins in transformers */
+    icae_rope_type type;
+    if (!icae_rope_type_from_name(name, &type)) {
+        icae_json_complain(&in, icae_json_has(&in, "type") ? "type" : "rope_type",
+                           "'%s' is not known; known are: default, linear, llama3, yarn", name);
+    } else if (type != ICAE_ROPE_DEFAULT) {
+        if (config->rope.type != ICAE_ROPE_DEFAULT) {
+            icae_json_complain(object, key, "scales rope a second time");
+        }
+        read_scaling(&in, type, config);
+    }
+    const icae_json_value *v = icae_json_first(value);
+    while (v && !icae_json_is_object(v))
+        v = icae_json_next(v);
+    if (v) {
+        icae_json_complain(&in, icae_json_key(v), "rope by kinds of layers is not known");
+    }
+    icae_status status = icae_json_end_lenient(&in);
+    if (!object->status) object->status = status;
+}
+
+/* Which modules have a bias. */
+static void read_biases(icae_json_object *object, const icae_architecture *architecture,
+                        icae_model_config *config) {
+    const struct {
+        const char *key;
+        unsigned modules;
+    } keys[] = {
+        {"attention_bias", architecture->biased_if_attention},
+        {"mlp_bias", architecture->biased_if_mlp},
+    };
+    config->biased_modules = architecture->biased;
+    for (int i = 0; i < 2; i++) {
+        if (!icae_json_get_bool(object, keys[i].key, false)) continue;
+        config->biased_modules |= keys[i].modules;
+        if (!keys[i].modules) {
+            icae_json_complain(object, keys[i].key,
+                               "biases are not known for the architecture '%s'",
+                               architecture->name);
+        }
     }
 }
 
-static icae_status read_config(icae_model_config *config, const icae_json *json,
+/* Newer files also list every layer's kind: it must be what the other keys say. */
+static void check_layer_types(icae_json_object *object, const icae_model_config *config) {
+    const icae_json_value *list = icae_json_get_value(object, "layer_types");
+    if (icae_json_is_null(list)) return;
+    int64_t layer = 0;
+    for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v)) {
+        const char *type = icae_json_as_string(v);
+        bool is_windowed = config->window && layer >= config->first_windowed;
+        if (!type || strcmp(type, is_windowed ? "sliding_attention" : "full_attention")) {
+            icae_json_complain(object, "layer_types",
+                               "layer %lld is '%.40s', but the other keys say that it has %s",
+                               (long long)layer, type ? type : "not a string",
+                               is_windowed ? "a sliding window" : "none");
+            return;
+        }
+        layer++;
+    }
+    if (!icae_json_is_array(list) || layer != config->layers) {
+        icae_json_complain(object, "layer_types", "expected an array of %lld strings",
+                           (long long)config->layers);
+    }
+}
+
+static void read_window(icae_json_object *object, icae_window_rule rule,
+                        icae_model_config *config) {
+    const int64_t most = INT64_C(1) << 30;
+    bool is_used = rule == ICAE_WINDOW_ALWAYS;
+    if (rule == ICAE_WINDOW_IF_USED) {
+        is_used = icae_json_get_bool(object, "use_sliding_window", false);
+    }
+    if (is_used && icae_json_has(object, "sliding_window")) {
+        config->window = icae_json_get_integer(object, "sliding_window", 0, 1, most);
+    } else if (is_used) {
+        config->window = DEFAULT_WINDOW;
+    }
+    if (rule == ICAE_WINDOW_IF_USED && config->window) {
+        config->first_windowed =
+            icae_json_get_integer(object, "max_window_layers", DEFAULT_FULL_LAYERS, 0, most);
+    }
+    check_layer_types(object, config);
+}
+
+static icae_status read_config(icae_model_config *config,
+                               const icae_architecture **architecture, const icae_json *json,
                                icae_error *error) {
     icae_json_object object = icae_json_begin(json, icae_json_root(json), "", error);
     const int64_t most = INT64_C(1) << 30;
     const char *type = icae_json_get_string(&object, "model_type", "");
-    if (strcmp(type, "llama")) {
+    *architecture = icae_architecture_find(type);
+    if (!*architecture) {
+        char known[128];
         icae_json_complain(&object, "model_type",
-                           "the architecture '%s' is not known; known is: llama", type);
+                           "the architecture '%s' is not known; known are: %s", type,
+                           icae_architecture_names(known, sizeof known));
+        return icae_json_end_lenient(&object);
     }
     snprintf(config->architecture, sizeof config->architecture, "%s", type);
     config->vocabulary = icae_json_get_integer(&object, "vocab_size", 0, 1, most);
@@ -84,51 +210,67 @@ static icae_status read_config(icae_model_config *config, const icae_json *json,
         icae_json_get_integer(&object, "max_position_embeddings", 2048, 1, most);
     config->norm_eps = icae_json_get_number(&object, "rms_norm_eps", 1e-6, 0, 1);
     config->has_own_head = !icae_json_get_bool(&object, "tie_word_embeddings", false);
-    /* These three may be missing or null. */
-    config->kv_heads = config->heads;
-    config->head_width = config->heads > 0 ? config->width / config->heads : 0;
-    if (!icae_json_is_null(icae_json_get_value(&object, "num_key_value_heads"))) {
-        config->kv_heads = icae_json_get_integer(&object, "num_key_value_heads", 0, 1, most);
+    config->has_head_norms = (*architecture)->has_head_norms;
+    /* These two may be missing or null, and are 0 then: the weights tell, see complete_heads. */
+    config->kv_heads = icae_json_get_integer(&object, "num_key_value_heads", 0, 1, most);
+    config->head_width = icae_json_get_integer(&object, "head_dim", 0, 1, most);
+    config->rope_theta = icae_json_get_number(&object, "rope_theta", 10000.0, 0, LARGEST_THETA);
+    if (icae_json_get_number(&object, "partial_rotary_factor", 1, 0, 1) < 1) {
+        icae_json_complain(&object, "partial_rotary_factor", "only 1 is known");
     }
-    if (!icae_json_is_null(icae_json_get_value(&object, "head_dim"))) {
-        config->head_width = icae_json_get_integer(&object, "head_dim", 0, 1, most);
-    }
-    config->rope_theta = icae_json_get_number(&object, "rope_theta", 10000.0, 0, 1e12);
-    read_rope(&object, "rope_scaling", &config->rope_theta);
-    read_rope(&object, "rope_parameters", &config->rope_theta);
+    read_rope(&object, "rope_scaling", config);
+    read_rope(&object, "rope_parameters", config);
+    read_biases(&object, *architecture, config);
+    read_window(&object, (*architecture)->window, config);
     const char *activation = icae_json_get_string(&object, "hidden_act", "silu");
     if (strcmp(activation, "silu")) {
         icae_json_complain(&object, "hidden_act", "'%s' is not known; only 'silu' is",
                            activation);
     }
-    static const char *const biases[] = {"attention_bias", "mlp_bias"};
-    for (int i = 0; i < 2; i++) {
-        if (icae_json_get_bool(&object, biases[i], false)) {
-            icae_json_complain(&object, biases[i],
-                               "biases are not known for this architecture");
-        }
-    }
     return icae_json_end_lenient(&object);
 }
 
+/* Rows of a matrix of the first layer; 0 when it is not there. */
+static int64_t rows_of(const icae_model *model, icae_module module) {
+    char name[128];
+    icae_weight_view view;
+    folder_name(ICAE_WEIGHT_MODULE + (int)module, 0, name, sizeof name);
+    return folder_find(model, name, &view) && view.rank == 2 ? view.shape[0] : 0;
+}
+
+/* A config without head_dim or num_key_value_heads leaves them to the defaults of the program that reads
+ * it, which differ from architecture to architecture. What the weights say is what was meant. */
+static void complete_heads(icae_model *model) {
+    icae_model_config *config = &model->config;
+    int64_t q = rows_of(model, ICAE_MODULE_Q), k = rows_of(model, ICAE_MODULE_K);
+    if (config->heads < 1) return; /* refused later, with its name */
+    if (!config->head_width) {
+        int64_t all = q && q % config->heads == 0 ? q : config->width;
+        config->head_width = all / config->heads;
+    }
+    if (!config->kv_heads) {
+        bool tells = k && config->head_width && k % config->head_width == 0;
+        config->kv_heads = tells ? k / config->head_width : config->heads;
+    }
+}
+
 static icae_status open_parts(icae_model *model, const char *folder, const char *config_path,
-                              const char *weights_path, icae_error *error) {
+                              const icae_architecture **architecture, icae_error *error) {
     icae_json *json = NULL;
     icae_status status = icae_json_open(&json, config_path, error);
-    if (!status) status = read_config(&model->config, json, error);
+    if (!status) status = read_config(&model->config, architecture, json, error);
     icae_json_free(json);
-    if (!status) status = icae_safetensors_open(&model->safetensors, weights_path, error);
+    if (!status) status = icae_shards_open(model, folder, error);
+    if (!status) complete_heads(model);
     if (!status) status = icae_tokenizer_open_folder(&model->tokenizer, folder, error);
     return status;
 }
 
-icae_status icae_model_read_folder(icae_model *model, const char *path, icae_error *error) {
+icae_status icae_model_read_folder(icae_model *model, const char *path,
+                                   const icae_architecture **architecture, icae_error *error) {
     char *config_path = icae_path_join(path, "config.json");
-    char *weights_path = icae_path_join(path, "model.safetensors");
-    icae_status status = config_path && weights_path
-                             ? open_parts(model, path, config_path, weights_path, error)
-                             : icae_fail_memory(error, path);
+    icae_status status = config_path ? open_parts(model, path, config_path, architecture, error)
+                                     : icae_fail_memory(error, path);
     free(config_path);
-    free(weights_path);
     return status;
 }

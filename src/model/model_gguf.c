@@ -14,6 +14,7 @@ static void gguf_name(int weight, int64_t layer, char *out, size_t bytes) {
         ICAE_MODULE_LIST(GGUF_MODULE)
 #undef GGUF_MODULE
     };
+    long long i = layer;
     switch (weight) {
     case ICAE_WEIGHT_EMBEDDING:
         snprintf(out, bytes, "token_embd.weight");
@@ -25,14 +26,22 @@ static void gguf_name(int weight, int64_t layer, char *out, size_t bytes) {
         snprintf(out, bytes, "output.weight");
         break;
     case ICAE_WEIGHT_INPUT_NORM:
-        snprintf(out, bytes, "blk.%lld.attn_norm.weight", (long long)layer);
+        snprintf(out, bytes, "blk.%lld.attn_norm.weight", i);
         break;
     case ICAE_WEIGHT_POST_NORM:
-        snprintf(out, bytes, "blk.%lld.ffn_norm.weight", (long long)layer);
+        snprintf(out, bytes, "blk.%lld.ffn_norm.weight", i);
+        break;
+    case ICAE_WEIGHT_Q_NORM:
+        snprintf(out, bytes, "blk.%lld.attn_q_norm.weight", i);
+        break;
+    case ICAE_WEIGHT_K_NORM:
+        snprintf(out, bytes, "blk.%lld.attn_k_norm.weight", i);
         break;
     default:
-        snprintf(out, bytes, "blk.%lld.%s.weight", (long long)layer,
-                 modules[weight - ICAE_WEIGHT_MODULE]);
+        if (weight < ICAE_WEIGHT_BIAS)
+            snprintf(out, bytes, "blk.%lld.%s.weight", i, modules[weight - ICAE_WEIGHT_MODULE]);
+        else
+            snprintf(out, bytes, "blk.%lld.%s.bias", i, modules[weight - ICAE_WEIGHT_BIAS]);
     }
 }
 
@@ -79,41 +88,99 @@ static double get_number(reader *r, const char *key, double default_value) {
     return value;
 }
 
-/* Rope other than the plain one changes every position: refused rather than ignored. */
-static icae_status refuse_scaled_rope(reader *r) {
+static bool has_key(const reader *r, const char *key) {
     char full[128];
-    icae_gguf_string type;
-    snprintf(full, sizeof full, "%s.rope.scaling.type", r->architecture);
-    if (icae_gguf_get_string(&r->model->gguf, full, &type) &&
-        !(type.bytes == 4 && !memcmp(type.data, "none", 4))) {
-        return icae_fail(r->error, ICAE_UNSUPPORTED,
-                         "%s: rope scaling '%.*s' is not known; only 'none' is", r->model->path,
-                         (int)(type.bytes < 40 ? type.bytes : 40), type.data);
-    }
-    if (icae_gguf_find(&r->model->gguf, "rope_freqs.weight")) {
-        return icae_fail(r->error, ICAE_UNSUPPORTED,
-                         "%s: has rope_freqs.weight (Llama 3 rope scaling), which is not known",
-                         r->model->path);
-    }
-    return ICAE_OK;
+    snprintf(full, sizeof full, "%s.%s", r->architecture, key);
+    return icae_gguf_item_find(&r->model->gguf, full) != NULL;
 }
 
-icae_status icae_model_read_gguf(icae_model *model, const char *path, icae_error *error) {
+/* Linear and yarn scaling as the metadata tells them; Llama 3's comes as a tensor (model.c). Any other
+ * kind changes every position: refused rather than ignored. */
+static icae_status read_rope(reader *r, icae_model_config *config) {
+    static const char *const unknown[] = {"rope.scaling.attn_factor",
+                                          "rope.scaling.yarn_log_multiplier",
+                                          "rope.scaling.yarn_ext_factor",
+                                          "rope.scaling.yarn_attn_factor",
+                                          "rope.scaling.yarn_beta_fast",
+                                          "rope.scaling.yarn_beta_slow",
+                                          "rope.scale_linear"};
+    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
+        if (!has_key(r, unknown[i])) continue;
+        return icae_fail(r->error, ICAE_UNSUPPORTED, "%s: the metadata key %s.%s is not known",
+                         r->model->path, r->architecture, unknown[i]);
+    }
+    char full[128], type[48];
+    icae_gguf_string string;
+    snprintf(full, sizeof full, "%s.rope.scaling.type", r->architecture);
+    if (!icae_gguf_get_string(&r->model->gguf, full, &string)) return ICAE_OK;
+    snprintf(type, sizeof type, "%.*s", (int)(string.bytes < 40 ? string.bytes : 40),
+             string.data);
+    if (!strcmp(type, "none")) return ICAE_OK;
+    icae_rope_scaling *rope = &config->rope;
+    if (strcmp(type, "linear") && strcmp(type, "yarn")) {
+        return icae_fail(r->error, ICAE_UNSUPPORTED,
+                         "%s: rope scaling '%s' is not known; known are: none, linear, yarn",
+                         r->model->path, type);
+    }
+    icae_rope_type_from_name(type, &rope->type);
+    rope->factor = get_number(r, "rope.scaling.factor", -1);
+    if (rope->type == ICAE_ROPE_YARN) {
+        rope->original_length =
+            get_integer(r, "rope.scaling.original_context_length", config->context_length);
+        rope->beta_fast = 32;
+        rope->beta_slow = 1;
+        rope->magnitude = icae_rope_yarn_magnitude(rope->factor, 1);
+    }
+    return r->status;
+}
+
+/* A window in a base whose architecture has it for some layers only says too little. */
+static icae_status read_window(reader *r, const icae_architecture *architecture,
+                               icae_model_config *config) {
+    config->window = get_integer(r, "attention.sliding_window", 0);
+    if (config->window >= 0 &&
+        (!config->window || architecture->window != ICAE_WINDOW_IF_USED)) {
+        return ICAE_OK;
+    }
+    return icae_fail(
+        r->error, ICAE_UNSUPPORTED,
+        "%s: %s.attention.sliding_window = %lld is not known for this architecture",
+        r->model->path, r->architecture, (long long)config->window);
+}
+
+/* Which of the biases that the architecture may have the file holds, going by its first layer. */
+static unsigned biases_there(const icae_model *model, const icae_architecture *architecture) {
+    unsigned optional = architecture->biased_if_attention | architecture->biased_if_mlp;
+    unsigned there = architecture->biased;
+    for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
+        char name[128];
+        gguf_name(ICAE_WEIGHT_BIAS + m, 0, name, sizeof name);
+        if (optional >> m & 1 && icae_gguf_find(&model->gguf, name)) there |= 1u << m;
+    }
+    return there;
+}
+
+icae_status icae_model_read_gguf(icae_model *model, const char *path,
+                                 const icae_architecture **architecture, icae_error *error) {
     icae_status status = icae_gguf_open(&model->gguf, path, error);
     if (status) return status;
-    icae_gguf_string architecture;
-    if (!icae_gguf_get_string(&model->gguf, "general.architecture", &architecture)) {
+    icae_gguf_string name;
+    if (!icae_gguf_get_string(&model->gguf, "general.architecture", &name)) {
         return icae_fail(error, ICAE_FORMAT, "%s: the metadata lacks general.architecture",
                          path);
     }
     icae_model_config *config = &model->config;
     snprintf(config->architecture, sizeof config->architecture, "%.*s",
-             (int)(architecture.bytes < 31 ? architecture.bytes : 31), architecture.data);
-    if (strcmp(config->architecture, "llama")) {
+             (int)(name.bytes < 31 ? name.bytes : 31), name.data);
+    *architecture = icae_architecture_find_gguf(config->architecture);
+    if (!*architecture) {
+        char known[128];
         return icae_fail(error, ICAE_UNSUPPORTED,
-                         "%s: the architecture '%s' is not known; known is: llama", path,
-                         config->architecture);
+                         "%s: the architecture '%s' is not known; known are: %s", path,
+                         config->architecture, icae_architecture_names(known, sizeof known));
     }
+    config->biased_modules = biases_there(model, *architecture);
+    config->has_head_norms = (*architecture)->has_head_norms;
     reader r = {model, config->architecture, error, ICAE_OK};
     config->width = get_integer(&r, "embedding_length", -1);
     config->layers = get_integer(&r, "block_count", -1);
@@ -121,7 +188,6 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path, icae_error
     config->kv_heads = get_integer(&r, "attention.head_count_kv", config->heads);
     config->feed_forward = get_integer(&r, "feed_forward_length", -1);
     config->context_length = get_integer(&r, "context_length", -1);
-    config->window = get_integer(&r, "attention.sliding_window", 0);
     config->norm_eps = get_number(&r, "attention.layer_norm_rms_epsilon", -1);
     config->rope_theta = get_number(&r, "rope.freq_base", 10000.0);
     if (r.status) return r.status;
@@ -136,7 +202,8 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path, icae_error
             "equal",
             path, (long long)config->head_width, (long long)value_width, (long long)turned);
     }
-    status = refuse_scaled_rope(&r);
+    status = read_rope(&r, config);
+    if (!status) status = read_window(&r, *architecture, config);
     if (status) return status;
     const icae_gguf_tensor *embedding = icae_gguf_find(&model->gguf, "token_embd.weight");
     config->vocabulary = embedding ? embedding->shape[0] : 0;

@@ -6,16 +6,56 @@
 #ifndef ICAE_MODEL_INTERNAL_H
 #define ICAE_MODEL_INTERNAL_H
 
+#include "icae/json.h"
 #include "icae/model.h"
 
-/* The weights that are not a module of a layer. */
+/* ---- architectures.c ---- */
+
+typedef enum icae_window_rule {
+    ICAE_WINDOW_NONE,   /* no window */
+    ICAE_WINDOW_ALWAYS, /* "sliding_window" in every layer; null: none; missing: 4096 */
+    ICAE_WINDOW_IF_USED /* only if "use_sliding_window", from layer "max_window_layers" on */
+} icae_window_rule;
+
+/* What sets an architecture apart. Sets of modules have bit 1 << icae_module for each. */
+typedef struct icae_architecture {
+    const char *name;      /* "model_type" in config.json */
+    const char *gguf_name; /* "general.architecture"; of rows with the same the first counts */
+    bool has_paired_rows_in_gguf; /* llama.cpp's converter reorders the rows of its q and k */
+    unsigned biased;              /* modules that always have a bias */
+    unsigned biased_if_attention; /* those that "attention_bias": true adds; 0: it is refused */
+    unsigned biased_if_mlp;       /* the same for "mlp_bias" */
+    bool has_head_norms;          /* q and k are normed per head, before rope */
+    icae_window_rule window;
+} icae_architecture;
+
+/* NULL when unknown. */
+const icae_architecture *icae_architecture_find(const char *name);
+const icae_architecture *icae_architecture_find_gguf(const char *name);
+/* "llama, mistral, ..." in `out`, for messages; returns out. */
+const char *icae_architecture_names(char *out, size_t bytes);
+
+/* ---- rope.c ---- */
+
+bool icae_rope_type_from_name(const char *name, icae_rope_type *type);
+/* NULL, or what is wrong with it. */
+const char *icae_rope_check(const icae_rope_scaling *rope);
+double icae_rope_yarn_magnitude(double factor, double multiplier); /* 0.1 m ln s + 1 */
+
+/* ---- weights ---- */
+
+/* The weights of a model. Those from INPUT_NORM on are of a layer; MODULE and BIAS count up by
+ * icae_module. */
 typedef enum icae_model_weight {
     ICAE_WEIGHT_EMBEDDING,
     ICAE_WEIGHT_FINAL_NORM,
     ICAE_WEIGHT_HEAD,
-    ICAE_WEIGHT_INPUT_NORM, /* of a layer */
-    ICAE_WEIGHT_POST_NORM,  /* of a layer */
-    ICAE_WEIGHT_MODULE      /* of a layer: + icae_module */
+    ICAE_WEIGHT_INPUT_NORM,
+    ICAE_WEIGHT_POST_NORM,
+    ICAE_WEIGHT_Q_NORM,
+    ICAE_WEIGHT_K_NORM,
+    ICAE_WEIGHT_MODULE,
+    ICAE_WEIGHT_BIAS = ICAE_WEIGHT_MODULE + ICAE_MODULE_COUNT
 } icae_model_weight;
 
 /* A tensor as it stands in the file. */
@@ -32,13 +72,19 @@ typedef struct icae_weight_source {
     /* The weight's name in this format. */
     void (*name)(int weight, int64_t layer, char *out, size_t bytes);
     bool (*find)(const icae_model *model, const char *name, icae_weight_view *view);
-    /* Whether q and k rows have llama.cpp's order (pairs 2i, 2i+1) instead of (i, i + E/2). */
-    bool has_paired_rows;
+    bool is_gguf;
 } icae_weight_source;
 
+/* shards.c: the safetensors of a folder, one file or as many as an index names. */
+icae_status icae_shards_open(icae_model *model, const char *folder, icae_error *error);
+void icae_shards_close(icae_model *model);
+const icae_safetensors_entry *icae_shards_find(const icae_model *model, const char *name);
+
 /* Open the file(s), read config and tokenizer. On failure the model is released by the caller. */
-icae_status icae_model_read_gguf(icae_model *model, const char *path, icae_error *error);
-icae_status icae_model_read_folder(icae_model *model, const char *path, icae_error *error);
+icae_status icae_model_read_gguf(icae_model *model, const char *path,
+                                 const icae_architecture **architecture, icae_error *error);
+icae_status icae_model_read_folder(icae_model *model, const char *path,
+                                   const icae_architecture **architecture, icae_error *error);
 extern const icae_weight_source icae_gguf_source, icae_folder_source;
 
 /* Ranges and divisibility of what a file claimed; names the file. */

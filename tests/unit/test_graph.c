@@ -64,10 +64,10 @@ static icae_tensor *layer(bench *s, icae_tensor *x, bool is_trained, bool tidy) 
     icae_graph *graph = s->graph;
     icae_lora lora = {.a = &s->leaf_a, .b = &s->leaf_b, .scale = 2};
     icae_tensor *n = icae_rmsnorm(graph, x, &s->leaf_norm, (icae_real)1e-3);
-    icae_tensor *q = icae_linear(graph, n, &s->leaf_w, NULL, is_trained ? &lora : NULL);
+    icae_tensor *q = icae_linear(graph, n, &s->leaf_w, NULL, NULL, is_trained ? &lora : NULL);
     icae_tensor *y = icae_attention(graph, &heads, &pack, NULL, q, n, n);
     icae_tensor *g = icae_swiglu(graph, y, q);
-    icae_tensor *z = icae_linear(graph, g, &s->leaf_w, x, NULL);
+    icae_tensor *z = icae_linear(graph, g, &s->leaf_w, NULL, x, NULL);
     icae_tensor *over[] = {x, n, q, y, g};
     for (int i = 0; tidy && i < 5; i++)
         icae_done(graph, over[i]);
@@ -261,7 +261,7 @@ START_TEST(a_pack_without_tokens_passes_through) {
     icae_tensor *x = icae_variable(s.graph, 2, none, s.x);
     icae_tensor *angles = icae_constant(s.graph, 2, (int64_t[]){0, 4}, s.x);
     x = icae_rmsnorm(s.graph, x, &s.leaf_norm, 1);
-    icae_tensor *q = icae_linear(s.graph, x, &s.leaf_w, x, &lora);
+    icae_tensor *q = icae_linear(s.graph, x, &s.leaf_w, NULL, x, &lora);
     q = icae_rope(s.graph, q, 4, angles);
     x = icae_attention(s.graph, &heads, &empty, NULL, q, x, x);
     x = icae_swiglu(s.graph, x, x);
@@ -298,14 +298,14 @@ static icae_tensor *bad_rmsnorm(bench *s) {
     return icae_rmsnorm(s->graph, wide(s), &s->leaf_norm, 1);
 }
 static icae_tensor *bad_linear(bench *s) {
-    return icae_linear(s->graph, wide(s), &s->leaf_w, NULL, NULL);
+    return icae_linear(s->graph, wide(s), &s->leaf_w, NULL, NULL, NULL);
 }
 static icae_tensor *bad_residual(bench *s) {
-    return icae_linear(s->graph, fitting(s), &s->leaf_w, wide(s), NULL);
+    return icae_linear(s->graph, fitting(s), &s->leaf_w, NULL, wide(s), NULL);
 }
 static icae_tensor *bad_lora(bench *s) {
     icae_lora lora = {.a = &s->leaf_b, .b = &s->leaf_a, .scale = 1};
-    return icae_linear(s->graph, fitting(s), &s->leaf_w, NULL, &lora);
+    return icae_linear(s->graph, fitting(s), &s->leaf_w, NULL, NULL, &lora);
 }
 static icae_tensor *bad_rope(bench *s) {
     return icae_rope(s->graph, fitting(s), 4, fitting(s));
@@ -402,7 +402,7 @@ START_TEST(the_first_error_stays_until_begin) {
     /* Every constructor, on sound input */
     static const int32_t rows[] = {0};
     ck_assert_ptr_null(icae_rmsnorm(s.graph, before, &s.leaf_norm, 1));
-    ck_assert_ptr_null(icae_linear(s.graph, before, &s.leaf_w, NULL, NULL));
+    ck_assert_ptr_null(icae_linear(s.graph, before, &s.leaf_w, NULL, NULL, NULL));
     ck_assert_ptr_null(icae_attention(s.graph, &heads, &pack, NULL, before, before, before));
     ck_assert_ptr_null(icae_swiglu(s.graph, before, before));
     ck_assert_ptr_null(icae_rows(s.graph, 1, &before, 1, NULL, rows));
@@ -444,7 +444,7 @@ static icae_tensor *checkpointed_layer(icae_graph *graph, void *context, icae_te
     bench *s = context;
     static const uint64_t keys[T] = {1, 2, 3, 4, 5, 6};
     icae_lora lora = {&s->leaf_a, &s->leaf_b, 1, {0.5, 3, keys}};
-    icae_tensor *q = icae_linear(graph, x, &s->leaf_w, x, &lora);
+    icae_tensor *q = icae_linear(graph, x, &s->leaf_w, NULL, x, &lora);
     icae_tensor *g = icae_swiglu(graph, q, x);
     icae_tensor *y = icae_attention(graph, &heads, &pack, NULL, g, q, q);
     icae_done(graph, q);

@@ -364,6 +364,21 @@ static void check_accumulate(icae_backend *be, icae_backend *ref) {
     }
 }
 
+static void check_add_row(icae_backend *be, icae_backend *ref) {
+    for (size_t i = 0; i < COUNT(row_shapes); i++) {
+        int64_t T = row_shapes[i][0], N = row_shapes[i][1];
+        const real *b = random_reals(N, 34), *before = random_reals(T * N, 35);
+        real *got = output_from(before, T * N), *want = output_from(before, T * N);
+        be->k.add_row(be, T, N, b, got);
+        ref->k.add_row(ref, T, N, b, want);
+        same_values("add_row", got, want, T * N, 0);
+        int64_t n_right = 0;
+        for (int64_t j = 0; j < T * N; j++)
+            n_right += want[j] == before[j] + b[j % N];
+        ck_assert_int_eq(n_right, T * N);
+    }
+}
+
 static void check_scale(icae_backend *be, icae_backend *ref) {
     for (size_t i = 0; i < COUNT(lengths); i++) {
         int64_t n = lengths[i];
@@ -494,6 +509,7 @@ static const struct {
     {"swiglu", check_swiglu},
     {"swiglu_dx", check_swiglu_dx},
     {"accumulate", check_accumulate},
+    {"add_row", check_add_row},
     {"scale", check_scale},
     {"dropout", check_dropout},
     {"cross_entropy", check_cross_entropy},

@@ -54,13 +54,13 @@ static icae_tensor *build_rmsnorm(icae_graph *graph, icae_tensor *const *in,
     return in[2] ? icae_swiglu(graph, in[2], y) : y;
 }
 
-/* in: x, w, residual, a, b. setting: the dropout rate. */
+/* in: x, w, residual, a, b, bias. setting: the dropout rate. */
 static icae_tensor *build_linear(icae_graph *graph, icae_tensor *const *in,
                                  const void *setting) {
     const double *rate = setting;
     icae_lora lora = {.a = in[3], .b = in[4], .scale = (icae_real)1.7};
     if (rate) lora.dropout = (icae_dropout){*rate, 77, row_keys};
-    return icae_linear(graph, in[0], in[1], in[2], in[3] ? &lora : NULL);
+    return icae_linear(graph, in[0], in[1], in[5], in[2], in[3] ? &lora : NULL);
 }
 
 /* The same weight and LoRA pair in two layers, the second with its own input as residual. */
@@ -68,8 +68,8 @@ static icae_tensor *build_linear_twice(icae_graph *graph, icae_tensor *const *in
                                        const void *setting) {
     (void)setting;
     icae_lora lora = {.a = in[3], .b = in[4], .scale = (icae_real)0.8};
-    icae_tensor *y = icae_linear(graph, in[0], in[1], NULL, &lora);
-    icae_tensor *z = icae_linear(graph, y, in[1], y, &lora);
+    icae_tensor *y = icae_linear(graph, in[0], in[1], NULL, NULL, &lora);
+    icae_tensor *z = icae_linear(graph, y, in[1], NULL, y, &lora);
     icae_done(graph, y);
     return z;
 }
@@ -122,11 +122,11 @@ static icae_tensor *build_fan(icae_graph *graph, icae_tensor *const *in, const v
     icae_tensor *gated_again = icae_swiglu(graph, attended, x);
     icae_tensor *normed = icae_rmsnorm(graph, x, in[2], (icae_real)1e-2);
     icae_tensor *picked = icae_rows(graph, 1, &x, T, NULL, rows);
-    icae_tensor *y = icae_linear(graph, gated, w, x, NULL);
-    y = icae_linear(graph, gated_again, w, y, NULL);
-    y = icae_linear(graph, normed, w, y, NULL);
-    y = icae_linear(graph, picked, w, y, NULL);
-    return icae_linear(graph, x, w, y, NULL);
+    icae_tensor *y = icae_linear(graph, gated, w, NULL, x, NULL);
+    y = icae_linear(graph, gated_again, w, NULL, y, NULL);
+    y = icae_linear(graph, normed, w, NULL, y, NULL);
+    y = icae_linear(graph, picked, w, NULL, y, NULL);
+    return icae_linear(graph, x, w, NULL, y, NULL);
 }
 
 /* ---- a block, as a model would write it ---- */
@@ -139,9 +139,9 @@ static icae_tensor *block(icae_graph *graph, void *context, icae_tensor *x) {
     icae_lora first = {in[5], in[6], (icae_real)1.5, {0.25, 5, row_keys}};
     icae_lora second = {in[5], in[6], (icae_real)0.5, {0.5, 6, row_keys}};
     icae_tensor *normed = icae_rmsnorm(graph, x, in[1], (icae_real)1e-2);
-    icae_tensor *q = icae_linear(graph, normed, in[2], NULL, &first);
-    icae_tensor *k = icae_linear(graph, normed, in[3], NULL, NULL);
-    icae_tensor *v = icae_linear(graph, normed, in[3], NULL, NULL);
+    icae_tensor *q = icae_linear(graph, normed, in[2], NULL, NULL, &first);
+    icae_tensor *k = icae_linear(graph, normed, in[3], NULL, NULL, NULL);
+    icae_tensor *v = icae_linear(graph, normed, in[3], NULL, NULL, NULL);
     icae_done(graph, normed);
     q = icae_rope(graph, q, 4, in[4]);
     k = icae_rope(graph, k, 4, in[4]);
@@ -149,7 +149,7 @@ static icae_tensor *block(icae_graph *graph, void *context, icae_tensor *x) {
     icae_done(graph, q);
     icae_done(graph, k);
     icae_done(graph, v);
-    icae_tensor *z = icae_linear(graph, y, in[2], x, &second);
+    icae_tensor *z = icae_linear(graph, y, in[2], NULL, x, &second);
     icae_done(graph, y);
     return z;
 }
@@ -170,7 +170,7 @@ static icae_tensor *frozen_block(icae_graph *graph, void *context, icae_tensor *
 static icae_tensor *trained_then_frozen(icae_graph *graph, void *context, icae_tensor *x) {
     icae_tensor *const *in = *(icae_tensor *const **)context;
     icae_lora lora = {.a = in[5], .b = in[6], .scale = 1};
-    icae_tensor *y = icae_linear(graph, x, in[2], NULL, &lora);
+    icae_tensor *y = icae_linear(graph, x, in[2], NULL, NULL, &lora);
     icae_tensor *z = icae_checkpoint(graph, frozen_block, context, y);
     icae_done(graph, y);
     return z;
@@ -232,7 +232,15 @@ static const grad_case cases[] = {
     {"rmsnorm of heads", ICAE_OP_rmsnorm, build_rmsnorm, NULL,
      {VARIABLE(3, 2, 6), FROZEN(REAL, 6), CONSTANT(3, 12)}},
 
+    {"rmsnorm of heads side by side", ICAE_OP_rmsnorm, build_rmsnorm, NULL,
+     {VARIABLE(3, 12), FROZEN(REAL, 6)}},
+
     ICAE_DTYPE_LIST(LINEAR_STORED)
+    {"linear + bias", ICAE_OP_linear, build_linear, NULL,
+     {VARIABLE(T, D), FROZEN(REAL, 6, D), NOTHING, NOTHING, NOTHING, FROZEN(REAL, 6)}},
+    {"linear + residual + lora with dropout + bias", ICAE_OP_linear, build_linear, &rate,
+     {VARIABLE(T, D), FROZEN(REAL, 6, D), VARIABLE(T, 6), PARAMETER(3, D), PARAMETER(6, 3),
+      FROZEN(REAL, 6)}},
     {"linear + residual", ICAE_OP_linear, build_linear, NULL,
      {VARIABLE(T, D), FROZEN(REAL, 6, D), VARIABLE(T, 6)}},
     {"linear, the residual alone wanted", ICAE_OP_linear, build_linear, NULL,
