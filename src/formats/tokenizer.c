@@ -77,8 +77,9 @@ typedef struct encoder { /* one call of encode */
     bool parse_special;
     int32_t *ids; /* the result */
     size_t count, room;
-    bool failed;       /* memory ended */
-    icae_text spelled; /* scratch of ignore_merges */
+    bool failed;          /* memory ended */
+    icae_text spelled;    /* scratch of ignore_merges */
+    icae_text normalized; /* the section that is being cut, where it had to change */
 } encoder;
 
 /* Room for `more` further ids. */
@@ -255,9 +256,17 @@ static void encode_piece(encoder *e, const unsigned char *piece, size_t bytes) {
 
 static void encode_section(encoder *e, const unsigned char *text, size_t bytes, int list_index);
 
-/* What lies between added tokens: first those of the next list, at last the pieces. */
+/* What lies between added tokens: first those of the next list, at last the pieces. Normalized
+ * added tokens are looked for in normalized text. */
 static void encode_between(encoder *e, const unsigned char *text, size_t bytes,
                            int list_index) {
+    if (list_index == 1 && e->tokenizer->nfc && !icae_is_nfc(text, bytes)) {
+        icae_text_clear(&e->normalized);
+        icae_nfc(&e->normalized, text, bytes);
+        e->failed |= e->normalized.failed;
+        text = (const unsigned char *)icae_text_string(&e->normalized);
+        bytes = e->normalized.length;
+    }
     if (list_index < 2) {
         encode_section(e, text, bytes, list_index);
         return;
@@ -327,6 +336,7 @@ icae_status icae_tokenizer_encode(const icae_tokenizer *tokenizer, const char *t
     if (!e.failed) encode_section(&e, (const unsigned char *)text, bytes, 0);
     icae_text_release(&repaired);
     icae_text_release(&e.spelled);
+    icae_text_release(&e.normalized);
     if (!reserve(&e, 1)) { /* so that an empty result is not NULL either */
         free(e.ids);
         return icae_fail_memory(error, "the token ids of a text");

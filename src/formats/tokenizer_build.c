@@ -47,6 +47,7 @@ icae_tokenizer *icae_tokenizer_create(size_t n_tokens, size_t n_merges) {
 void icae_tokenizer_free(icae_tokenizer *tokenizer) {
     if (!tokenizer) return;
     icae_text_release(&tokenizer->pool);
+    icae_text_release(&tokenizer->normalized);
     free(tokenizer->tokens);
     free(tokenizer->by_text);
     free(tokenizer->merges);
@@ -242,24 +243,51 @@ static int compare_added(const void *a, const void *b) {
     return order ? order : (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static bool collect_added(icae_tokenizer *tokenizer, uint32_t normalized) {
+/* What an added token looks like in the text where it is looked for. */
+static void normalize_added(icae_tokenizer *tokenizer, const char *text, size_t bytes) {
+    if (tokenizer->nfc)
+        icae_nfc(&tokenizer->normalized, (const unsigned char *)text, bytes);
+    else
+        icae_text_append(&tokenizer->normalized, text, bytes);
+}
+
+static icae_status collect_added(icae_tokenizer *tokenizer, const char *where,
+                                 uint32_t normalized, icae_error *error) {
     icae_added_list *list = &tokenizer->added[normalized != 0];
     const uint32_t mask = ICAE_TOKEN_ADDED | ICAE_TOKEN_NORMALIZED;
     for (int32_t id = 0; id < tokenizer->size; id++)
         list->count += (tokenizer->tokens[id].flags & mask) == (ICAE_TOKEN_ADDED | normalized);
-    if (list->count == 0) return true;
+    if (list->count == 0) return ICAE_OK;
     list->tokens = calloc(list->count, sizeof *list->tokens);
-    if (!list->tokens) return false;
+    if (!list->tokens) return icae_fail_memory(error, "a tokenizer");
     size_t n = 0;
     for (int32_t id = 0; id < tokenizer->size; id++) {
         const icae_token *token = &tokenizer->tokens[id];
         if ((token->flags & mask) != (ICAE_TOKEN_ADDED | normalized)) continue;
-        const char *text = tokenizer->pool.data + token->spelled;
-        list->tokens[n++] = (icae_added_token){text, token->spelled_bytes, id};
-        list->starts[(unsigned char)text[0]] = true;
+        icae_added_token *added = &list->tokens[n++];
+        *added =
+            (icae_added_token){.at = token->spelled, .bytes = token->spelled_bytes, .id = id};
+        if (!normalized) continue;
+        added->at = tokenizer->normalized.length;
+        normalize_added(tokenizer, tokenizer->pool.data + token->spelled, token->spelled_bytes);
+        added->bytes = tokenizer->normalized.length - added->at;
+    }
+    if (tokenizer->normalized.failed) return icae_fail_memory(error, "a tokenizer");
+    const char *pool = normalized ? tokenizer->normalized.data : tokenizer->pool.data;
+    for (size_t i = 0; i < n; i++) {
+        list->tokens[i].text = pool + list->tokens[i].at;
+        list->starts[(unsigned char)list->tokens[i].text[0]] = true;
     }
     qsort(list->tokens, n, sizeof *list->tokens, compare_added);
-    return true;
+    for (size_t i = 1; i < n; i++) {
+        if (compare_added(&list->tokens[i - 1], &list->tokens[i]) == 0)
+            return icae_fail(
+                error, ICAE_FORMAT,
+                "%s: the added tokens %d and %d have the same normalized text \"%s\"", where,
+                list->tokens[i - 1].id, list->tokens[i].id,
+                icae_quote(list->tokens[i].text, list->tokens[i].bytes).text);
+    }
+    return ICAE_OK;
 }
 
 /* First token in [low, high) whose byte at `depth` is at least `byte`; all agree before depth. */
@@ -299,7 +327,8 @@ int32_t icae_added_match(const icae_added_list *list, const unsigned char *text,
  * token is NORMALIZED or MODEL. The order of the hash table must not matter: merges are summed. */
 static uint64_t fingerprint(const icae_tokenizer *tokenizer) {
     const char *name = tokenizer->pretokenizer->name;
-    uint64_t h = icae_hash64(name, strlen(name), tokenizer->ignore_merges);
+    uint64_t h = icae_hash64(name, strlen(name),
+                             (uint64_t)tokenizer->nfc << 1 | tokenizer->ignore_merges);
     for (int32_t id = 0; id < tokenizer->size; id++) {
         const icae_token *token = &tokenizer->tokens[id];
         if (!token->flags) continue;
@@ -332,8 +361,10 @@ icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
                          "%s: the vocabulary has no token for any single byte, so it is not "
                          "that of a byte-level BPE",
                          where);
-    if (!collect_added(tokenizer, 0) || !collect_added(tokenizer, ICAE_TOKEN_NORMALIZED))
-        return icae_fail_memory(error, "a tokenizer");
+    icae_status status;
+    if ((status = collect_added(tokenizer, where, 0, error)) ||
+        (status = collect_added(tokenizer, where, ICAE_TOKEN_NORMALIZED, error)))
+        return status;
     tokenizer->fingerprint = fingerprint(tokenizer);
     return ICAE_OK;
 }

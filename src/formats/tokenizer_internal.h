@@ -3,8 +3,10 @@
  * What the files of the tokenizer share; nobody else includes it.
  *
  *     unicode.c          code point -> letter, number, white space, other; the byte characters
+ *     normalize.c        text -> the same text in normalization form C
  *     pretokenize.c      text -> pieces; one row in its table per pre-tokenizer
  *     tokenizer_build.c  how tokens, merges and added tokens come in, whatever the file was
+ *     tokenizer_pipeline.c  reads what stands around the model in tokenizer.json
  *     tokenizer_load.c   reads tokenizer.json and the files beside it, and calls the former
  *     tokenizer_gguf.c   the same from the metadata of a GGUF
  *     tokenizer.c        encode, decode, stream
@@ -32,19 +34,29 @@ icae_char_class icae_unicode_class(int32_t point);
 int32_t icae_byte_to_char(unsigned char byte);
 int icae_char_to_byte(int32_t point); /* -1: not a byte character */
 
+/* ---- normalization form C, of well-formed UTF-8 ---- */
+
+bool icae_is_nfc(const unsigned char *text, size_t bytes); /* false: may have to change */
+void icae_nfc(icae_text *out, const unsigned char *text, size_t bytes); /* appends */
+
 /* ---- pre-tokenizers ---- */
 
 /* End of the piece that begins at `at` < bytes. text is well-formed UTF-8, at a boundary in it. */
 typedef size_t (*icae_split)(const unsigned char *text, size_t bytes, size_t at);
 
 typedef struct icae_pretokenizer {
-    const char *name;      /* in messages and fingerprints */
-    const char *gguf_name; /* value of tokenizer.ggml.pre */
+    const char *name; /* in messages and fingerprints */
     icae_split next;
+    const char *regex; /* of the Split in tokenizer.json that it is; NULL: no Split */
+    /* In a GGUF: */
+    const char *gguf_names;  /* values of tokenizer.ggml.pre, with spaces between */
+    bool gguf_nfc;           /* what such a tokenizer has besides, though no key says so */
+    bool gguf_ignore_merges; /* same */
 } icae_pretokenizer;
 
-/* Both return NULL when there is none; the names known, for messages: "gpt-2, smollm". */
+/* All return NULL when there is none; the names known, for messages: "gpt-2, smollm". */
 const icae_pretokenizer *icae_pretokenizer_find(const char *name);
+const icae_pretokenizer *icae_pretokenizer_find_regex(const char *regex);
 const icae_pretokenizer *icae_pretokenizer_find_gguf(const char *name, size_t bytes);
 void icae_pretokenizer_list_gguf(icae_text *out);
 
@@ -75,9 +87,9 @@ typedef struct icae_merge {
 #define ICAE_NO_RANK UINT32_MAX
 
 typedef struct icae_added_token {
-    const char *text; /* in pool */
-    size_t bytes;
+    size_t at, bytes; /* in pool, or in normalized */
     int32_t id;
+    const char *text; /* there */
 } icae_added_token;
 
 typedef struct icae_added_list { /* added tokens, sorted by the bytes of their text */
@@ -87,8 +99,9 @@ typedef struct icae_added_list { /* added tokens, sorted by the bytes of their t
 } icae_added_list;
 
 struct icae_tokenizer {
-    icae_text pool;     /* text of all tokens */
-    icae_token *tokens; /* [size] */
+    icae_text pool;       /* text of all tokens */
+    icae_text normalized; /* text of added tokens that are looked for in normalized text */
+    icae_token *tokens;   /* [size] */
     int32_t size, room;
     int32_t *by_text; /* hash table of ids by spelled text; -1 is empty */
     size_t text_slots, n_texts;
@@ -98,6 +111,7 @@ struct icae_tokenizer {
     int32_t unknown;    /* stands for such bytes; -1: they are dropped, as Hugging Face does */
     bool fuse_unknown;  /* a run of them is one unknown token */
     bool ignore_merges; /* a piece that is a token as a whole is taken as it is */
+    bool nfc;           /* text is brought into normalization form C before it is cut */
     const icae_pretokenizer *pretokenizer;
     icae_added_list added[2]; /* [1]: the normalized ones */
     int32_t bos, eos;
