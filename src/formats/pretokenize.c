@@ -24,6 +24,11 @@ static character character_at(const unsigned char *text, size_t bytes, size_t at
     return c;
 }
 
+static bool is_mark(const unsigned char *text, size_t bytes, size_t at) {
+    return bytes - at >= ICAE_SPACE_MARK_BYTES &&
+           memcmp(text + at, ICAE_SPACE_MARK, ICAE_SPACE_MARK_BYTES) == 0;
+}
+
 static size_t end_of_run(const unsigned char *text, size_t bytes, size_t at,
                          icae_char_class class_of) {
     while (at < bytes) {
@@ -168,6 +173,57 @@ static size_t qwen2_next(const unsigned char *text, size_t bytes, size_t at) {
     return llama3_piece(text, bytes, at, 1);
 }
 
+/* ---- SentencePiece: text in which U+2581 stands for spaces ---- */
+
+void icae_mark_spaces(icae_text *out, icae_marking marking, bool is_start, const char *text,
+                      size_t bytes) {
+    bool is_marked =
+        bytes && (text[0] == ' ' || is_mark((const unsigned char *)text, bytes, 0));
+    if (bytes && (marking.prefix == ICAE_PREFIX_ALWAYS ||
+                  (marking.prefix == ICAE_PREFIX_UNMARKED && !is_marked) ||
+                  (marking.prefix == ICAE_PREFIX_START && !is_marked && is_start)))
+        icae_text_append(out, ICAE_SPACE_MARK, ICAE_SPACE_MARK_BYTES);
+    while (bytes) {
+        const char *space = memchr(text, ' ', bytes);
+        size_t length = space ? (size_t)(space - text) : bytes;
+        icae_text_append(out, text, length);
+        if (space) icae_text_append(out, ICAE_SPACE_MARK, ICAE_SPACE_MARK_BYTES);
+        text += length + (space != NULL);
+        bytes -= length + (space != NULL);
+    }
+}
+
+/* No split at all. */
+static size_t whole_next(const unsigned char *text, size_t bytes, size_t at) {
+    (void)text;
+    (void)at;
+    return bytes;
+}
+
+/* The first mark at or after `at`, or bytes. Its first byte is common in some scripts. */
+static size_t find_mark(const unsigned char *text, size_t bytes, size_t at) {
+    while (at < bytes) {
+        const unsigned char *found = memchr(text + at, ICAE_SPACE_MARK[0] & 0xFF, bytes - at);
+        if (!found) return bytes;
+        at = (size_t)(found - text);
+        if (is_mark(text, bytes, at)) return at;
+        at++;
+    }
+    return bytes;
+}
+
+/* Runs of marks, each with what follows it: no merge crosses these cuts, see may_cut_words. */
+static size_t words_next(const unsigned char *text, size_t bytes, size_t at) {
+    while (is_mark(text, bytes, at))
+        at += ICAE_SPACE_MARK_BYTES;
+    return find_mark(text, bytes, at);
+}
+
+/* Every mark begins a piece: Metaspace with split = true. */
+static size_t metaspace_next(const unsigned char *text, size_t bytes, size_t at) {
+    return find_mark(text, bytes, at + 1);
+}
+
 #define LLAMA3_REGEX(numbers)                                                                  \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers                      \
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -178,6 +234,9 @@ static const icae_pretokenizer pretokenizers[] = {
     {"llama3", llama3_next, LLAMA3_REGEX("\\p{N}{1,3}"), "llama-bpe llama3 llama-v3", false,
      true},
     {"qwen2", qwen2_next, LLAMA3_REGEX("\\p{N}"), "qwen2", true, false},
+    {"sentencepiece", whole_next, NULL, "", false, false},
+    {"sentencepiece words", words_next, NULL, "", false, false},
+    {"metaspace", metaspace_next, NULL, "", false, false},
 };
 enum { N_PRETOKENIZERS = sizeof pretokenizers / sizeof pretokenizers[0] };
 
@@ -209,8 +268,9 @@ const icae_pretokenizer *icae_pretokenizer_find_gguf(const char *name, size_t by
 
 void icae_pretokenizer_list_gguf(icae_text *out) {
     for (int i = 0; i < N_PRETOKENIZERS; i++) {
-        if (i) icae_text_append_string(out, ", ");
-        for (const char *at = pretokenizers[i].gguf_names; *at; at++)
+        const char *at = pretokenizers[i].gguf_names;
+        if (i && *at) icae_text_append_string(out, ", ");
+        for (; *at; at++)
             icae_text_append_string(out, *at == ' ' ? ", " : (const char[]){*at, 0});
     }
 }

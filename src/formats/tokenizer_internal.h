@@ -64,11 +64,12 @@ void icae_pretokenizer_list_gguf(icae_text *out);
 
 enum { ICAE_TOKEN_ID_LIMIT = 1 << 24 };
 
-enum {                           /* flags of a token; all 0: a hole, an id without text */
-       ICAE_TOKEN_MODEL = 1,     /* in the vocabulary that pieces and merges come from */
-       ICAE_TOKEN_ADDED = 2,     /* cut out of the text before anything else happens */
-       ICAE_TOKEN_SPECIAL = 4,   /* an added one that skip_special and parse_special mean */
-       ICAE_TOKEN_NORMALIZED = 8 /* an added one that is looked for after all others */
+enum {                            /* flags of a token; all 0: a hole, an id without text */
+       ICAE_TOKEN_MODEL = 1,      /* in the vocabulary that pieces and merges come from */
+       ICAE_TOKEN_ADDED = 2,      /* cut out of the text before anything else happens */
+       ICAE_TOKEN_SPECIAL = 4,    /* an added one that skip_special and parse_special mean */
+       ICAE_TOKEN_NORMALIZED = 8, /* an added one that is looked for after all others */
+       ICAE_TOKEN_BYTE = 16       /* "<0x0A>" where that decodes to one byte */
 };
 
 typedef struct icae_token {
@@ -98,6 +99,28 @@ typedef struct icae_added_list { /* added tokens, sorted by the bytes of their t
     bool starts[256]; /* whether one begins with this byte */
 } icae_added_list;
 
+/*
+ * SentencePiece's way with spaces: each becomes the mark U+2581, and a section of text (what lies
+ * between added tokens) may get one more mark in front.
+ */
+#define ICAE_SPACE_MARK "\xE2\x96\x81"
+enum { ICAE_SPACE_MARK_BYTES = 3 };
+
+typedef enum icae_prefix {
+    ICAE_PREFIX_NONE,
+    ICAE_PREFIX_ALWAYS,   /* every section */
+    ICAE_PREFIX_UNMARKED, /* every section that does not begin with one already */
+    ICAE_PREFIX_START     /* the same, but only the section that begins the text */
+} icae_prefix;
+
+typedef struct icae_marking {
+    bool is_on;         /* pieces are spelled in characters, not in byte characters */
+    bool is_late;       /* set after normalized added tokens were looked for, not before */
+    icae_prefix prefix; /* early ones: NONE or ALWAYS */
+    bool has_bytes;     /* characters without a token are spelled in tokens such as <0x0A> */
+    bool strips_first;  /* decoding leaves out one space at the start */
+} icae_marking;
+
 struct icae_tokenizer {
     icae_text pool;       /* text of all tokens */
     icae_text normalized; /* text of added tokens that are looked for in normalized text */
@@ -107,11 +130,13 @@ struct icae_tokenizer {
     size_t text_slots, n_texts;
     icae_merge *merges; /* hash table by pair */
     size_t merge_slots, n_merges;
-    int32_t byte_ids[256]; /* -1: the vocabulary has no token for this byte */
+    int32_t byte_ids[256];  /* -1: the vocabulary has no token for this byte */
+    int32_t ascii_ids[128]; /* with marking: tokens of these characters, or -1 */
     int32_t unknown;    /* stands for such bytes; -1: they are dropped, as Hugging Face does */
     bool fuse_unknown;  /* a run of them is one unknown token */
     bool ignore_merges; /* a piece that is a token as a whole is taken as it is */
     bool nfc;           /* text is brought into normalization form C before it is cut */
+    icae_marking marking;
     const icae_pretokenizer *pretokenizer;
     icae_added_list added[2]; /* [1]: the normalized ones */
     int32_t bos, eos;
@@ -120,7 +145,7 @@ struct icae_tokenizer {
 };
 
 /*
- * Building: create, then every token, then every merge in order of rank, then finish. n_tokens and
+ * Building: create, set nfc and marking, then every token, then every merge in order of rank, then finish. n_tokens and
  * n_merges are how many will be added at most. `where` is the file's name for messages. Tokens are
  * given as spelled; one may come twice when id and text agree: its flags are joined.
  */
@@ -157,6 +182,10 @@ static inline icae_merge *icae_merge_find(const icae_tokenizer *tokenizer, int32
     }
     return &tokenizer->merges[slot];
 }
+
+/* Appends text with its spaces as marks and the prefix that the marking wants. */
+void icae_mark_spaces(icae_text *out, icae_marking marking, bool is_start, const char *text,
+                      size_t bytes);
 
 /* The longest added token of the list that text begins with and its *length; -1 when none. */
 int32_t icae_added_match(const icae_added_list *list, const unsigned char *text, size_t bytes,

@@ -31,7 +31,7 @@ static icae_status check_model(const loader *l, const icae_json_value *model) {
                                   "expected the model type BPE, got ",
                                   *type ? icae_quote_string(type).text : "none");
     static const char *const must_be_unset[] = {"dropout", "continuing_subword_prefix",
-                                                "end_of_word_suffix", "byte_fallback"};
+                                                "end_of_word_suffix"};
     for (size_t i = 0; i < sizeof must_be_unset / sizeof must_be_unset[0]; i++) {
         const icae_json_value *value = icae_json_member(model, must_be_unset[i]);
         const char *string = icae_json_as_string(value);
@@ -40,8 +40,8 @@ static icae_status check_model(const loader *l, const icae_json_value *model) {
         icae_json_as_number(value, &number);
         icae_json_as_bool(value, &yes);
         if (!icae_json_is_null(value) && !(string && !*string) && number != 0 && yes)
-            return icae_loader_refuse(l, value, ICAE_UNSUPPORTED,
-                                      "expected a byte-level BPE without ", must_be_unset[i]);
+            return icae_loader_refuse(l, value, ICAE_UNSUPPORTED, "expected a BPE without ",
+                                      must_be_unset[i]);
     }
     if (!icae_json_is_object(icae_json_member(model, "vocab")))
         return icae_loader_refuse(l, model, ICAE_FORMAT,
@@ -49,6 +49,15 @@ static icae_status check_model(const loader *l, const icae_json_value *model) {
     if (!icae_json_is_array(icae_json_member(model, "merges")))
         return icae_loader_refuse(l, model, ICAE_FORMAT,
                                   "model.merges is missing or not an array", "");
+    return ICAE_OK;
+}
+
+static icae_status read_byte_fallback(const loader *l, const icae_json_value *model) {
+    bool has_bytes = icae_bool_of(model, "byte_fallback", false);
+    if (has_bytes && !l->tokenizer->marking.is_on)
+        return icae_loader_refuse(l, icae_json_member(model, "byte_fallback"), ICAE_UNSUPPORTED,
+                                  "expected a byte-level BPE without byte_fallback", "");
+    l->tokenizer->marking.has_bytes = has_bytes;
     return ICAE_OK;
 }
 
@@ -149,8 +158,8 @@ static icae_status read_tokenizer_json(loader *l) {
                                          icae_json_count(merges));
     if (!l->tokenizer) return icae_fail_memory(l->error, "a tokenizer");
     if ((status = icae_loader_read_pipeline(l, root)) ||
-        (status = read_vocabulary(l, vocabulary)) || (status = read_added_tokens(l, added)) ||
-        (status = read_merges(l, merges)))
+        (status = read_byte_fallback(l, model)) || (status = read_vocabulary(l, vocabulary)) ||
+        (status = read_added_tokens(l, added)) || (status = read_merges(l, merges)))
         return status;
 
     l->tokenizer->ignore_merges = icae_bool_of(model, "ignore_merges", false);

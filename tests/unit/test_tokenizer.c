@@ -329,7 +329,7 @@ START_TEST(streams_what_decoding_at_once_gives_and_never_half_a_character) {
     for (int i = 0; i < 5000; i++) {
         int32_t ids[40];
         size_t count = (size_t)icae_rng_below(&rng, 40);
-        icae_token_stream stream = {{0}};
+        icae_token_stream stream = {0};
         icae_text streamed = {0};
         /* half of them: tokens of real texts, so that whole characters come in parts */
         icae_text text = random_text(&rng);
