@@ -11,6 +11,7 @@
 
 #include "icae.h"
 #include "icae/log.h"
+#include "report.h"
 
 typedef enum option_kind {
     KIND_FLAG,
@@ -178,10 +179,10 @@ static int set_option(options *given, const command *self, const option_row *row
         return -1;
     case KIND_HELP:
         options_help(stdout, self);
-        return EXIT_DONE;
+        return finish_output();
     case KIND_VERSION:
         printf("icae %s\n", icae_version());
-        return EXIT_DONE;
+        return finish_output();
     }
     return -1;
 }

@@ -222,8 +222,8 @@ static icae_status read_text_file(icae_corpus *corpus, size_t file, icae_lines *
     return pack_item(corpus, item, &data, &text->length, false, error);
 }
 
-icae_status corpus_read(icae_corpus *corpus, size_t file, icae_lines *lines, bool is_again,
-                        corpus_item *item, corpus_outcome *outcome, icae_error *error) {
+icae_status icae_corpus_read(icae_corpus *corpus, size_t file, icae_lines *lines, bool is_again,
+                             corpus_item *item, corpus_outcome *outcome, icae_error *error) {
     *item = (corpus_item){
         .place = {file, icae_lines_offset(lines), icae_lines_number(lines)},
     };
@@ -235,7 +235,7 @@ icae_status corpus_read(icae_corpus *corpus, size_t file, icae_lines *lines, boo
 
 /* ---- epochs and the buffer ---- */
 
-void corpus_begin_epoch(icae_corpus *corpus) {
+void icae_corpus_begin_epoch(icae_corpus *corpus) {
     corpus->order_at = 0;
     corpus->draws = 0;
     corpus->epoch_documents = 0;
@@ -251,8 +251,8 @@ void corpus_begin_epoch(icae_corpus *corpus) {
     }
 }
 
-icae_status corpus_append_item(icae_corpus *corpus, const corpus_item *item,
-                               icae_error *error) {
+icae_status icae_corpus_append_item(icae_corpus *corpus, const corpus_item *item,
+                                    icae_error *error) {
     if (corpus->n_buffered == corpus->capacity) {
         size_t capacity = corpus->capacity ? 2 * corpus->capacity : 16, bytes;
         corpus_item *larger = NULL;
@@ -280,9 +280,10 @@ static icae_status fill_buffer(icae_corpus *corpus, icae_error *error) {
         }
         corpus_item item;
         corpus_outcome outcome;
-        status = corpus_read(corpus, file, corpus->lines, false, &item, &outcome, error);
+        status = icae_corpus_read(corpus, file, corpus->lines, false, &item, &outcome, error);
         if (status) return status;
-        if (outcome == CORPUS_ITEM && (status = corpus_append_item(corpus, &item, error))) {
+        if (outcome == CORPUS_ITEM &&
+            (status = icae_corpus_append_item(corpus, &item, error))) {
             free(item.data);
             return status;
         }
@@ -347,7 +348,7 @@ icae_status icae_corpus_next(icae_corpus *corpus, icae_document *document, icae_
         if (!corpus->epoch_documents) return fail_without_documents(corpus, error);
         corpus->stats.epoch++;
         if (corpus->epochs && corpus->stats.epoch >= corpus->epochs) corpus->is_over = true;
-        corpus_begin_epoch(corpus);
+        icae_corpus_begin_epoch(corpus);
     }
     return ICAE_OK;
 }
@@ -373,7 +374,7 @@ icae_status icae_corpus_open(icae_corpus **corpus_out, const icae_corpus_options
         corpus->fields[i] = strdup(options->n_fields ? options->fields[i] : "text");
         if (!corpus->fields[i]) status = icae_fail_memory(error, "a document reader");
     }
-    if (!status) status = corpus_find_files(corpus, options, error);
+    if (!status) status = icae_corpus_find_files(corpus, options, error);
     if (!status) {
         corpus->order = calloc(corpus->n_files, sizeof *corpus->order);
         if (!corpus->order) status = icae_fail_memory(error, "a document reader");
@@ -382,7 +383,7 @@ icae_status icae_corpus_open(icae_corpus **corpus_out, const icae_corpus_options
         icae_corpus_close(corpus);
         return status;
     }
-    corpus_begin_epoch(corpus);
+    icae_corpus_begin_epoch(corpus);
     *corpus_out = corpus;
     return ICAE_OK;
 }

@@ -145,8 +145,8 @@ static icae_status refuse_duplicates(const file_list *list, icae_error *error) {
     return status;
 }
 
-icae_status corpus_find_files(icae_corpus *corpus, const icae_corpus_options *options,
-                              icae_error *error) {
+icae_status icae_corpus_find_files(icae_corpus *corpus, const icae_corpus_options *options,
+                                   icae_error *error) {
     file_list list = {0};
     icae_status status = ICAE_OK;
     for (size_t i = 0; !status && i < options->n_paths; i++) {

@@ -57,14 +57,15 @@ struct icae_corpus {
 typedef enum corpus_outcome { CORPUS_ITEM, CORPUS_NOTHING, CORPUS_FILE_END } corpus_outcome;
 
 /* corpus_files.c */
-icae_status corpus_find_files(icae_corpus *corpus, const icae_corpus_options *options,
-                              icae_error *error);
+icae_status icae_corpus_find_files(icae_corpus *corpus, const icae_corpus_options *options,
+                                   icae_error *error);
 
 /* corpus.c: reads on in `lines`, which belongs to files[file]. CORPUS_NOTHING: a blank, empty or
  * broken line was passed over. is_again: a document that was good once; a problem is an error. */
-icae_status corpus_read(icae_corpus *corpus, size_t file, icae_lines *lines, bool is_again,
-                        corpus_item *item, corpus_outcome *outcome, icae_error *error);
-void corpus_begin_epoch(icae_corpus *corpus);
-icae_status corpus_append_item(icae_corpus *corpus, const corpus_item *item, icae_error *error);
+icae_status icae_corpus_read(icae_corpus *corpus, size_t file, icae_lines *lines, bool is_again,
+                             corpus_item *item, corpus_outcome *outcome, icae_error *error);
+void icae_corpus_begin_epoch(icae_corpus *corpus);
+icae_status icae_corpus_append_item(icae_corpus *corpus, const corpus_item *item,
+                                    icae_error *error);
 
 #endif

@@ -183,7 +183,7 @@ static icae_status reload(icae_corpus *corpus, place_slot *places, size_t count,
         }
         corpus_item item;
         corpus_outcome outcome;
-        status = corpus_read(corpus, place->file, lines, true, &item, &outcome, error);
+        status = icae_corpus_read(corpus, place->file, lines, true, &item, &outcome, error);
         if (!status && outcome != CORPUS_ITEM) {
             status = icae_fail(error, ICAE_MISMATCH,
                                "%s: holds no document at byte %" PRIu64
@@ -264,7 +264,7 @@ icae_status icae_corpus_restore_state(icae_corpus *corpus, const icae_json *json
     if (status) return status;
 
     corpus->stats = stats;
-    corpus_begin_epoch(corpus);
+    icae_corpus_begin_epoch(corpus);
     corpus->order_at = (size_t)file;
     corpus->draws = (uint64_t)draws;
     corpus->epoch_documents = (uint64_t)epoch_documents;

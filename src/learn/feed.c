@@ -96,9 +96,9 @@ static icae_status add_document(feed_maker *maker, const icae_document *document
     } else {
         icae_rng rng = {.seed = settings->seed,
                         .stream = icae_mix64(STREAM_SAMPLES, (uint64_t)maker->drawn)};
-        text_cut cut = sample_cut_text(settings, text.n, &rng);
-        status =
-            sample_add_text(batch, settings, &text, &cut, maker->eos, sample_key(maker), error);
+        text_cut cut = icae_sample_cut_text(settings, text.n, &rng);
+        status = icae_sample_add_text(batch, settings, &text, &cut, maker->eos,
+                                      sample_key(maker), error);
         maker->stats.context_tokens += cut.n_context;
         maker->stats.samples++;
     }
@@ -123,7 +123,8 @@ static icae_status add_row(feed_maker *maker, const icae_document *document,
         maker->stats.cut += trim(&parts[1], settings->prompt_tokens);
         maker->stats.cut += is_answer_cut;
         row_tokens row = {parts[0], parts[1], parts[2], .is_answer_whole = !is_answer_cut};
-        status = sample_add_row(batch, &row, maker->eos, sample_key(maker), &is_new, error);
+        status =
+            icae_sample_add_row(batch, &row, maker->eos, sample_key(maker), &is_new, error);
         if (is_new) maker->stats.context_tokens += row.input.n;
         maker->stats.samples++;
     }
@@ -186,15 +187,15 @@ static icae_status fill_step(feed_maker *maker, int64_t n_samples, icae_feed_ste
                              icae_error *error) {
     bool is_instruct = maker->settings.objective == ICAE_OBJECTIVE_INSTRUCT, is_over = false;
     sample_batch batch;
-    icae_status status = sample_batch_begin(&batch, &step->arena, n_samples,
-                                            is_instruct ? maker->chat : NULL, error);
+    icae_status status = icae_sample_batch_begin(&batch, &step->arena, n_samples,
+                                                 is_instruct ? maker->chat : NULL, error);
     for (int64_t i = 0; !status && !is_over && i < n_samples; i++)
         status = add_sample(maker, &batch, &is_over, error);
     if (status) return status;
     step->batch = (icae_batch){batch.contexts, batch.n_contexts, batch.jobs, batch.n_jobs};
     step->stats = maker->stats;
     icae_text state = {0};
-    status = feed_save_state(maker, &state, error);
+    status = icae_feed_save_state(maker, &state, error);
     if (!status) {
         step->state_json = icae_arena_copy(&step->arena, state.data, state.length);
         if (!step->state_json) status = icae_fail_memory(error, "the state of the samples");
@@ -419,7 +420,7 @@ icae_status icae_feed_open(icae_feed **feed_out, const icae_feed_settings *setti
 icae_status icae_feed_restore(icae_feed *feed, const icae_json *json,
                               const icae_json_value *state, icae_error *error) {
     assert(!feed->n_samples && "restore before the first next");
-    return feed_restore_state(&feed->maker, json, state, error);
+    return icae_feed_restore_state(&feed->maker, json, state, error);
 }
 
 void icae_feed_close(icae_feed *feed) {

@@ -22,8 +22,8 @@ typedef struct feed_maker {
     icae_feed_stats stats;
 } feed_maker;
 
-icae_status feed_save_state(const feed_maker *maker, icae_text *out, icae_error *error);
-icae_status feed_restore_state(feed_maker *maker, const icae_json *json,
-                               const icae_json_value *state, icae_error *error);
+icae_status icae_feed_save_state(const feed_maker *maker, icae_text *out, icae_error *error);
+icae_status icae_feed_restore_state(feed_maker *maker, const icae_json *json,
+                                    const icae_json_value *state, icae_error *error);
 
 #endif

@@ -77,7 +77,7 @@ static settings_list list_settings(const feed_maker *maker) {
     return list;
 }
 
-icae_status feed_save_state(const feed_maker *maker, icae_text *out, icae_error *error) {
+icae_status icae_feed_save_state(const feed_maker *maker, icae_text *out, icae_error *error) {
     const icae_feed_stats *stats = &maker->stats;
     icae_text_printf(out, "{\"format\": \"icae-feed\", \"version\": %d, \"settings\": {",
                      STATE_VERSION);
@@ -116,8 +116,8 @@ static icae_status check_settings(const feed_maker *maker, const icae_json *json
     return icae_json_end(&object);
 }
 
-icae_status feed_restore_state(feed_maker *maker, const icae_json *json,
-                               const icae_json_value *state, icae_error *error) {
+icae_status icae_feed_restore_state(feed_maker *maker, const icae_json *json,
+                                    const icae_json_value *state, icae_error *error) {
     icae_json_object object = icae_json_begin(json, state, "", error);
     if (strcmp(icae_json_get_string(&object, "format", ""), "icae-feed") != 0) {
         icae_json_complain(&object, "format", "expected \"icae-feed\"");

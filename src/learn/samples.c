@@ -32,7 +32,8 @@ static text_cut cut_window(const icae_feed_settings *settings, int64_t n_tokens,
     return cut;
 }
 
-text_cut sample_cut_text(const icae_feed_settings *settings, int64_t n_tokens, icae_rng *rng) {
+text_cut icae_sample_cut_text(const icae_feed_settings *settings, int64_t n_tokens,
+                              icae_rng *rng) {
     assert(settings->least_context >= 1 && n_tokens >= settings->least_context);
     bool is_both = settings->objective == ICAE_OBJECTIVE_BOTH;
     if (!is_both && icae_rng_uniform(rng) >= settings->lm_ratio) {
@@ -68,8 +69,8 @@ static icae_status join(icae_arena *arena, const int32_t *a, int64_t n_a, const 
     return ICAE_OK;
 }
 
-icae_status sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
-                               const token_list chat[2], icae_error *error) {
+icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
+                                    const token_list chat[2], icae_error *error) {
     *batch = (sample_batch){.arena = arena, .capacity = n_samples};
     size_t n = (size_t)n_samples;
     batch->contexts = icae_arena_array(arena, n, sizeof *batch->contexts);
@@ -95,9 +96,9 @@ static void add_job(sample_batch *batch, icae_job job) {
     batch->jobs[batch->n_jobs++] = job;
 }
 
-icae_status sample_add_text(sample_batch *batch, const icae_feed_settings *settings,
-                            const token_list *text, const text_cut *cut, int32_t eos,
-                            uint64_t key, icae_error *error) {
+icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *settings,
+                                 const token_list *text, const text_cut *cut, int32_t eos,
+                                 uint64_t key, icae_error *error) {
     const int32_t *from = text->ids + cut->start;
     int64_t end = cut->start + cut->n_context;
     assert(cut->start >= 0 && end + cut->n_continuation <= text->n);
@@ -136,8 +137,8 @@ static int64_t find_context(const sample_batch *batch, const token_list *input) 
     return -1;
 }
 
-icae_status sample_add_row(sample_batch *batch, const row_tokens *row, int32_t eos,
-                           uint64_t key, bool *is_new, icae_error *error) {
+icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, int32_t eos,
+                                uint64_t key, bool *is_new, icae_error *error) {
     int64_t context = find_context(batch, &row->input), n_eos = row->is_answer_whole;
     int32_t *input = NULL, *prompt = NULL, *target = NULL;
     *is_new = context < 0;

@@ -17,7 +17,8 @@ typedef struct text_cut {
 } text_cut;
 
 /* settings: objective MIXED or BOTH. n_tokens >= settings->least_context >= 1. */
-text_cut sample_cut_text(const icae_feed_settings *settings, int64_t n_tokens, icae_rng *rng);
+text_cut icae_sample_cut_text(const icae_feed_settings *settings, int64_t n_tokens,
+                              icae_rng *rng);
 
 typedef struct token_list {
     int32_t *ids;
@@ -34,13 +35,13 @@ typedef struct sample_batch {
 } sample_batch;
 
 /* chat: prefix and suffix for fine-tuning rows; NULL for texts. */
-icae_status sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
-                               const token_list chat[2], icae_error *error);
+icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
+                                    const token_list chat[2], icae_error *error);
 
 /* Adds a context with its AE job, LM job or both. eos ends an AE target. */
-icae_status sample_add_text(sample_batch *batch, const icae_feed_settings *settings,
-                            const token_list *text, const text_cut *cut, int32_t eos,
-                            uint64_t key, icae_error *error);
+icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *settings,
+                                 const token_list *text, const text_cut *cut, int32_t eos,
+                                 uint64_t key, icae_error *error);
 
 /* The parts of a row, already within their limits. */
 typedef struct row_tokens {
@@ -50,7 +51,7 @@ typedef struct row_tokens {
 
 /* Adds an FT job, on a context of the batch with the same tokens if there is one. *is_new says
  * whether there was none. */
-icae_status sample_add_row(sample_batch *batch, const row_tokens *row, int32_t eos,
-                           uint64_t key, bool *is_new, icae_error *error);
+icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, int32_t eos,
+                                uint64_t key, bool *is_new, icae_error *error);
 
 #endif

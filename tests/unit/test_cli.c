@@ -512,6 +512,11 @@ START_TEST(helps) {
     }
     outcome version = run_in(folder, "$ICAE --version");
     ck_assert_str_eq(version.out, "icae " ICAE_VERSION "\n");
+    static const char *const unheard[] = {"--help", "bench --help", "bench --version"};
+    for (size_t i = 0; i < sizeof unheard / sizeof unheard[0]; i++) {
+        outcome r = run_in(folder, "$ICAE %s >/dev/full", unheard[i]);
+        ck_assert_msg(r.code == 1, "%s: exit code %d", unheard[i], r.code);
+    }
 }
 END_TEST
 

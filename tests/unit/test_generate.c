@@ -69,7 +69,7 @@ static void forced(const bench *b, int i, const int32_t *before, int64_t n_befor
                    double nll[VOCABULARY]) {
     const icae_request *r = &b->requests[i];
     int32_t target[LENGTH + 1];
-    memcpy(target, before, (size_t)n_before * sizeof *before);
+    if (n_before > 0) memcpy(target, before, (size_t)n_before * sizeof *before);
     for (int32_t id = 0; id < VOCABULARY; id++) {
         target[n_before] = id;
         icae_context context = {b->ids[i], b->slots[i].n_tokens, 0};

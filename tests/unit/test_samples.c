@@ -42,7 +42,7 @@ START_TEST(every_window_comes_up_equally_often) {
         int ae[41] = {0}, lm[41] = {0}, n_ae = 0, n_lm = 0;
         for (uint64_t i = 0; i < 50000; i++) {
             icae_rng rng = {.seed = 9, .stream = i};
-            text_cut cut = sample_cut_text(&settings, 64, &rng);
+            text_cut cut = icae_sample_cut_text(&settings, 64, &rng);
             ck_assert(cut.start >= 0 && cut.start <= 40 && cut.n_context == 24);
             ae[cut.start] += cut.has_ae;
             n_ae += cut.has_ae;
@@ -71,7 +71,7 @@ START_TEST(short_texts_are_split_uniformly) {
         int lm[21] = {0}, whole = 0;
         for (uint64_t i = 0; i < 34000; i++) {
             icae_rng rng = {.seed = 3, .stream = i};
-            text_cut cut = sample_cut_text(&settings, 20, &rng);
+            text_cut cut = icae_sample_cut_text(&settings, 20, &rng);
             ck_assert_int_eq(cut.start, 0);
             if (cut.n_continuation) {
                 ck_assert_int_eq(cut.n_context + cut.n_continuation, 20);
@@ -97,7 +97,7 @@ START_TEST(no_lm_without_enough_to_follow) {
         for (uint64_t i = 0; i < 300; i++) {
             settings.objective = i % 2 ? ICAE_OBJECTIVE_BOTH : ICAE_OBJECTIVE_MIXED;
             icae_rng rng = {.seed = 1, .stream = i};
-            text_cut cut = sample_cut_text(&settings, n, &rng);
+            text_cut cut = icae_sample_cut_text(&settings, n, &rng);
             int64_t following = n - cut.start - cut.n_context;
             ck_assert(following >= 0 && cut.n_continuation <= following);
             ck_assert(!cut.n_continuation || following > 6);
