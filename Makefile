@@ -10,6 +10,7 @@
 #     grad           the same tests in double precision: gradients against central differences
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #     fuzz           short libFuzzer runs over every parser (needs clang)
+#     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -184,7 +185,7 @@ test: setup
 	$(Q)$(MAKE) --no-print-directory check-only
 
 check-only: $(BUILD)/run-tests $(PROGRAMS)
-	$(Q)ICAE_BUILD=$(BUILD) $(BUILD)/run-tests $(TESTS)
+	$(Q)ICAE_BUILD=$(BUILD) GOMP_SPINCOUNT=2000 $(BUILD)/run-tests $(TESTS)
 
 grad:
 	$(Q)$(MAKE) --no-print-directory MODE=f64 check-only TESTS="$(or $(TESTS),ops graph golden objective kernels layout)"
@@ -194,6 +195,13 @@ asan:
 	$(Q)ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=tests/scripts/lsan.supp:print_suppressions=0 \
 	  UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10 \
 	  $(MAKE) --no-print-directory MODE=asan check-only
+
+# ---- against other programs: needs the network once, Python and its packages; no part of test ----
+.PHONY: interop-tokenizers
+$(BUILD)/interop-tokenize: $(BUILD)/tests/interop/tokenize.o $(BUILD)/libicae.a
+	$(call link,)
+interop-tokenizers: $(BUILD)/interop-tokenize
+	$(Q)ICAE_TOKENIZE=$(BUILD)/interop-tokenize python3 tests/interop/tokenizers.py
 
 # ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
 FUZZ_RUNS ?= 20000
@@ -213,7 +221,7 @@ fuzz:
 
 # ---- style ----
 FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
-	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c)
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c)
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 .PHONY: format format-check layers
 format:

@@ -3,6 +3,7 @@
  * Arguments -> settings -> icae_train -> exit code. The first SIGINT or SIGTERM asks the trainer to
  * finish its step, save and return; a second one ends the process at once.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include "common.h"
 #include "icae/json.h"
 #include "icae/log.h"
+#include "icae/threads.h"
 #include "icae/trainer.h"
 
 enum { EXIT_USAGE = 2 };
@@ -201,14 +203,16 @@ static void print_plan(const icae_settings *settings, const icae_train_report *r
 
 /* ---- the program ---- */
 
+/* *code becomes EXIT_USAGE when the command line, not the file, is at fault. */
 static icae_status read_settings(const train_program *program, const arguments *args,
                                  char **assignments, int n_assignments, icae_settings *settings,
-                                 icae_error *error) {
+                                 int *code, icae_error *error) {
     icae_settings_init(settings);
     if (program->is_instruct) settings->objective.kind = ICAE_OBJECTIVE_INSTRUCT;
     icae_status status = icae_settings_read(settings, args->config, error);
     for (int i = 0; i < n_assignments && !status; i++) {
         status = icae_settings_set(settings, assignments[i], error);
+        if (status) *code = EXIT_USAGE;
     }
     bool is_instruct = settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
     if (!status && is_instruct != program->is_instruct) {
@@ -227,16 +231,35 @@ static icae_status read_settings(const train_program *program, const arguments *
     return status;
 }
 
-/* The command that goes on with the run, to be pasted into a shell. */
-static void print_resume(const train_program *program, const arguments *args, int argc,
-                         char **argv) {
-    fprintf(stderr, "go on with:  %s", program->name);
-    for (int i = 1; i < argc; i++) {
-        bool is_plain = argv[i][strspn(argv[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST"
-                                                "UVWXYZ0123456789_-./=+,:@%")] == 0;
-        fprintf(stderr, is_plain ? " %s" : " '%s'", argv[i]);
+/* A word as a shell reads it back: inside '...' everything stands for itself but the quote. */
+static void print_word(const char *word) {
+    bool is_plain = *word && !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST"
+                                                "UVWXYZ0123456789_-./=+,:@%")];
+    fputs(is_plain ? " " : " '", stderr);
+    for (; *word; word++) {
+        if (*word == '\'')
+            fputs("'\\''", stderr);
+        else
+            fputc(*word, stderr);
     }
-    fprintf(stderr, "%s\n", args->is_resuming ? "" : " --resume");
+    if (!is_plain) fputc('\'', stderr);
+}
+
+/* The command that goes on with the run, to be pasted into a shell. Before the first step there is
+ * nothing to go on from: the same command starts again. */
+static void print_resume(const train_program *program, const arguments *args, bool has_steps,
+                         int argc, char **argv) {
+    fprintf(stderr, "go on with:  %s", program->name);
+    for (int i = 1; i < argc; i++)
+        print_word(argv[i]);
+    fputs(has_steps && !args->is_resuming ? " --resume\n" : "\n", stderr);
+}
+
+static int finish_output(const train_program *program) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return EXIT_SUCCESS;
+    fprintf(stderr, "%s: standard output could not be written: %s\n", program->name,
+            strerror(errno));
+    return EXIT_FAILURE;
 }
 
 static int run(const train_program *program, const arguments *args, char **assignments,
@@ -244,8 +267,9 @@ static int run(const train_program *program, const arguments *args, char **assig
     icae_error error = {0};
     icae_settings settings;
     icae_train_report report = {0};
+    int code = EXIT_FAILURE;
     icae_status status =
-        read_settings(program, args, assignments, n_assignments, &settings, &error);
+        read_settings(program, args, assignments, n_assignments, &settings, &code, &error);
     if (!status) {
         catch_signals();
         icae_train_options options = {.is_resuming = args->is_resuming,
@@ -255,7 +279,9 @@ static int run(const train_program *program, const arguments *args, char **assig
     }
     if (status) {
         fprintf(stderr, "%s: %s\n", program->name, error.message);
-        if (status == ICAE_INTERRUPTED) print_resume(program, args, argc, argv);
+        if (status == ICAE_INTERRUPTED) {
+            print_resume(program, args, report.step > 0, argc, argv);
+        }
     } else if (args->is_json) {
         print_json(&settings, &report);
     } else if (args->is_dry_run) {
@@ -263,10 +289,11 @@ static int run(const train_program *program, const arguments *args, char **assig
     }
     icae_settings_release(&settings);
     if (status == ICAE_INTERRUPTED) return 128 + (stop_signal ? (int)stop_signal : SIGINT);
-    return status ? EXIT_FAILURE : EXIT_SUCCESS;
+    return status ? code : finish_output(program);
 }
 
 int train_main(const train_program *program, int argc, char **argv) {
+    icae_threads_wait_briefly(argv);
     char **assignments = calloc((size_t)argc + 1, sizeof *assignments);
     if (!assignments) {
         fprintf(stderr, "%s: not enough memory\n", program->name);
@@ -274,7 +301,7 @@ int train_main(const train_program *program, int argc, char **argv) {
     }
     int n_assignments = 0;
     arguments args = parse(program, argc, argv, assignments, &n_assignments);
-    int code = args.exit_code;
+    int code = args.exit_code == EXIT_SUCCESS ? finish_output(program) : args.exit_code;
     if (code < 0) code = run(program, &args, assignments, n_assignments, argc, argv);
     for (int i = 0; i < n_assignments; i++)
         free(assignments[i]);

@@ -65,6 +65,7 @@ void icae_graph_free(icae_graph *graph);
 void icae_graph_begin(icae_graph *graph, bool is_recording, bool is_generating);
 icae_backend *icae_graph_backend(const icae_graph *graph);
 bool icae_graph_is_generating(const icae_graph *graph);
+void icae_graph_set_generating(icae_graph *graph, bool is_generating); /* from here on */
 /* ICAE_OK, or the first failure since begin with its sentence. */
 icae_status icae_graph_status(const icae_graph *graph, icae_error *error);
 

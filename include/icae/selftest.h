@@ -43,7 +43,7 @@ void icae_check_report(icae_checks *checks, const char *name, double error, doub
                        const char *note);
 
 /* In a float build: 1e-5 for losses, 2e-4 for the rest; in a double build 1e-9 and 1e-7. Over ten
- * optimizer steps a float build gets wider limits, for a reason that selftest.c gives. */
+ * optimizer steps a float build's limits widen with the amplification that selftest.c measures. */
 double icae_check_limit_loss(void);
 double icae_check_limit_tensor(void);
 

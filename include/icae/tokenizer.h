@@ -4,7 +4,13 @@
  *
  * Byte-level BPE: added (special) tokens are cut out first, the rest is split by the
  * pre-tokenizer, every piece is spelled in byte characters (GPT-2's table) and merged by rank.
- * Pre-tokenizers: "gpt2" (one regular expression) and "smollm" (digits singly, then gpt2's).
+ * Pre-tokenizers: "gpt2" (one regular expression), "smollm" (digits singly, then gpt2's), "llama3",
+ * and "qwen2" (the former with digits singly; its text is brought into normalization form C).
+ *
+ * SentencePiece-style BPE (Llama 2, Mistral): spaces become the mark U+2581, sections of text begin
+ * with one more of it, characters are merged by rank, and those that the vocabulary lacks are
+ * spelled in tokens for bytes, "<0x0A>".
+ *
  * Anything else that a tokenizer file asks for is refused by name, never guessed.
  *
  * A tokenizer is read-only after loading and may be shared by threads.
@@ -61,21 +67,27 @@ icae_status icae_tokenizer_encode(const icae_tokenizer *tokenizer, const char *t
                                   size_t *count, icae_error *error);
 
 /* Appends the raw bytes of one token: may be a part of a UTF-8 sequence. Special tokens are
- * spelled out unless skip_special. Ids out of range append nothing. */
+ * spelled out unless skip_special. Ids out of range append nothing. Of a SentencePiece-style one
+ * this keeps the space at the start of a word, also of the first. */
 void icae_tokenizer_append_token(const icae_tokenizer *tokenizer, int32_t id, bool skip_special,
                                  icae_text *out);
 
-/* Decodes all ids; ill-formed bytes become U+FFFD the way Hugging Face's decoder does it. */
+/* Decodes all ids; ill-formed bytes become U+FFFD the way Hugging Face's decoder does it:
+ * SentencePiece-style ones make a run of byte tokens one U+FFFD for each of its bytes unless all of
+ * it is well-formed, and leave out one space at the very start. */
 icae_status icae_tokenizer_decode(const icae_tokenizer *tokenizer, const int32_t *ids,
                                   size_t count, bool skip_special, icae_text *out,
                                   icae_error *error);
 
 /*
  * Streaming: tokens in, text out as soon as it is whole UTF-8. A zeroed struct starts a stream.
- * push appends to out the bytes that are complete now; finish appends the rest, repaired.
+ * push appends to out the bytes that are complete now; finish appends the rest, repaired. Together
+ * they give what decode gives for all tokens at once; so with a SentencePiece-style tokenizer a run
+ * of byte tokens comes out when it has ended, and only the start of the stream loses a space.
  */
 typedef struct icae_token_stream {
     icae_text pending;
+    bool waits_for_runs, strips_first, has_started; /* SentencePiece-style ones */
 } icae_token_stream;
 void icae_token_stream_push(icae_token_stream *stream, const icae_tokenizer *tokenizer,
                             int32_t id, icae_text *out);

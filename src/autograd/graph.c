@@ -83,6 +83,10 @@ bool icae_graph_is_generating(const icae_graph *graph) {
     return graph->is_generating;
 }
 
+void icae_graph_set_generating(icae_graph *graph, bool is_generating) {
+    graph->is_generating = is_generating;
+}
+
 icae_status icae_graph_status(const icae_graph *graph, icae_error *error) {
     if (graph->error.status && error) *error = graph->error;
     return graph->error.status;

@@ -60,11 +60,19 @@ int32_t icae_tokenizer_find(const icae_tokenizer *tokenizer, const char *text) {
             return id;
     }
     icae_text spelled = {0};
-    spell_bytes(&spelled, (const unsigned char *)text, bytes);
+    if (tokenizer->marking.is_on) {
+        icae_marking marking = tokenizer->marking;
+        marking.prefix = ICAE_PREFIX_NONE;
+        icae_mark_spaces(&spelled, marking, false, text, bytes);
+    } else {
+        spell_bytes(&spelled, (const unsigned char *)text, bytes);
+    }
     id = spelled.failed
              ? -1
              : icae_tokenizer_lookup(tokenizer, icae_text_string(&spelled), spelled.length);
     icae_text_release(&spelled);
+    if (id < 0 && tokenizer->marking.is_on && bytes == 1)
+        id = tokenizer->byte_ids[(unsigned char)*text];
     return id;
 }
 
@@ -75,10 +83,12 @@ enum { LONG_PIECE = 64 };
 typedef struct encoder { /* one call of encode */
     const icae_tokenizer *tokenizer;
     bool parse_special;
-    int32_t *ids; /* the result */
+    const unsigned char *start; /* of the whole text */
+    int32_t *ids;               /* the result */
     size_t count, room;
-    bool failed;       /* memory ended */
-    icae_text spelled; /* scratch of ignore_merges */
+    bool failed;          /* memory ended */
+    icae_text spelled;    /* scratch of ignore_merges */
+    icae_text normalized; /* the section that is being cut, where it had to change */
 } encoder;
 
 /* Room for `more` further ids. */
@@ -213,6 +223,42 @@ static size_t merge_long(const icae_tokenizer *tokenizer, int32_t *ids, size_t c
     return kept;
 }
 
+/*
+ * One id per character; a character without a token becomes its bytes, if there is a token for each
+ * of them, or the unknown token. That one is appended late, as in Hugging Face's BPE: not before
+ * bytes that follow, and in a run of unknown characters once where such are fused.
+ */
+static size_t spell_characters(const icae_tokenizer *tokenizer, const unsigned char *piece,
+                               size_t bytes, int32_t *ids) {
+    size_t count = 0, length;
+    bool is_waiting = false; /* the unknown token */
+    for (size_t at = 0; at < bytes; at += length) {
+        int32_t point = piece[at], id;
+        length = point < 0x80 ? 1 : (size_t)icae_utf8_decode(piece + at, bytes - at, &point);
+        id = point < 0x80
+                 ? tokenizer->ascii_ids[point]
+                 : icae_tokenizer_lookup_model(tokenizer, (const char *)piece + at, length);
+        if (id >= 0) {
+            if (is_waiting) ids[count++] = tokenizer->unknown;
+            is_waiting = false;
+            ids[count++] = id;
+            continue;
+        }
+        size_t n = 0;
+        while (n < length && tokenizer->byte_ids[piece[at + n]] >= 0)
+            n++;
+        if (n == length) {
+            for (n = 0; n < length; n++)
+                ids[count++] = tokenizer->byte_ids[piece[at + n]];
+        } else if (tokenizer->unknown >= 0) {
+            if (is_waiting && !tokenizer->fuse_unknown) ids[count++] = tokenizer->unknown;
+            is_waiting = true;
+        }
+    }
+    if (is_waiting) ids[count++] = tokenizer->unknown;
+    return count;
+}
+
 /* Appends one id per byte; what has no token is dropped or becomes the unknown token. */
 static size_t spell_piece(const icae_tokenizer *tokenizer, const unsigned char *piece,
                           size_t bytes, int32_t *ids) {
@@ -235,7 +281,10 @@ static void encode_piece(encoder *e, const unsigned char *piece, size_t bytes) {
     int32_t *ids = e->ids + e->count;
     if (tokenizer->ignore_merges) {
         icae_text_clear(&e->spelled);
-        spell_bytes(&e->spelled, piece, bytes);
+        if (tokenizer->marking.is_on)
+            icae_text_append(&e->spelled, piece, bytes);
+        else
+            spell_bytes(&e->spelled, piece, bytes);
         e->failed |= e->spelled.failed;
         int32_t id = e->failed ? -1
                                : icae_tokenizer_lookup_model(tokenizer, e->spelled.data,
@@ -246,7 +295,8 @@ static void encode_piece(encoder *e, const unsigned char *piece, size_t bytes) {
             return;
         }
     }
-    size_t count = spell_piece(tokenizer, piece, bytes, ids);
+    size_t count = tokenizer->marking.is_on ? spell_characters(tokenizer, piece, bytes, ids)
+                                            : spell_piece(tokenizer, piece, bytes, ids);
     e->count += count <= LONG_PIECE ? merge_short(tokenizer, ids, count)
                                     : merge_long(tokenizer, ids, count, &e->failed);
 }
@@ -255,14 +305,33 @@ static void encode_piece(encoder *e, const unsigned char *piece, size_t bytes) {
 
 static void encode_section(encoder *e, const unsigned char *text, size_t bytes, int list_index);
 
-/* What lies between added tokens: first those of the next list, at last the pieces. */
+static const unsigned char *changed_text(encoder *e, size_t *bytes) {
+    e->failed |= e->normalized.failed;
+    *bytes = e->normalized.length;
+    return (const unsigned char *)icae_text_string(&e->normalized);
+}
+
+/* What lies between added tokens: first those of the next list, at last the pieces. Normalized
+ * added tokens are looked for in normalized text. */
 static void encode_between(encoder *e, const unsigned char *text, size_t bytes,
                            int list_index) {
+    const icae_tokenizer *tokenizer = e->tokenizer;
+    if (bytes == 0 || e->failed) return;
+    if (list_index == 1 && tokenizer->nfc && !icae_is_nfc(text, bytes)) {
+        icae_text_clear(&e->normalized);
+        icae_nfc(&e->normalized, text, bytes);
+        text = changed_text(e, &bytes);
+    } else if (tokenizer->marking.is_on && list_index == (tokenizer->marking.is_late ? 2 : 1)) {
+        icae_text_clear(&e->normalized);
+        icae_mark_spaces(&e->normalized, tokenizer->marking, text == e->start,
+                         (const char *)text, bytes);
+        text = changed_text(e, &bytes);
+    }
     if (list_index < 2) {
         encode_section(e, text, bytes, list_index);
         return;
     }
-    icae_split next = e->tokenizer->pretokenizer->next;
+    icae_split next = tokenizer->pretokenizer->next;
     for (size_t at = 0; at < bytes && !e->failed;) {
         size_t end = next(text, bytes, at);
         encode_piece(e, text + at, end - at);
@@ -321,12 +390,15 @@ icae_status icae_tokenizer_encode(const icae_tokenizer *tokenizer, const char *t
         text = icae_text_string(&repaired);
         bytes = repaired.length;
     }
-    encoder e = {.tokenizer = tokenizer, .parse_special = parse_special};
+    encoder e = {.tokenizer = tokenizer,
+                 .parse_special = parse_special,
+                 .start = (const unsigned char *)text};
     e.failed = repaired.failed;
     reserve(&e, bytes / 3);
     if (!e.failed) encode_section(&e, (const unsigned char *)text, bytes, 0);
     icae_text_release(&repaired);
     icae_text_release(&e.spelled);
+    icae_text_release(&e.normalized);
     if (!reserve(&e, 1)) { /* so that an empty result is not NULL either */
         free(e.ids);
         return icae_fail_memory(error, "the token ids of a text");
@@ -346,10 +418,57 @@ void icae_tokenizer_append_token(const icae_tokenizer *tokenizer, int32_t id, bo
     icae_text_append(out, tokenizer->pool.data + token->raw, token->raw_bytes);
 }
 
+/*
+ * Vocabularies with marks follow Hugging Face's decoders Replace, ByteFallback, Fuse, Strip: a run
+ * of byte tokens is text when all of it is well-formed UTF-8, and else one U+FFFD for each byte; one
+ * space at the start of the stream is left out.
+ */
+static void show(icae_token_stream *stream, const char *data, size_t bytes, icae_text *out) {
+    if (bytes == 0) return;
+    size_t left_out = stream->strips_first && !stream->has_started && data[0] == ' ';
+    stream->has_started = true;
+    icae_utf8_repair(out, data + left_out, bytes - left_out);
+}
+
+static void show_bytes(icae_token_stream *stream, icae_text *out) {
+    icae_text *run = &stream->pending;
+    if (run->length == 0) return;
+    if (is_well_formed((const unsigned char *)run->data, run->length)) {
+        show(stream, run->data, run->length, out);
+    } else {
+        stream->has_started = true;
+        for (size_t i = 0; i < run->length; i++)
+            icae_text_append(out, "\xEF\xBF\xBD", 3);
+    }
+    icae_text_clear(run);
+}
+
+static void push_marked(icae_token_stream *stream, const icae_tokenizer *tokenizer, int32_t id,
+                        bool skip_special, icae_text *out) {
+    stream->waits_for_runs = true;
+    stream->strips_first = tokenizer->marking.strips_first;
+    if (id < 0 || id >= tokenizer->size || tokenizer->tokens[id].flags == 0) return;
+    const icae_token *token = &tokenizer->tokens[id];
+    if (skip_special && token->flags & ICAE_TOKEN_SPECIAL) return;
+    if (token->flags & ICAE_TOKEN_BYTE) {
+        icae_text_append(&stream->pending, tokenizer->pool.data + token->raw, token->raw_bytes);
+        return;
+    }
+    show_bytes(stream, out);
+    show(stream, tokenizer->pool.data + token->raw, token->raw_bytes, out);
+}
+
 icae_status icae_tokenizer_decode(const icae_tokenizer *tokenizer, const int32_t *ids,
                                   size_t count, bool skip_special, icae_text *out,
                                   icae_error *error) {
     icae_text raw = {0};
+    if (tokenizer->marking.is_on) {
+        icae_token_stream stream = {0};
+        for (size_t i = 0; i < count; i++)
+            push_marked(&stream, tokenizer, ids[i], skip_special, out);
+        icae_token_stream_finish(&stream, out);
+        return out->failed ? icae_fail_memory(error, "the text of token ids") : ICAE_OK;
+    }
     for (size_t i = 0; i < count; i++)
         icae_tokenizer_append_token(tokenizer, ids[i], skip_special, &raw);
     if (raw.failed)
@@ -363,6 +482,11 @@ icae_status icae_tokenizer_decode(const icae_tokenizer *tokenizer, const int32_t
 void icae_token_stream_push(icae_token_stream *stream, const icae_tokenizer *tokenizer,
                             int32_t id, icae_text *out) {
     icae_text *pending = &stream->pending;
+    if (tokenizer->marking.is_on) {
+        push_marked(stream, tokenizer, id, false, out);
+        out->failed |= pending->failed;
+        return;
+    }
     icae_tokenizer_append_token(tokenizer, id, false, pending);
     if (pending->failed) out->failed = true;
     if (pending->failed || pending->length == 0) return;
@@ -373,7 +497,10 @@ void icae_token_stream_push(icae_token_stream *stream, const icae_tokenizer *tok
 }
 
 void icae_token_stream_finish(icae_token_stream *stream, icae_text *out) {
-    icae_utf8_repair(out, icae_text_string(&stream->pending), stream->pending.length);
+    if (stream->waits_for_runs)
+        show_bytes(stream, out);
+    else
+        icae_utf8_repair(out, icae_text_string(&stream->pending), stream->pending.length);
     if (stream->pending.failed) out->failed = true;
     icae_text_release(&stream->pending);
 }

@@ -7,6 +7,7 @@
  * full, so nothing is ever rehashed.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,7 @@ icae_tokenizer *icae_tokenizer_create(size_t n_tokens, size_t n_merges) {
 void icae_tokenizer_free(icae_tokenizer *tokenizer) {
     if (!tokenizer) return;
     icae_text_release(&tokenizer->pool);
+    icae_text_release(&tokenizer->normalized);
     free(tokenizer->tokens);
     free(tokenizer->by_text);
     free(tokenizer->merges);
@@ -126,6 +128,36 @@ static bool reserve_id(icae_tokenizer *tokenizer, int32_t id) {
     return true;
 }
 
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
+
+/* The byte that "<0x0A>" stands for, -1 for every other text. */
+static int byte_of_name(const char *text, size_t bytes) {
+    if (bytes != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
+    int high = hex_digit(text[3]), low = hex_digit(text[4]);
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+/* What a token of a vocabulary with marks decodes to; whether it is a single byte by its name. */
+static bool append_raw_marked(icae_text *pool, const char *text, size_t bytes) {
+    int byte = byte_of_name(text, bytes);
+    if (byte >= 0) {
+        icae_text_append_char(pool, (char)byte);
+        return true;
+    }
+    for (size_t at = 0; at < bytes;) {
+        bool is_mark = bytes - at >= ICAE_SPACE_MARK_BYTES &&
+                       memcmp(text + at, ICAE_SPACE_MARK, ICAE_SPACE_MARK_BYTES) == 0;
+        icae_text_append_char(pool, is_mark ? ' ' : text[at]);
+        at += is_mark ? ICAE_SPACE_MARK_BYTES : 1;
+    }
+    return false;
+}
+
 /*
  * Appends what a spelled token decodes to. Hugging Face's ByteLevel decoder takes a token with any
  * character outside the byte alphabet as it stands.
@@ -144,6 +176,18 @@ static void append_raw(icae_text *pool, const char *text, size_t bytes) {
         icae_text_append_char(pool, (char)byte);
         if (pool->failed) return;
     }
+}
+
+/* text: the token as spelled; not in the pool, which grows. */
+static void set_raw(icae_tokenizer *tokenizer, icae_token *token, const char *text,
+                    size_t bytes) {
+    icae_text *pool = &tokenizer->pool;
+    token->raw = (uint32_t)pool->length;
+    if (!tokenizer->marking.is_on)
+        append_raw(pool, text, bytes);
+    else if (append_raw_marked(pool, text, bytes))
+        token->flags |= ICAE_TOKEN_BYTE;
+    token->raw_bytes = (uint32_t)pool->length - token->raw;
 }
 
 icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int64_t id,
@@ -184,9 +228,7 @@ icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int
     token->spelled = (uint32_t)pool->length;
     token->spelled_bytes = (uint32_t)bytes;
     icae_text_append(pool, text, bytes);
-    token->raw = (uint32_t)pool->length;
-    append_raw(pool, text, bytes);
-    token->raw_bytes = (uint32_t)pool->length - token->raw;
+    set_raw(tokenizer, token, text, bytes);
     if (pool->failed) return icae_fail_memory(error, "a tokenizer");
     tokenizer->by_text[slot] = (int32_t)id;
     tokenizer->n_texts++;
@@ -242,24 +284,63 @@ static int compare_added(const void *a, const void *b) {
     return order ? order : (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static bool collect_added(icae_tokenizer *tokenizer, uint32_t normalized) {
+/* Appends what an added token looks like in the normalized text where it is looked for. As in
+ * Hugging Face's tokenizers it decodes to that, too. */
+static void normalize_added(icae_tokenizer *tokenizer, icae_token *token) {
+    icae_text *out = &tokenizer->normalized;
+    const char *text = tokenizer->pool.data + token->spelled;
+    size_t start = out->length;
+    if (tokenizer->nfc)
+        icae_nfc(out, (const unsigned char *)text, token->spelled_bytes);
+    else if (tokenizer->marking.is_on && !tokenizer->marking.is_late)
+        icae_mark_spaces(out, tokenizer->marking, true, text, token->spelled_bytes);
+    else
+        icae_text_append(out, text, token->spelled_bytes);
+    size_t bytes = out->length - start;
+    if (out->failed ||
+        (bytes == token->spelled_bytes && memcmp(out->data + start, text, bytes) == 0))
+        return;
+    set_raw(tokenizer, token, out->data + start, bytes);
+}
+
+static icae_status collect_added(icae_tokenizer *tokenizer, const char *where,
+                                 uint32_t normalized, icae_error *error) {
     icae_added_list *list = &tokenizer->added[normalized != 0];
     const uint32_t mask = ICAE_TOKEN_ADDED | ICAE_TOKEN_NORMALIZED;
     for (int32_t id = 0; id < tokenizer->size; id++)
         list->count += (tokenizer->tokens[id].flags & mask) == (ICAE_TOKEN_ADDED | normalized);
-    if (list->count == 0) return true;
+    if (list->count == 0) return ICAE_OK;
     list->tokens = calloc(list->count, sizeof *list->tokens);
-    if (!list->tokens) return false;
+    if (!list->tokens) return icae_fail_memory(error, "a tokenizer");
     size_t n = 0;
     for (int32_t id = 0; id < tokenizer->size; id++) {
-        const icae_token *token = &tokenizer->tokens[id];
+        icae_token *token = &tokenizer->tokens[id];
         if ((token->flags & mask) != (ICAE_TOKEN_ADDED | normalized)) continue;
-        const char *text = tokenizer->pool.data + token->spelled;
-        list->tokens[n++] = (icae_added_token){text, token->spelled_bytes, id};
-        list->starts[(unsigned char)text[0]] = true;
+        icae_added_token *added = &list->tokens[n++];
+        *added =
+            (icae_added_token){.at = token->spelled, .bytes = token->spelled_bytes, .id = id};
+        if (!normalized) continue;
+        added->at = tokenizer->normalized.length;
+        normalize_added(tokenizer, token);
+        added->bytes = tokenizer->normalized.length - added->at;
+    }
+    if (tokenizer->normalized.failed || tokenizer->pool.failed)
+        return icae_fail_memory(error, "a tokenizer");
+    const char *pool = normalized ? tokenizer->normalized.data : tokenizer->pool.data;
+    for (size_t i = 0; i < n; i++) {
+        list->tokens[i].text = pool + list->tokens[i].at;
+        list->starts[(unsigned char)list->tokens[i].text[0]] = true;
     }
     qsort(list->tokens, n, sizeof *list->tokens, compare_added);
-    return true;
+    for (size_t i = 1; i < n; i++) {
+        if (compare_added(&list->tokens[i - 1], &list->tokens[i]) == 0)
+            return icae_fail(
+                error, ICAE_FORMAT,
+                "%s: the added tokens %d and %d have the same normalized text \"%s\"", where,
+                list->tokens[i - 1].id, list->tokens[i].id,
+                icae_quote(list->tokens[i].text, list->tokens[i].bytes).text);
+    }
+    return ICAE_OK;
 }
 
 /* First token in [low, high) whose byte at `depth` is at least `byte`; all agree before depth. */
@@ -299,7 +380,10 @@ int32_t icae_added_match(const icae_added_list *list, const unsigned char *text,
  * token is NORMALIZED or MODEL. The order of the hash table must not matter: merges are summed. */
 static uint64_t fingerprint(const icae_tokenizer *tokenizer) {
     const char *name = tokenizer->pretokenizer->name;
-    uint64_t h = icae_hash64(name, strlen(name), tokenizer->ignore_merges);
+    if (tokenizer->pretokenizer->next == icae_pretokenizer_find("sentencepiece words")->next)
+        name = "sentencepiece"; /* faster, but the same */
+    uint64_t h = icae_hash64(name, strlen(name),
+                             (uint64_t)tokenizer->nfc << 1 | tokenizer->ignore_merges);
     for (int32_t id = 0; id < tokenizer->size; id++) {
         const icae_token *token = &tokenizer->tokens[id];
         if (!token->flags) continue;
@@ -307,7 +391,10 @@ static uint64_t fingerprint(const icae_tokenizer *tokenizer) {
         h = icae_hash64(tokenizer->pool.data + token->spelled, token->spelled_bytes,
                         h ^ ((uint64_t)(uint32_t)id << 8 | flags));
     }
+    /* With marking, merges follow from the order of the vocabulary; files write them in several
+     * ways, or (a GGUF) not at all. */
     uint64_t sum = 0;
+    if (tokenizer->marking.is_on) return icae_mix64(h, tokenizer->marking.prefix != 0);
     for (size_t i = 0; i < tokenizer->merge_slots; i++) {
         const icae_merge *merge = &tokenizer->merges[i];
         if (merge->pair != ICAE_NO_PAIR) sum += icae_mix64(merge->pair, merge->rank);
@@ -315,10 +402,8 @@ static uint64_t fingerprint(const icae_tokenizer *tokenizer) {
     return icae_mix64(h, sum);
 }
 
-icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
-                                  icae_error *error) {
-    if (tokenizer->size == 0)
-        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is empty", where);
+/* Fills byte_ids of a byte-level vocabulary; whether there is any. */
+static bool find_bytes(icae_tokenizer *tokenizer) {
     bool any = false;
     for (int byte = 0; byte < 256; byte++) {
         char spelled[4];
@@ -327,13 +412,70 @@ icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
             icae_tokenizer_lookup_model(tokenizer, spelled, (size_t)length);
         any |= tokenizer->byte_ids[byte] >= 0;
     }
-    if (!any)
+    return any;
+}
+
+static bool begins_with_mark(const char *text, size_t bytes) {
+    return bytes >= ICAE_SPACE_MARK_BYTES &&
+           memcmp(text, ICAE_SPACE_MARK, ICAE_SPACE_MARK_BYTES) == 0;
+}
+
+/*
+ * Whether text may be cut before the marks that follow other characters, without any effect on ids.
+ * It may when no merge joins such neighbours, and when an unknown character before the mark would
+ * not be fused with anything behind it.
+ */
+static bool may_cut_words(const icae_tokenizer *tokenizer) {
+    if (tokenizer->ignore_merges ||
+        icae_tokenizer_lookup_model(tokenizer, ICAE_SPACE_MARK, ICAE_SPACE_MARK_BYTES) < 0)
+        return false;
+    for (size_t i = 0; i < tokenizer->merge_slots; i++) {
+        uint64_t pair = tokenizer->merges[i].pair;
+        if (pair == ICAE_NO_PAIR) continue;
+        const icae_token *left = &tokenizer->tokens[pair >> 32];
+        const icae_token *right = &tokenizer->tokens[(uint32_t)pair];
+        const char *pool = tokenizer->pool.data,
+                   *end = pool + left->spelled + left->spelled_bytes;
+        bool ends_with_mark =
+            left->spelled_bytes >= ICAE_SPACE_MARK_BYTES &&
+            begins_with_mark(end - ICAE_SPACE_MARK_BYTES, ICAE_SPACE_MARK_BYTES);
+        if (!ends_with_mark && begins_with_mark(pool + right->spelled, right->spelled_bytes))
+            return false;
+    }
+    return true;
+}
+
+static void find_characters(icae_tokenizer *tokenizer) {
+    for (int byte = 0; byte < 256; byte++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", (unsigned)byte);
+        tokenizer->byte_ids[byte] =
+            tokenizer->marking.has_bytes ? icae_tokenizer_lookup_model(tokenizer, name, 6) : -1;
+    }
+    for (int c = 0; c < 128; c++)
+        tokenizer->ascii_ids[c] =
+            icae_tokenizer_lookup_model(tokenizer, (const char[]){(char)c}, 1);
+    bool is_whole = tokenizer->pretokenizer == icae_pretokenizer_find("sentencepiece");
+    if (is_whole && may_cut_words(tokenizer))
+        tokenizer->pretokenizer = icae_pretokenizer_find("sentencepiece words");
+}
+
+icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
+                                  icae_error *error) {
+    if (tokenizer->size == 0)
+        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is empty", where);
+    if (tokenizer->marking.is_on)
+        find_characters(tokenizer);
+    else if (!find_bytes(tokenizer))
         return icae_fail(error, ICAE_FORMAT,
                          "%s: the vocabulary has no token for any single byte, so it is not "
                          "that of a byte-level BPE",
                          where);
-    if (!collect_added(tokenizer, 0) || !collect_added(tokenizer, ICAE_TOKEN_NORMALIZED))
-        return icae_fail_memory(error, "a tokenizer");
+    icae_status status;
+    /* in this order, because the first may add to the pool into which the second points */
+    if ((status = collect_added(tokenizer, where, ICAE_TOKEN_NORMALIZED, error)) ||
+        (status = collect_added(tokenizer, where, 0, error)))
+        return status;
     tokenizer->fingerprint = fingerprint(tokenizer);
     return ICAE_OK;
 }

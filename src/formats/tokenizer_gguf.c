@@ -128,6 +128,8 @@ icae_status icae_tokenizer_from_gguf(icae_tokenizer **tokenizer, const icae_gguf
     icae_tokenizer *made = icae_tokenizer_create(tokens->count, merges->count);
     if (!made) return icae_fail_memory(error, "a tokenizer");
     made->pretokenizer = pretokenizer;
+    made->nfc = pretokenizer->gguf_nfc;
+    made->ignore_merges = pretokenizer->gguf_ignore_merges;
     icae_gguf_string chat;
     if ((status = gguf_tokens(made, file, tokens, error)) ||
         (status = gguf_merges(made, file, merges, error)) ||

@@ -13,180 +13,25 @@
 #include "icae/file.h"
 #include "icae/json.h"
 #include "quote.h"
-#include "tokenizer_internal.h"
+#include "tokenizer_json.h"
 
-/* ---- tokenizer.json: small helpers ---- */
-
-typedef struct loader {
-    icae_json *json;
-    const char *path;
-    icae_tokenizer *tokenizer;
-    icae_error *error;
-} loader;
-
-static icae_status refuse(const loader *l, const icae_json_value *at, icae_status status,
-                          const char *what, const char *detail) {
-    return icae_fail(l->error, status, "%s:%d: %s%s", l->path, icae_json_line(l->json, at),
-                     what, detail);
-}
-
-/* The string under a key, "" when it is missing or another type. */
-static const char *string_of(const icae_json_value *object, const char *key) {
-    const char *string = icae_json_as_string(icae_json_member(object, key));
-    return string ? string : "";
-}
-
-/* The bool under a key; missing or another type: the default. */
-static bool bool_of(const icae_json_value *object, const char *key, bool default_value) {
-    bool value = default_value;
-    icae_json_as_bool(icae_json_member(object, key), &value);
-    return value;
-}
-
-/* keys: names that are known, each between spaces, such as " type vocab ". */
-static icae_status check_keys(const loader *l, const icae_json_value *object, const char *what,
-                              const char *keys) {
-    if (!icae_json_is_object(object))
-        return icae_fail(l->error, ICAE_FORMAT, "%s: %s is missing or not an object", l->path,
-                         what);
-    for (const icae_json_value *at = icae_json_first(object); at; at = icae_json_next(at)) {
-        const char *key = icae_json_key(at), *found = keys;
-        size_t length = strlen(key);
-        do {
-            found = length ? strstr(found + 1, key) : NULL;
-        } while (found && (found[-1] != ' ' || found[length] != ' '));
-        if (!found)
-            return icae_fail(l->error, ICAE_UNSUPPORTED,
-                             "%s:%d: %s has the key \"%s\", which this program does not know",
-                             l->path, icae_json_line(l->json, at), what,
-                             icae_quote_string(key).text);
-    }
-    return ICAE_OK;
-}
-
-/* ---- tokenizer.json: what may stand around the model ---- */
-
-static const char bytelevel_keys[] = " type add_prefix_space trim_offsets use_regex ";
-
-static icae_status check_bytelevel(const loader *l, const icae_json_value *value) {
-    icae_status status = check_keys(l, value, "pre_tokenizer ByteLevel", bytelevel_keys);
-    if (status) return status;
-    if (bool_of(value, "add_prefix_space", true))
-        return refuse(l, value, ICAE_UNSUPPORTED,
-                      "pre_tokenizer ByteLevel with add_prefix_space = true is not known", "");
-    if (!bool_of(value, "use_regex", true))
-        return refuse(l, value, ICAE_UNSUPPORTED,
-                      "pre_tokenizer ByteLevel with use_regex = false and no split before it "
-                      "is not known",
-                      "");
-    return ICAE_OK;
-}
-
-/* ByteLevel, or Sequence[Digits(individually), ByteLevel]. */
-static icae_status read_pretokenizer(const loader *l, const icae_json_value *value) {
-    if (icae_json_is_null(value))
-        return icae_fail(l->error, ICAE_UNSUPPORTED,
-                         "%s: there is no pre_tokenizer, expected ByteLevel or "
-                         "Sequence[Digits, ByteLevel]",
-                         l->path);
-    const char *type = string_of(value, "type");
-    icae_status status;
-    if (strcmp(type, "ByteLevel") == 0) {
-        status = check_bytelevel(l, value);
-        l->tokenizer->pretokenizer = icae_pretokenizer_find("gpt2");
-        return status;
-    }
-    if (strcmp(type, "Sequence") != 0)
-        return refuse(
-            l, value, ICAE_UNSUPPORTED,
-            "expected the pre_tokenizer ByteLevel or Sequence[Digits, ByteLevel], got ",
-            icae_quote_string(type).text);
-    if ((status = check_keys(l, value, "pre_tokenizer", " type pretokenizers "))) return status;
-
-    const icae_json_value *list = icae_json_member(value, "pretokenizers");
-    const icae_json_value *digits = icae_json_is_array(list) ? icae_json_first(list) : NULL;
-    const icae_json_value *bytelevel = digits ? icae_json_next(digits) : NULL;
-    if (!bytelevel || icae_json_next(bytelevel) ||
-        strcmp(string_of(digits, "type"), "Digits") != 0 ||
-        strcmp(string_of(bytelevel, "type"), "ByteLevel") != 0) {
-        icae_text types = {0};
-        if (!icae_json_is_array(list)) list = NULL;
-        for (const icae_json_value *at = list ? icae_json_first(list) : NULL; at;
-             at = icae_json_next(at))
-            icae_text_printf(&types, "%s%s", types.length ? ", " : "", string_of(at, "type"));
-        status =
-            refuse(l, value, ICAE_UNSUPPORTED,
-                   "expected the pre_tokenizer Sequence[Digits, ByteLevel], got Sequence of ",
-                   icae_quote(icae_text_string(&types), types.length).text);
-        icae_text_release(&types);
-        return status;
-    }
-    status = check_keys(l, digits, "pre_tokenizer Digits", " type individual_digits ");
-    if (status) return status;
-    if (!bool_of(digits, "individual_digits", false))
-        return refuse(l, digits, ICAE_UNSUPPORTED,
-                      "pre_tokenizer Digits with individual_digits = false is not known", "");
-    l->tokenizer->pretokenizer = icae_pretokenizer_find("smollm");
-    return check_bytelevel(l, bytelevel);
-}
-
-/* Those that only put special tokens around the text, or only move offsets. */
-static icae_status check_postprocessor(const loader *l, const icae_json_value *value) {
-    if (icae_json_is_null(value)) return ICAE_OK;
-    const char *type = string_of(value, "type");
-    if (strcmp(type, "ByteLevel") == 0 || strcmp(type, "TemplateProcessing") == 0)
-        return ICAE_OK;
-    if (strcmp(type, "Sequence") != 0)
-        return refuse(l, value, ICAE_UNSUPPORTED,
-                      "expected the post_processor ByteLevel or TemplateProcessing, got ",
-                      icae_quote_string(type).text);
-    const icae_json_value *list = icae_json_member(value, "processors");
-    if (!icae_json_is_array(list))
-        return refuse(l, value, ICAE_FORMAT, "post_processor Sequence has no processors", "");
-    for (const icae_json_value *at = icae_json_first(list); at; at = icae_json_next(at)) {
-        icae_status status = check_postprocessor(l, at);
-        if (status) return status;
-    }
-    return ICAE_OK;
-}
-
-static icae_status check_surroundings(const loader *l, const icae_json_value *root) {
-    icae_status status =
-        check_keys(l, root, "the file",
-                   " version truncation padding added_tokens normalizer pre_tokenizer "
-                   "post_processor decoder model ");
-    if (status) return status;
-    const icae_json_value *normalizer = icae_json_member(root, "normalizer");
-    if (!icae_json_is_null(normalizer))
-        return refuse(l, normalizer, ICAE_UNSUPPORTED, "expected normalizer null, got ",
-                      icae_quote_string(string_of(normalizer, "type")).text);
-    if ((status = read_pretokenizer(l, icae_json_member(root, "pre_tokenizer")))) return status;
-    status = check_postprocessor(l, icae_json_member(root, "post_processor"));
-    if (status) return status;
-    const icae_json_value *decoder = icae_json_member(root, "decoder");
-    if (icae_json_is_null(decoder))
-        return icae_fail(l->error, ICAE_UNSUPPORTED,
-                         "%s: expected the decoder ByteLevel, got none", l->path);
-    if (strcmp(string_of(decoder, "type"), "ByteLevel") != 0)
-        return refuse(l, decoder, ICAE_UNSUPPORTED, "expected the decoder ByteLevel, got ",
-                      icae_quote_string(string_of(decoder, "type")).text);
-    return check_keys(l, decoder, "decoder ByteLevel", bytelevel_keys);
-}
+typedef icae_json_loader loader;
 
 /* ---- tokenizer.json: the model ---- */
 
 static icae_status check_model(const loader *l, const icae_json_value *model) {
-    icae_status status = check_keys(
+    icae_status status = icae_loader_check_keys(
         l, model, "model",
         " type dropout unk_token continuing_subword_prefix end_of_word_suffix fuse_unk "
         "byte_fallback ignore_merges vocab merges ");
     if (status) return status;
-    const char *type = string_of(model, "type");
+    const char *type = icae_string_of(model, "type");
     if (strcmp(type, "BPE") != 0) /* a type is missing only in files before 2020 */
-        return refuse(l, model, ICAE_UNSUPPORTED, "expected the model type BPE, got ",
-                      *type ? icae_quote_string(type).text : "none");
+        return icae_loader_refuse(l, model, ICAE_UNSUPPORTED,
+                                  "expected the model type BPE, got ",
+                                  *type ? icae_quote_string(type).text : "none");
     static const char *const must_be_unset[] = {"dropout", "continuing_subword_prefix",
-                                                "end_of_word_suffix", "byte_fallback"};
+                                                "end_of_word_suffix"};
     for (size_t i = 0; i < sizeof must_be_unset / sizeof must_be_unset[0]; i++) {
         const icae_json_value *value = icae_json_member(model, must_be_unset[i]);
         const char *string = icae_json_as_string(value);
@@ -195,13 +40,24 @@ static icae_status check_model(const loader *l, const icae_json_value *model) {
         icae_json_as_number(value, &number);
         icae_json_as_bool(value, &yes);
         if (!icae_json_is_null(value) && !(string && !*string) && number != 0 && yes)
-            return refuse(l, value, ICAE_UNSUPPORTED, "expected a byte-level BPE without ",
-                          must_be_unset[i]);
+            return icae_loader_refuse(l, value, ICAE_UNSUPPORTED, "expected a BPE without ",
+                                      must_be_unset[i]);
     }
     if (!icae_json_is_object(icae_json_member(model, "vocab")))
-        return refuse(l, model, ICAE_FORMAT, "model.vocab is missing or not an object", "");
+        return icae_loader_refuse(l, model, ICAE_FORMAT,
+                                  "model.vocab is missing or not an object", "");
     if (!icae_json_is_array(icae_json_member(model, "merges")))
-        return refuse(l, model, ICAE_FORMAT, "model.merges is missing or not an array", "");
+        return icae_loader_refuse(l, model, ICAE_FORMAT,
+                                  "model.merges is missing or not an array", "");
+    return ICAE_OK;
+}
+
+static icae_status read_byte_fallback(const loader *l, const icae_json_value *model) {
+    bool has_bytes = icae_bool_of(model, "byte_fallback", false);
+    if (has_bytes && !l->tokenizer->marking.is_on)
+        return icae_loader_refuse(l, icae_json_member(model, "byte_fallback"), ICAE_UNSUPPORTED,
+                                  "expected a byte-level BPE without byte_fallback", "");
+    l->tokenizer->marking.has_bytes = has_bytes;
     return ICAE_OK;
 }
 
@@ -211,8 +67,9 @@ static icae_status read_vocabulary(const loader *l, const icae_json_value *vocab
         const char *text = icae_json_key(at);
         int64_t id;
         if (!icae_json_as_integer(at, &id))
-            return refuse(l, at, ICAE_FORMAT, "expected a whole number as id of the token ",
-                          icae_quote_string(text).text);
+            return icae_loader_refuse(l, at, ICAE_FORMAT,
+                                      "expected a whole number as id of the token ",
+                                      icae_quote_string(text).text);
         icae_status status = icae_tokenizer_add(l->tokenizer, l->path, id, text, strlen(text),
                                                 ICAE_TOKEN_MODEL, l->error);
         if (status) return status;
@@ -225,16 +82,17 @@ static icae_status read_added_tokens(const loader *l, const icae_json_value *lis
     static const char *const unsupported[] = {"single_word", "lstrip", "rstrip"};
     const icae_json_value *at = list ? icae_json_first(list) : NULL;
     for (; at; at = icae_json_next(at)) {
-        icae_status status = check_keys(l, at, "an added token", keys);
+        icae_status status = icae_loader_check_keys(l, at, "an added token", keys);
         if (status) return status;
         const char *text;
         size_t bytes;
         int64_t id;
         if (!icae_json_as_integer(icae_json_member(at, "id"), &id) ||
             !icae_json_as_bytes(icae_json_member(at, "content"), &text, &bytes))
-            return refuse(l, at, ICAE_FORMAT, "an added token needs an id and a content", "");
+            return icae_loader_refuse(l, at, ICAE_FORMAT,
+                                      "an added token needs an id and a content", "");
         for (size_t i = 0; i < 3; i++) {
-            if (bool_of(at, unsupported[i], false))
+            if (icae_bool_of(at, unsupported[i], false))
                 return icae_fail(l->error, ICAE_UNSUPPORTED,
                                  "%s:%d: the added token \"%s\" has %s = true, which this "
                                  "program does not know",
@@ -242,9 +100,9 @@ static icae_status read_added_tokens(const loader *l, const icae_json_value *lis
                                  icae_quote(text, bytes).text, unsupported[i]);
         }
         uint32_t flags = ICAE_TOKEN_ADDED;
-        bool special = bool_of(at, "special", false);
+        bool special = icae_bool_of(at, "special", false);
         if (special) flags |= ICAE_TOKEN_SPECIAL;
-        if (bool_of(at, "normalized", !special)) flags |= ICAE_TOKEN_NORMALIZED;
+        if (icae_bool_of(at, "normalized", !special)) flags |= ICAE_TOKEN_NORMALIZED;
         status = icae_tokenizer_add(l->tokenizer, l->path, id, text, bytes, flags, l->error);
         if (status) return status;
     }
@@ -272,8 +130,9 @@ static icae_status read_merges(const loader *l, const icae_json_value *merges) {
                 right = NULL;
         }
         if (!right)
-            return refuse(l, at, ICAE_FORMAT,
-                          "expected a merge as \"left right\" or [\"left\", \"right\"]", "");
+            return icae_loader_refuse(
+                l, at, ICAE_FORMAT,
+                "expected a merge as \"left right\" or [\"left\", \"right\"]", "");
         icae_status status = icae_tokenizer_add_merge(l->tokenizer, l->path, rank++, left,
                                                       left_bytes, right, right_bytes, l->error);
         if (status) return status;
@@ -289,7 +148,7 @@ static icae_status read_tokenizer_json(loader *l) {
     if (!icae_json_is_object(root))
         return icae_fail(l->error, ICAE_FORMAT, "%s: expected an object", l->path);
     if (added && !icae_json_is_array(added))
-        return refuse(l, added, ICAE_FORMAT, "added_tokens is not an array", "");
+        return icae_loader_refuse(l, added, ICAE_FORMAT, "added_tokens is not an array", "");
     icae_status status = check_model(l, model);
     if (status) return status;
     const icae_json_value *vocabulary = icae_json_member(model, "vocab");
@@ -298,18 +157,20 @@ static icae_status read_tokenizer_json(loader *l) {
                                              (added ? icae_json_count(added) : 0),
                                          icae_json_count(merges));
     if (!l->tokenizer) return icae_fail_memory(l->error, "a tokenizer");
-    if ((status = check_surroundings(l, root)) || (status = read_vocabulary(l, vocabulary)) ||
+    if ((status = icae_loader_read_pipeline(l, root)) ||
+        (status = read_byte_fallback(l, model)) || (status = read_vocabulary(l, vocabulary)) ||
         (status = read_added_tokens(l, added)) || (status = read_merges(l, merges)))
         return status;
 
-    l->tokenizer->ignore_merges = bool_of(model, "ignore_merges", false);
-    l->tokenizer->fuse_unknown = bool_of(model, "fuse_unk", false);
-    const char *unknown = string_of(model, "unk_token");
+    l->tokenizer->ignore_merges = icae_bool_of(model, "ignore_merges", false);
+    l->tokenizer->fuse_unknown = icae_bool_of(model, "fuse_unk", false);
+    const char *unknown = icae_string_of(model, "unk_token");
     if (*unknown) {
         int32_t id = icae_tokenizer_lookup_model(l->tokenizer, unknown, strlen(unknown));
         if (id < 0)
-            return refuse(l, icae_json_member(model, "unk_token"), ICAE_FORMAT,
-                          "the vocabulary lacks unk_token ", icae_quote_string(unknown).text);
+            return icae_loader_refuse(l, icae_json_member(model, "unk_token"), ICAE_FORMAT,
+                                      "the vocabulary lacks unk_token ",
+                                      icae_quote_string(unknown).text);
         l->tokenizer->unknown = id;
     }
     return icae_tokenizer_finish(l->tokenizer, l->path, l->error);
@@ -335,7 +196,9 @@ static icae_status read_named_token(const loader *l, const char *key, int32_t *i
     if (icae_json_is_null(value)) return ICAE_OK;
     const char *text = icae_json_as_string(value);
     if (!text) text = icae_json_as_string(icae_json_member(value, "content"));
-    if (!text) return refuse(l, value, ICAE_FORMAT, "expected the text of a token as ", key);
+    if (!text)
+        return icae_loader_refuse(l, value, ICAE_FORMAT, "expected the text of a token as ",
+                                  key);
     *id = icae_tokenizer_lookup(l->tokenizer, text, strlen(text));
     if (*id < 0)
         return icae_fail(l->error, ICAE_MISMATCH,
@@ -367,7 +230,7 @@ static icae_status read_chat_template(const loader *l) {
     size_t bytes;
     if (icae_json_is_array(value)) {
         const icae_json_value *at = icae_json_first(value);
-        while (at && strcmp(string_of(at, "name"), "default") != 0)
+        while (at && strcmp(icae_string_of(at, "name"), "default") != 0)
             at = icae_json_next(at);
         value = at ? icae_json_member(at, "template") : NULL;
     }

@@ -13,6 +13,19 @@
 #include "icae/generate.h"
 #include "icae/rng.h"
 
+/* A base or an adapter with broken numbers shows itself here, where its first result appears. */
+static icae_status check_finite(const icae_real *values, int64_t n, const char *what,
+                                const icae_model *model, icae_error *error) {
+    for (int64_t i = 0; i < n; i++) {
+        if (isfinite(values[i])) continue;
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s are not finite numbers: the base %s or the adapter is damaged, or "
+                         "was made with values too large for it",
+                         what, model->path);
+    }
+    return ICAE_OK;
+}
+
 /* ---- compression ---- */
 
 icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
@@ -55,12 +68,13 @@ icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
             if (made) {
                 assert(icae_tensor_count(made) == count * row);
                 icae_tensor_read(graph, made, host);
+                status = check_finite(host, count * row, "the memory slots", model, error);
                 for (int64_t i = 0; i < count * row; i++) {
                     slots->values[s * row + i] = (float)host[i];
                 }
             }
         }
-        status = icae_graph_status(graph, error);
+        if (!status) status = icae_graph_status(graph, error);
     }
     if (status) icae_slots_release(slots);
     return status;
@@ -217,7 +231,11 @@ static icae_status accept(generator *gen, int64_t r, int64_t row, icae_error *er
     icae_result *result = &gen->results[r];
     writing *w = &gen->writings[r];
     int64_t V = gen->model->config.vocabulary;
-    int32_t id = draw(gen->sampling, gen->logits + row * V, V, r, result->n, gen->work);
+    const icae_real *logits = gen->logits + row * V;
+    icae_status status =
+        check_finite(logits, V, "the scores of the next token", gen->model, error);
+    if (status) return status;
+    int32_t id = draw(gen->sampling, logits, V, r, result->n, gen->work);
     w->token = id;
     if (id == request->stop) {
         result->is_stopped = true;

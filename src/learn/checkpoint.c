@@ -23,6 +23,9 @@ void icae_run_state_release(icae_run_state *state) {
 
 /* ---- names ---- */
 
+/* Of a checkpoint that is being written. */
+static const char hidden_prefix[] = ".tmp-";
+
 /* "run/checkpoints/name", malloc'ed. */
 static char *checkpoint_path(const char *run_folder, const char *name) {
     char *path;
@@ -298,12 +301,34 @@ static icae_status write_whole(const char *folder, icae_adapter *adapter,
     return status;
 }
 
-/* Removes all but the `keep` newest, and what a crash left half-written. */
-static icae_status prune(const char *run_folder, int64_t keep, icae_error *error) {
+/* What a crash left: one run at a time is at work in a folder, so nobody else is writing them. */
+static icae_status remove_half_written(const char *run_folder, icae_error *error) {
+    char *folder = checkpoint_path(run_folder, "");
+    if (!folder) return icae_fail_memory(error, run_folder);
+    char **names = NULL;
+    size_t count = 0;
+    icae_status status = icae_folder_list(folder, &names, &count, error);
+    for (size_t i = 0; !status && i < count; i++) {
+        if (strncmp(names[i], hidden_prefix, strlen(hidden_prefix)) != 0) continue;
+        char *path = checkpoint_path(run_folder, names[i]);
+        status = path ? icae_folder_remove(path, error) : icae_fail_memory(error, run_folder);
+        free(path);
+    }
+    icae_names_free(names, count);
+    free(folder);
+    return status;
+}
+
+/* Removes all but the `keep` newest up to `step`, which was just written. Those of later steps were
+ * damaged, or the run had gone on from them; counted, they would push out good ones. */
+static icae_status prune(const char *run_folder, int64_t step, int64_t keep,
+                         icae_error *error) {
     int64_t *steps;
     size_t count;
     icae_status status = list_steps(run_folder, &steps, &count, error);
-    for (size_t i = (size_t)keep; !status && i < count; i++) {
+    int64_t kept = 0;
+    for (size_t i = 0; !status && i < count; i++) {
+        if (steps[i] <= step && kept++ < keep) continue;
         char name[64];
         snprintf(name, sizeof name, "step-%lld", (long long)steps[i]);
         char *path = checkpoint_path(run_folder, name);
@@ -311,7 +336,7 @@ static icae_status prune(const char *run_folder, int64_t keep, icae_error *error
         free(path);
     }
     free(steps);
-    return status;
+    return status ? status : remove_half_written(run_folder, error);
 }
 
 icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
@@ -319,7 +344,7 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
                                  int64_t keep, icae_error *error) {
     char name[64], hidden[80];
     snprintf(name, sizeof name, "step-%lld", (long long)state->step);
-    snprintf(hidden, sizeof hidden, ".tmp-%s", name);
+    snprintf(hidden, sizeof hidden, "%s%s", hidden_prefix, name);
     char *parent = checkpoint_path(run_folder, "");
     char *temporary = checkpoint_path(run_folder, hidden);
     char *final = checkpoint_path(run_folder, name);
@@ -336,7 +361,7 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
     }
     if (!status) status = icae_folder_sync(parent, error);
     if (!status) status = icae_checkpoint_verify(final, error);
-    if (!status) status = prune(run_folder, keep, error);
+    if (!status) status = prune(run_folder, state->step, keep, error);
     free(parent);
     free(temporary);
     free(final);

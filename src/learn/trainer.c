@@ -235,7 +235,9 @@ static icae_status stopped(const trainer *t, bool is_saved, icae_error *error) {
 static icae_status loop(trainer *t, icae_error *error) {
     const icae_settings *s = t->settings;
     icae_status status = ICAE_OK;
-    if (t->state.step == 0 || is_due(s->evaluate.every, t->state.step)) {
+    /* The last step's evaluation is due whatever its number: a run may have ended before it. */
+    if (t->state.step == 0 || t->state.step >= s->train.steps ||
+        is_due(s->evaluate.every, t->state.step)) {
         status = evaluate(t, true, error);
     }
     if (!status && wants_stop(t)) return stopped(t, false, error);

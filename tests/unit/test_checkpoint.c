@@ -121,6 +121,26 @@ START_TEST(only_the_newest_are_kept) {
 }
 END_TEST
 
+START_TEST(a_damaged_later_one_does_not_push_out_a_good_one) {
+    icae_error error = {0};
+    const char *folder = test_folder("checkpoint-push");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    make_run(out);
+    damage(test_path(out, "checkpoints/step-4/state.json"));
+    const char *half = test_path(out, "checkpoints/.tmp-step-9"); /* what a crash leaves */
+    ck_ok(icae_folder_make(half, &error));
+    const char *const assignments[] = {"checkpoint.every=2", "checkpoint.keep=1", NULL};
+    icae_train_options options = {.is_resuming = true, .stop_at = 3};
+    ck_assert_int_eq(tiny_run(out, assignments, &options, NULL, &error), ICAE_INTERRUPTED);
+    char *path;
+    ck_ok(icae_checkpoint_newest(out, &path, &error));
+    ck_assert_ptr_nonnull(strstr(path, "/checkpoints/step-3"));
+    free(path);
+    ck_assert(!icae_path_exists(half));
+}
+END_TEST
+
 START_TEST(what_was_saved_is_loaded_to_the_last_bit) {
     icae_error error = {0};
     const char *folder = test_folder("checkpoint-load");
@@ -184,4 +204,5 @@ END_TEST
 SUITE_OF(checkpoint, 60, a_change_in_any_file_is_noticed_and_named,
          a_list_that_points_outside_or_lists_too_little_is_refused,
          the_newest_good_one_is_found_among_other_things, only_the_newest_are_kept,
+         a_damaged_later_one_does_not_push_out_a_good_one,
          what_was_saved_is_loaded_to_the_last_bit)

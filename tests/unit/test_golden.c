@@ -42,7 +42,7 @@ START_TEST(tiny_llama_agrees_on_every_level) {
     for (int i = 0; levels[i]; i++) {
         icae_checks checks;
         ck_ok(run(llama, NULL, levels[i], &checks));
-        ck_assert_int_ge(checks.n, 22);
+        ck_assert_int_ge(checks.n, 20);
         ck_assert_msg(checks.n_failed == 0, "level %s: %s", levels[i],
                       icae_text_string(&failed));
     }
@@ -171,8 +171,8 @@ START_TEST(one_changed_number_is_found) {
         {"\"ft_loss\":", NULL, ",ft_loss"},
         {"\"lm\": {\"sum\":", NULL, ",lm.samples"},
         {"\"nll\": [", NULL, ",base.nll"},
-        {"\"losses\": [", NULL, ",adamw.first_loss"},
-        {"\"grad_norms\": [", NULL, ",adamw.first_norm"},
+        {"\"losses\": [", NULL, ",adamw.losses"},
+        {"\"grad_norms\": [", NULL, ",adamw.grad_norms"},
         {"\"text\": \" \", \"ids\": [", NULL, ",tokenizer.ids"},
         {NULL, "base.logits", ",base.logits"},
         {NULL, "1.slots", ",1.slots"},

@@ -3,6 +3,7 @@
  * Encoding and decoding: against Hugging Face's ids (golden), against a naive merge loop, by
  * identities, and on inputs made to be slow or ill-formed. Loading: test_tokenizer_files.c.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -94,12 +95,28 @@ static void check_golden(const icae_tokenizer *tokenizer, const char *path) {
 }
 
 START_TEST(gives_hugging_faces_ids_from_tokenizer_json) {
-    icae_tokenizer *tokenizer = open_llama();
-    check_golden(tokenizer, "tests/golden/llama/expected.json");
-    ck_assert_int_eq(icae_tokenizer_size(tokenizer), 512);
-    ck_assert_int_eq(icae_tokenizer_bos(tokenizer), 1);
-    ck_assert_int_eq(icae_tokenizer_eos(tokenizer), 2);
-    icae_tokenizer_free(tokenizer);
+    static const struct {
+        const char *folder;
+        int32_t size;
+    } cases[] = {
+        {"llama", 512},
+        {"llama3", 512},
+        {"qwen2", 512},
+        {"qwen3", 512},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[128];
+        icae_error error = {0};
+        icae_tokenizer *tokenizer;
+        snprintf(path, sizeof path, "tests/golden/%s/model", cases[i].folder);
+        ck_ok(icae_tokenizer_open_folder(&tokenizer, path, &error));
+        snprintf(path, sizeof path, "tests/golden/%s/expected.json", cases[i].folder);
+        check_golden(tokenizer, path);
+        ck_assert_int_eq(icae_tokenizer_size(tokenizer), cases[i].size);
+        ck_assert_int_eq(icae_tokenizer_bos(tokenizer), 1);
+        ck_assert_int_eq(icae_tokenizer_eos(tokenizer), 2);
+        icae_tokenizer_free(tokenizer);
+    }
 }
 END_TEST
 
@@ -144,6 +161,18 @@ START_TEST(cuts_text_into_the_pieces_of_the_expression) {
         {"smollm", "\xE2\x85\xA7|\xC2\xBD|\xD9\xA3|x"},
         {"smollm", "v|1|.|0|,| |2"},
         {"smollm", " | x|  \n|9| '|1|'s"},
+        {"llama3", "don|'t| we|'LL| I|'VE| it|'\xC5\xBF| '|Re|'m|x"},
+        {"llama3", "'hello| ''|s|'"},
+        {"llama3", "a|123|456|7| b|12| |\xC2\xBD\xE2\x85\xA7\xD9\xA3|\xD9\xA3"},
+        {"llama3", " | a| \n\n| b|\r\n| | c|\t|\td|\xC2\xA0"
+                   "e| \xE3\x80\x80"},
+        {"llama3", "x| | ..| !?\n\n\r| \n|;\n| | (|y"},
+        {"llama3", "\xE0\xA4\x95|\xE0\xA4\xBF| \xCC\x81|a|-\xE4\xB8\xAD|\xE3\x80\x81\n"},
+        {"llama3", "end|  "},
+        {"llama3", " \n| x|   \n"},
+        {"llama3", "\t|7| |\t|7| | |7"},
+        {"qwen2", "a|1|2|3|4| |5|6|'T"},
+        {"qwen2", "\xC2\xBD|\xE2\x85\xA7| |3|.|1|4|\n| ..\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const icae_pretokenizer *pretokenizer = icae_pretokenizer_find(cases[i].name);
@@ -300,7 +329,7 @@ START_TEST(streams_what_decoding_at_once_gives_and_never_half_a_character) {
     for (int i = 0; i < 5000; i++) {
         int32_t ids[40];
         size_t count = (size_t)icae_rng_below(&rng, 40);
-        icae_token_stream stream = {{0}};
+        icae_token_stream stream = {0};
         icae_text streamed = {0};
         /* half of them: tokens of real texts, so that whole characters come in parts */
         icae_text text = random_text(&rng);

@@ -38,6 +38,14 @@ static const char small[] =
                  "\"11\": 6, \"aab\": 7, \"<s>\": 8, \"<s>>\": 9},\n"
                  "\"merges\": [[\"a\", \"b\"], \"\\u0120 ab\", [\"1\", \"1\"]]}}\n";
 
+#define DIGITS "\"type\": \"Digits\", \"individual_digits\": true"
+#define SPLIT(pattern, behavior, invert)                                                       \
+    "\"type\": \"Split\", \"pattern\": " pattern ", \"behavior\": \"" behavior                 \
+    "\", \"invert\": " invert
+#define LLAMA3_SPLIT                                                                           \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "     \
+    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+
 /* Writes tokenizer.json = small with `from` replaced by `to` (NULL: as it is). */
 static void write_small(const char *folder, const char *from, const char *to) {
     icae_text text = {0};
@@ -261,6 +269,65 @@ START_TEST(looks_for_normalized_tokens_after_the_others) {
 }
 END_TEST
 
+START_TEST(composes_text_before_it_is_cut) {
+    const char *folder = test_folder("tokenizer-nfc");
+    icae_tokenizer *plain =
+        open_small(folder, "\"aab\": 7", "\"aab\": 7, \"\u00c3\": 10, \"\u00a9\": 11");
+    check_encodes(plain, "e\xCC\x81\xC3\xA9", true, 10,
+                  11); /* no tokens for e and the accent */
+    uint64_t fingerprint = icae_tokenizer_fingerprint(plain);
+    icae_tokenizer_free(plain);
+
+    icae_text nfc = {0}; /* with three more added tokens, the first two of them normalized */
+    icae_text_append_string(
+        &nfc, "\"added_tokens\": [" ADDED_TOKEN("20", "be\xCC\x81", "true", "false") ", " //
+        ADDED_TOKEN("21", "a\xC3\xA9", "true", "false") ", "                              //
+        ADDED_TOKEN("22", "ae\xCC\x81", "false", "false") ", ");
+    write_small(folder, "\"aab\": 7", "\"aab\": 7, \"\u00c3\": 10, \"\u00a9\": 11");
+    char *text;
+    icae_error error = {0};
+    ck_ok(icae_file_read(test_path(folder, "tokenizer.json"), 1 << 20, &text, NULL, &error));
+    icae_text whole = {0};
+    char *added = strstr(text, "\"added_tokens\": ["), *rest = added + 17;
+    char *normalizer = strstr(text, "\"normalizer\": null");
+    ck_assert(added && normalizer);
+    icae_text_append(&whole, text, (size_t)(added - text));
+    icae_text_append(&whole, nfc.data, nfc.length);
+    icae_text_append(&whole, rest, (size_t)(normalizer - rest));
+    icae_text_append_string(&whole, "\"normalizer\": {\"type\": \"NFC\"}");
+    icae_text_append_string(&whole, normalizer + strlen("\"normalizer\": null"));
+    write_file(folder, "tokenizer.json", icae_text_string(&whole));
+    icae_tokenizer *tokenizer;
+    ck_ok(icae_tokenizer_open_folder(&tokenizer, folder, &error));
+    check_encodes(tokenizer, "e\xCC\x81\xC3\xA9", true, 10, 11, 10, 11);
+    check_encodes(tokenizer, "be\xCC\x81", true, 20);
+    check_encodes(tokenizer, "b\xC3\xA9", true, 20); /* what it looks like when composed */
+    check_encodes(tokenizer, "ae\xCC\x81", true, 22);
+    check_encodes(tokenizer, "a\xC3\xA9", true, 21);
+    ck_assert(icae_tokenizer_fingerprint(tokenizer) != fingerprint);
+    icae_tokenizer_free(tokenizer);
+    icae_text_release(&nfc);
+    icae_text_release(&whole);
+    free(text);
+}
+END_TEST
+
+START_TEST(takes_normalization_and_whole_words_from_the_name_of_a_ggufs_split) {
+    const char *folder = test_folder("tokenizer-gguf-names");
+    icae_error error = {0};
+    icae_tokenizer *tokenizer;
+    gguf_settings settings = good;
+    settings.pre = "llama-bpe";
+    ck_ok(open_gguf(&tokenizer, folder, settings, &error));
+    check_encodes(tokenizer, "aab 11", true, 7, 3, 6); /* no merge leads to 7 */
+    icae_tokenizer_free(tokenizer);
+    settings.pre = "qwen2";
+    ck_ok(open_gguf(&tokenizer, folder, settings, &error));
+    check_encodes(tokenizer, "aab 11", true, 0, 2, 3, 5, 5);
+    icae_tokenizer_free(tokenizer);
+}
+END_TEST
+
 START_TEST(takes_bos_eos_and_template_from_the_files_beside_it) {
     icae_error error = {0};
     icae_tokenizer *tokenizer;
@@ -311,9 +378,18 @@ START_TEST(refuses_by_name_what_it_does_not_follow) {
     static const struct {
         const char *from, *to, *part;
     } cases[] = {
-        {"\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}",
-         "normalizer null, got NFC"},
-        {"\"type\": \"Digits\"", "\"type\": \"Split\"", "Sequence of Split, ByteLevel"},
+        {"\"normalizer\": null", "\"normalizer\": {\"type\": \"NFKC\"}", "Replace], got NFKC"},
+        {"\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\", \"left\": 1}",
+         "\"left\""},
+        {"\"type\": \"Digits\"", "\"type\": \"Punctuation\"",
+         "Sequence of Punctuation, ByteLevel"},
+        {"\"type\": \"Digits\"", "\"type\": \"Split\"", "individual_digits"},
+        {DIGITS, SPLIT("{\"Regex\": \"\\\\d\"}", "Isolated", "false"), "not known: \\d"},
+        {DIGITS, SPLIT("{\"String\": \"x\"}", "Isolated", "false"), "\"String\""},
+        {DIGITS, SPLIT("{\"Regex\": \"" LLAMA3_SPLIT "\"}", "Removed", "false"), "Isolated"},
+        {DIGITS, SPLIT("{\"Regex\": \"" LLAMA3_SPLIT "\"}", "Isolated", "true"), "inverted"},
+        {DIGITS, SPLIT("{\"Regex\": \"" LLAMA3_SPLIT "\"}", "Isolated", "false"),
+         "true after a Split"},
         {"{\"type\": \"Digits\", \"individual_digits\": true},", "", "Sequence of ByteLevel"},
         {"\"individual_digits\": true", "\"individual_digits\": false", "individual_digits"},
         {"\"add_prefix_space\": false", "\"add_prefix_space\": true", "add_prefix_space"},
@@ -400,7 +476,8 @@ START_TEST(refuses_gguf_metadata_that_is_not_a_tokenizer_it_knows) {
     ck_refused(open_gguf(&tokenizer, folder, bad, &error), "got \"llama\"");
     bad = good;
     bad.pre = "qwen2\n";
-    ck_refused(open_gguf(&tokenizer, folder, bad, &error), "gpt-2, smollm, got \"qwen2?\"");
+    ck_refused(open_gguf(&tokenizer, folder, bad, &error),
+               "gpt-2, smollm, llama-bpe, llama3, llama-v3, qwen2, got \"qwen2?\"");
     bad = good;
     bad.n_types = 10;
     ck_refused(open_gguf(&tokenizer, folder, bad, &error), "10 entries for 11 tokens");
@@ -428,6 +505,8 @@ SUITE_OF(tokenizer_files, 60, follows_merges_added_tokens_and_single_digits,
          reads_the_same_tokenizer_from_json_and_from_gguf,
          fingerprints_differ_when_anything_that_matters_does,
          honours_the_switches_that_change_ids, looks_for_normalized_tokens_after_the_others,
+         composes_text_before_it_is_cut,
+         takes_normalization_and_whole_words_from_the_name_of_a_ggufs_split,
          takes_bos_eos_and_template_from_the_files_beside_it,
          refuses_by_name_what_it_does_not_follow, accepts_what_changes_no_ids,
          refuses_gguf_metadata_that_is_not_a_tokenizer_it_knows)

@@ -288,6 +288,20 @@ START_TEST(n_steps_and_n_more_equal_2n_steps) {
 }
 END_TEST
 
+START_TEST(resuming_a_finished_run_leaves_it_as_it_was) {
+    icae_error error = {0};
+    const char *folder = test_folder("finished");
+    char once[700], twice[700];
+    snprintf(once, sizeof once, "%s/once", folder);
+    snprintf(twice, sizeof twice, "%s/twice", folder);
+    ck_ok(tiny_run(once, lively, NULL, NULL, &error)); /* 12 is no multiple of evaluate.every */
+    ck_ok(tiny_run(twice, lively, NULL, NULL, &error));
+    icae_train_options options = {.is_resuming = true};
+    ck_ok(tiny_run(twice, lively, &options, NULL, &error));
+    same_result(once, twice);
+}
+END_TEST
+
 START_TEST(recomputing_activations_changes_no_byte) {
     icae_error error = {0};
     const char *folder = test_folder("recompute");
@@ -447,7 +461,7 @@ SUITE_OF(trainer, 120, overfits_passages_until_free_reconstruction_is_exact,
          training_leaves_every_byte_of_the_base_as_it_was,
          micro_batches_give_the_gradient_of_the_whole_batch,
          a_stopped_and_resumed_run_equals_one_that_was_not, n_steps_and_n_more_equal_2n_steps,
-         recomputing_activations_changes_no_byte,
+         resuming_a_finished_run_leaves_it_as_it_was, recomputing_activations_changes_no_byte,
          a_damaged_checkpoint_is_named_and_the_one_before_it_used,
          refuses_to_mix_two_runs_in_one_folder,
          a_signal_before_the_first_step_leaves_nothing_to_save,

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line of icae-pretrain and icae-finetune: exit codes, signals, what is said and where. */
+#include <stdio.h>
+#include <string.h>
+
+#include "command.h"
+#include "icae/file.h"
+#include "icae/json.h"
+#include "icae/settings.h"
+#include "train_support.h"
+
+/* A config of so many tiny steps in a fresh folder, with the run's folder in it; returns the folder. */
+static const char *folder_with_config(const char *name, const char *steps) {
+    icae_error error = {0};
+    const char *folder = test_folder(name);
+    const char *const assignments[] = {steps, "data.heldout=data/samples/sentences.jsonl",
+                                       NULL};
+    icae_settings settings;
+    icae_text text = {0};
+    tiny_settings(&settings, test_path(folder, "it's a run"), assignments);
+    icae_settings_write(&settings, &text);
+    ck_ok(icae_file_write(test_path(folder, "config.json"), text.data, text.length, &error));
+    icae_text_release(&text);
+    icae_settings_release(&settings);
+    return folder;
+}
+
+static outcome train(const char *folder, const char *arguments) {
+    return run_in(folder, "%s/icae-pretrain %s/config.json %s", test_build_folder(), folder,
+                  arguments);
+}
+
+START_TEST(a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not) {
+    const char *folder = folder_with_config("train-usage", "train.steps=1");
+    static const struct {
+        const char *arguments, *part;
+        int code;
+    } cases[] = {
+        {"--frob", "--frob is unknown", 2},
+        {"--set", "lacks its value", 2},
+        {"again.json", "one config is enough", 2},
+        {"--set train.lr", "expected key=value", 2},
+        {"--set trian.lr=1", "unknown key 'trian'", 2},
+        {"--set train.lr=fast", "expected a number", 2},
+        {"-t many", "train.threads", 2},
+        {"--set base=nowhere", "nowhere: cannot open", 1},
+        {"--set data.train=nowhere.jsonl", "nowhere.jsonl", 1},
+        {"--resume", "no checkpoint to resume from", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        outcome o = train(folder, cases[i].arguments);
+        ck_assert_msg(o.code == cases[i].code, "%s: exit code %d", cases[i].arguments, o.code);
+        ck_assert_msg(strstr(o.err, cases[i].part), "%s: %s", cases[i].arguments, o.err);
+        ck_assert_str_eq(o.out, "");
+    }
+    icae_error error = {0};
+    ck_ok(icae_file_write(test_path(folder, "config.json"), "{\"trian\": {}}", 13, &error));
+    outcome o = train(folder, "");
+    ck_assert_int_eq(o.code, 1);
+    ck_assert_ptr_nonnull(strstr(o.err, "did you mean 'train'"));
+}
+END_TEST
+
+START_TEST(prints_one_json_object_and_notices_a_full_disk) {
+    const char *folder = folder_with_config("train-json", "train.steps=1");
+    static const char *const runs[] = {"--json -q --dry-run", "--json -q"};
+    for (int i = 0; i < 2; i++) {
+        icae_error error = {0};
+        icae_json *json;
+        outcome o = train(folder, runs[i]);
+        ck_assert_msg(o.code == 0, "%s", o.err);
+        ck_ok(icae_json_parse(&json, "stdout", o.out, strlen(o.out), &error));
+        ck_assert_ptr_nonnull(icae_json_member(icae_json_root(json), "plan"));
+        icae_json_free(json);
+    }
+    static const char *const unheard[] = {"--json --dry-run", "--dry-run", "--help",
+                                          "--version"};
+    for (int i = 0; i < 4; i++) {
+        char arguments[64];
+        snprintf(arguments, sizeof arguments, "%s >/dev/full", unheard[i]);
+        outcome o = train(folder, arguments);
+        ck_assert_msg(o.code == 1, "%s: exit code %d", unheard[i], o.code);
+        ck_assert_ptr_nonnull(strstr(o.err, "standard output could not be written"));
+    }
+}
+END_TEST
+
+/* The last line that a stopped run says, as a shell would run it; the program's own folder in front. */
+static outcome run_as_said(const char *folder, const char *said, const char *more) {
+    const char *command = strstr(said, "go on with:  ");
+    ck_assert_msg(command != NULL, "%s", said);
+    command += strlen("go on with:  ");
+    return run_in(folder, "%s/%.*s %s", test_build_folder(), (int)strcspn(command, "\n"),
+                  command, more);
+}
+
+START_TEST(a_signal_saves_and_what_is_said_goes_on) {
+    const char *folder = folder_with_config("train-signal", "train.steps=1000000");
+    static const struct {
+        const char *name;
+        int code;
+    } signals[] = {{"INT", 130}, {"TERM", 143}};
+    for (int i = 0; i < 2; i++) {
+        /* until the first checkpoint is there, a signal; -t 1 keeps the machine free for others */
+        outcome o = run_in(folder,
+                           "%s/icae-pretrain %s/config.json -q -t 1 --set 'out=%s/it'\\''s %d' "
+                           "--set checkpoint.every=1 & "
+                           "for i in $(seq 500); do ls '%s/it'\\''s %d/checkpoints' 2>&1 | "
+                           "grep -q ^step && break; sleep 0.02; done; kill -%s $!; wait $!",
+                           test_build_folder(), folder, folder, i, folder, i, signals[i].name);
+        ck_assert_msg(o.code == signals[i].code, "exit code %d: %s", o.code, o.err);
+        ck_assert_ptr_nonnull(strstr(o.err, "a checkpoint is in"));
+        /* as many steps as there can be: it begins, finds its checkpoint and goes on */
+        outcome again = run_as_said(folder, o.err, "--dry-run");
+        ck_assert_msg(again.code == 0, "%s", again.err);
+        ck_assert_ptr_nonnull(strstr(o.err, " --resume\n"));
+    }
+}
+END_TEST
+
+START_TEST(stopped_before_the_first_step_it_is_to_be_started_again) {
+    const char *folder = folder_with_config("train-early", "train.steps=1000000");
+    /* The first evaluation is made long enough to be interrupted for certain. */
+    outcome o = run_in(folder,
+                       "%s/icae-pretrain %s/config.json -t 1 "
+                       "--set evaluate.samples=200 --set evaluate.reconstruct_samples=40 "
+                       "--set evaluate.reconstruct_tokens=0 & "
+                       "for i in $(seq 500); do [ -e \"%s/it's a run/config.json\" ] && break; "
+                       "sleep 0.01; done; kill -TERM $!; wait $!",
+                       test_build_folder(), folder, folder);
+    ck_assert_msg(o.code == 143, "exit code %d: %s", o.code, o.err);
+    ck_assert_ptr_nonnull(strstr(o.err, "nothing new to save"));
+    ck_assert_ptr_null(strstr(o.err, "--resume"));
+    outcome again = run_as_said(folder, o.err, "-q --set train.steps=1");
+    ck_assert_msg(again.code == 0, "%s", again.err);
+}
+END_TEST
+
+SUITE_OF(train_cli, 60, a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not,
+         prints_one_json_object_and_notices_a_full_disk,
+         a_signal_saves_and_what_is_said_goes_on,
+         stopped_before_the_first_step_it_is_to_be_started_again)
