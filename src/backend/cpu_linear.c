@@ -5,7 +5,7 @@
  * linear and linear_dx cut the result into panels of 32 columns. The weights that a panel needs are
  * widened into scratch once, [R][32] with R the axis of the sum, and multiplied by all rows of x
  * with cpu_tile.h's loop. For linear a panel is 32 rows of w and is transposed on the way; for
- * linear_dx it is 32 columns of w, which in every quantised type is one block of each row.
+ * linear_dx it is 32 columns of w, which in every quantised type is a block of each row, or a part of one.
  * The sum is cut into blocks of SUM_BLOCK so that a panel stays in the second-level cache; the
  * next block goes on from the y that the last one stored, which changes no bit.
  *
@@ -33,14 +33,14 @@ static int64_t least(int64_t a, int64_t b) {
 /* `count` values of row `row` from column `start` on, widened; at most WIDE, zeros after the last. */
 ALWAYS_INLINE void widen_part(icae_dtype dtype, const icae_matrix *w, int64_t row,
                               int64_t start, int64_t count, real *out) {
-    const unsigned char *from = (const unsigned char *)w->data + (size_t)row * w->row_bytes +
-                                (size_t)(start / WIDE) * bytes_of_32(dtype);
+    const unsigned char *from = (const unsigned char *)w->data + (size_t)row * w->row_bytes;
     if (count == WIDE) {
         vec wide[WIDE_VECS];
-        widen_32(dtype, from, wide);
+        widen_at(dtype, from, start, wide);
         store_32(out, wide);
     } else { /* only plain types, of block 1, end in the middle */
         memset(out, 0, WIDE * sizeof *out);
+        from += (size_t)(start / WIDE) * bytes_of_32(dtype);
         icae_dtype_widen(dtype, from, count, out);
     }
 }
@@ -165,8 +165,7 @@ ALWAYS_INLINE void dot_rows(icae_dtype dtype, const int rows, int64_t K, const r
     int64_t k = 0;
     for (; k + WIDE <= K; k += WIDE) {
         vec wide[WIDE_VECS];
-        widen_32(dtype, w, wide);
-        w += bytes_of_32(dtype);
+        widen_at(dtype, w, k, wide);
         UNROLL
         for (int r = 0; r < rows; r++) {
             UNROLL
@@ -176,7 +175,7 @@ ALWAYS_INLINE void dot_rows(icae_dtype dtype, const int rows, int64_t K, const r
     }
     if (k < K) {
         real wide[WIDE] = {0};
-        icae_dtype_widen(dtype, w, K - k, wide);
+        icae_dtype_widen(dtype, w + (size_t)(k / WIDE) * bytes_of_32(dtype), K - k, wide);
         UNROLL
         for (int r = 0; r < rows; r++) {
             real rest[WIDE] = {0};

@@ -2,7 +2,8 @@
 /*
  * Stored weights -> vectors of reals, 32 values at a time, for the level-compiled files.
  *
- * 32 values are one block of every quantised type here, and one row of a panel (cpu_linear.c).
+ * 32 values are one row of a panel (cpu_linear.c), and one block of most quantised types or an eighth of
+ * the others'.
  * The results equal icae_dtype_widen's bit for bit: d * q is exact in float (11 bits times at most
  * 8), so d * q + m rounds once with or without a fused multiply-add.
  */
@@ -15,26 +16,28 @@
 
 enum { WIDE = 32, WIDE_VECS = WIDE / VL };
 
-/* Bytes that 32 stored values take. */
+/* Values in a block, and bytes that 32 values of smaller blocks take; constants where dtype is one. */
+ALWAYS_INLINE int block_values_of(icae_dtype dtype) {
+    switch (dtype) {
+#define BLOCK_VALUES(name, values, bytes, safetensors, ggml)                                   \
+    case ICAE_DTYPE_##name:                                                                    \
+        return values;
+        ICAE_DTYPE_LIST(BLOCK_VALUES)
+#undef BLOCK_VALUES
+    default:
+        return 0;
+    }
+}
+
 ALWAYS_INLINE size_t bytes_of_32(icae_dtype dtype) {
     switch (dtype) {
-    case ICAE_DTYPE_F32:
-        return 128;
-    case ICAE_DTYPE_F64:
-        return 256;
-    case ICAE_DTYPE_F16:
-    case ICAE_DTYPE_BF16:
-        return 64;
-    case ICAE_DTYPE_Q8_0:
-        return 34;
-    case ICAE_DTYPE_Q4_0:
-        return 18;
-    case ICAE_DTYPE_Q4_1:
-        return 20;
-    default: {
-        const icae_dtype_info *info = icae_dtype_describe(dtype);
-        return (size_t)(WIDE / info->block_values) * info->block_bytes;
-    }
+#define BYTES_OF_32(name, values, bytes, safetensors, ggml)                                    \
+    case ICAE_DTYPE_##name:                                                                    \
+        return (size_t)(WIDE / values) * bytes;
+        ICAE_DTYPE_LIST(BYTES_OF_32)
+#undef BYTES_OF_32
+    default:
+        return 0;
     }
 }
 
@@ -231,5 +234,14 @@ ALWAYS_INLINE void store_32(real *to, const vec wide[WIDE_VECS]) {
 }
 
 #endif
+
+/* The values from column k on, a multiple of 32, of a row that is stored at `row`. */
+ALWAYS_INLINE void widen_at(icae_dtype dtype, const unsigned char *row, int64_t k,
+                            vec out[WIDE_VECS]) {
+    if (block_values_of(dtype) > WIDE)
+        icae_dtype_widen_32(dtype, row, k, (real *)out);
+    else
+        widen_32(dtype, row + (size_t)(k / WIDE) * bytes_of_32(dtype), out);
+}
 
 #endif

@@ -15,7 +15,7 @@
 #include "icae/selftest.h"
 
 /* Odd enough for ragged ends of tiles, large enough for threads to be used. */
-enum { T = 37, N = 96, K = 160, HEADS = 6, KV_HEADS = 2, HEAD_WIDTH = 16, QUERIES = 33 };
+enum { T = 37, N = 96, K = 256, HEADS = 6, KV_HEADS = 2, HEAD_WIDTH = 16, QUERIES = 33 };
 enum { ROOM = 1 << 16 }; /* numbers in each of a probe's buffers */
 enum { N_SEQUENCES = 2 };
 
@@ -179,9 +179,10 @@ static void *random_weight(icae_dtype dtype, size_t *bytes) {
             memcpy(data + at, &value, sizeof value);
         else if (dtype == ICAE_DTYPE_BF16)
             memcpy(data + at, &half, sizeof half);
-        else
-            store_half(data + at, value);
-        if (dtype == ICAE_DTYPE_Q4_1) store_half(data + at + 2, 0.05 * icae_rng_normal(&rng));
+        size_t offsets[2];
+        int n_halves = icae_dtype_halves(dtype, offsets);
+        for (int h = 0; h < n_halves; h++)
+            store_half(data + at + offsets[h], h ? 0.05 * icae_rng_normal(&rng) : value);
     }
     return data;
 }

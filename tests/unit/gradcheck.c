@@ -36,10 +36,15 @@ static void fill_blocks(icae_dtype dtype, int64_t count, unsigned char *bytes, i
     for (int64_t i = 0; i < count; i += info->block_values, bytes += info->block_bytes) {
         for (size_t b = 0; b < info->block_bytes; b++)
             bytes[b] = (unsigned char)icae_rng_below(rng, 256);
-        uint16_t scale = icae_f32_to_f16(dtype == ICAE_DTYPE_Q8_0 ? 0.004f : 0.06f);
-        uint16_t offset = icae_f32_to_f16(-0.4f);
-        memcpy(bytes, &scale, sizeof scale);
-        if (dtype == ICAE_DTYPE_Q4_1) memcpy(bytes + 2, &offset, sizeof offset);
+        /* Blocks of 256 multiply their scale by others of up to 63, and their offset too. */
+        bool is_large = info->block_values > 32;
+        float scale = dtype == ICAE_DTYPE_Q8_0 ? 0.004f : is_large ? 0.001f : 0.06f;
+        uint16_t halves[2] = {icae_f32_to_f16(scale),
+                              icae_f32_to_f16(is_large ? 0.01f : -0.4f)};
+        size_t offsets[2];
+        int n_halves = icae_dtype_halves(dtype, offsets);
+        for (int h = 0; h < n_halves; h++)
+            memcpy(bytes + offsets[h], &halves[h], sizeof halves[h]);
     }
 }
 

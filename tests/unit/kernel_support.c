@@ -72,7 +72,6 @@ real *output_from(const real *from, int64_t n) {
 static void random_block(icae_dtype dtype, icae_rng *rng, unsigned char *block) {
     double u = 2 * icae_rng_uniform(rng) - 1;
     float f = (float)u;
-    uint16_t scale = icae_f32_to_f16(f / 16), least = icae_f32_to_f16(f - 0.3f);
     uint16_t half = icae_f32_to_f16(f), bf16 = icae_f32_to_bf16(f);
     for (size_t i = 0; i < icae_dtype_describe(dtype)->block_bytes; i++)
         block[i] = (unsigned char)icae_rng_u64(rng);
@@ -89,19 +88,18 @@ static void random_block(icae_dtype dtype, icae_rng *rng, unsigned char *block) 
     case ICAE_DTYPE_BF16:
         memcpy(block, &bf16, sizeof bf16);
         break;
-    case ICAE_DTYPE_Q8_0:
-        scale = icae_f32_to_f16(f / 128);
-        memcpy(block, &scale, sizeof scale);
-        break;
-    case ICAE_DTYPE_Q4_0:
-        memcpy(block, &scale, sizeof scale);
-        break;
-    case ICAE_DTYPE_Q4_1:
-        memcpy(block, &scale, sizeof scale);
-        memcpy(block + 2, &least, sizeof least);
-        break;
-    default:
-        ck_abort_msg("no random block for dtype %s", icae_dtype_describe(dtype)->name);
+    default: { /* a scale, and an offset where the type has one; the larger its integers, the smaller */
+        bool is_large = icae_dtype_describe(dtype)->block_values > 32;
+        float by = is_large ? 1024 : dtype == ICAE_DTYPE_Q8_0 ? 128 : 16;
+        uint16_t halves[2] = {icae_f32_to_f16(f / by),
+                              icae_f32_to_f16(is_large ? f / 64 : f - 0.3f)};
+        size_t offsets[2];
+        int n_halves = icae_dtype_halves(dtype, offsets);
+        if (n_halves == 0)
+            ck_abort_msg("no random block for dtype %s", icae_dtype_describe(dtype)->name);
+        for (int h = 0; h < n_halves; h++)
+            memcpy(block + offsets[h], &halves[h], sizeof halves[h]);
+    }
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "icae/dtype.h"
 #include "icae/half.h"
+#include "icae/json.h"
 #include "icae/rng.h"
 #include "suites.h"
 
@@ -166,6 +167,76 @@ START_TEST(q4_1_blocks_widen_as_computed_by_hand) {
 }
 END_TEST
 
+/* ---- blocks of every type, widened elsewhere ---- */
+
+static icae_error error;
+
+static unsigned hex_digit(char c) {
+    return (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+/* malloc'ed bytes of a string of hexadecimal digits. */
+static unsigned char *unhex(const icae_json_value *value, size_t *bytes) {
+    const char *text = icae_json_as_string(value);
+    ck_assert_ptr_nonnull(text);
+    *bytes = strlen(text) / 2;
+    unsigned char *data = malloc(*bytes);
+    ck_assert_ptr_nonnull(data);
+    for (size_t i = 0; i < *bytes; i++)
+        data[i] = (unsigned char)(hex_digit(text[2 * i]) << 4 | hex_digit(text[2 * i + 1]));
+    return data;
+}
+
+static void check_blocks(icae_dtype dtype, const icae_json_value *value) {
+    const icae_dtype_info *info = icae_dtype_describe(dtype);
+    size_t block_bytes, float_bytes, stored;
+    unsigned char *blocks = unhex(icae_json_member(value, "blocks"), &block_bytes);
+    unsigned char *floats = unhex(icae_json_member(value, "floats"), &float_bytes);
+    int64_t count = (int64_t)(float_bytes / 4);
+    ck_assert_int_ge(count, 4 * info->block_values);
+    ck_assert(icae_dtype_bytes(dtype, count, &stored) && stored == block_bytes);
+    float *as_float = calloc((size_t)count, sizeof *as_float);
+    icae_real *as_real = calloc((size_t)count, sizeof *as_real), part[32];
+    ck_assert(as_float && as_real);
+    icae_dtype_widen_f32(dtype, blocks, count, as_float);
+    icae_dtype_widen(dtype, blocks, count, as_real);
+    for (int64_t i = 0; i < count; i++) {
+        const unsigned char *b = floats + 4 * i;
+        uint32_t want =
+            (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+        uint32_t got;
+        memcpy(&got, as_float + i, sizeof got);
+        if (got != want)
+            ck_abort_msg("%s value %d: %08X, expected %08X", info->name, (int)i, got, want);
+        icae_real real = (icae_real)as_float[i];
+        if (memcmp(&real, as_real + i, sizeof real))
+            ck_abort_msg("%s value %d differs as real", info->name, (int)i);
+    }
+    for (int64_t start = 0; start < count; start += 32) {
+        icae_dtype_widen_32(dtype, blocks, start, part);
+        ck_assert_msg(!memcmp(part, as_real + start, sizeof part), "%s from %d on", info->name,
+                      (int)start);
+    }
+    free(blocks), free(floats), free(as_float), free(as_real);
+}
+
+START_TEST(blocks_widen_to_the_bits_of_an_independent_reader) {
+    icae_json *json;
+    ck_ok(icae_json_open(&json, "tests/golden/blocks.json", &error));
+    int n = 0;
+    for (int d = 0; d < ICAE_DTYPE_COUNT; d++) {
+        const icae_dtype_info *info = icae_dtype_describe((icae_dtype)d);
+        if (info->block_values == 1) continue;
+        const icae_json_value *value = icae_json_member(icae_json_root(json), info->name);
+        ck_assert_msg(value != NULL, "tests/golden/blocks.json lacks %s", info->name);
+        check_blocks((icae_dtype)d, value);
+        n++;
+    }
+    ck_assert_int_eq(n, 10);
+    icae_json_free(json);
+}
+END_TEST
+
 /* ---- the table ---- */
 
 START_TEST(types_are_found_by_the_names_and_numbers_of_formats) {
@@ -198,6 +269,14 @@ START_TEST(sizes_are_whole_blocks_and_never_overflow) {
         {ICAE_DTYPE_Q8_0, 64, true, 68},
         {ICAE_DTYPE_Q4_0, 32, true, 18},
         {ICAE_DTYPE_Q4_1, 96, true, 60},
+        {ICAE_DTYPE_Q5_0, 64, true, 44},
+        {ICAE_DTYPE_Q5_1, 32, true, 24},
+        {ICAE_DTYPE_Q2_K, 256, true, 84},
+        {ICAE_DTYPE_Q3_K, 512, true, 220},
+        {ICAE_DTYPE_Q4_K, 256, true, 144},
+        {ICAE_DTYPE_Q5_K, 256, true, 176},
+        {ICAE_DTYPE_Q6_K, 256, true, 210},
+        {ICAE_DTYPE_Q6_K, 128, false, 0},
         {ICAE_DTYPE_Q8_0, 31, false, 0},
         {ICAE_DTYPE_Q8_0, 33, false, 0},
         {ICAE_DTYPE_F32, -1, false, 0},
@@ -221,5 +300,6 @@ SUITE_OF(dtype, 30, f16_to_float_and_back_over_all_values,
          plain_types_widen_to_their_values, unaligned_data_widens_too,
          q8_0_blocks_widen_as_computed_by_hand, q4_0_blocks_widen_as_computed_by_hand,
          q4_1_blocks_widen_as_computed_by_hand,
+         blocks_widen_to_the_bits_of_an_independent_reader,
          types_are_found_by_the_names_and_numbers_of_formats,
          sizes_are_whole_blocks_and_never_overflow)

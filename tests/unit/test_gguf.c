@@ -399,8 +399,8 @@ static void product_overflow(icae_text *out) {
 static void bytes_overflow(icae_text *out) {
     tensor(out, 1, (const uint64_t[]){UINT64_C(1) << 62}, 28, 0);
 }
-static void type_q6_k(icae_text *out) {
-    tensor(out, 1, (const uint64_t[]){256}, 14, 0);
+static void type_q8_1(icae_text *out) {
+    tensor(out, 1, (const uint64_t[]){256}, 9, 0);
 }
 static void row_of_half_blocks(icae_text *out) {
     tensor(out, 2, (const uint64_t[]){16, 2}, 8, 0);
@@ -483,7 +483,7 @@ static const struct {
     {dimension_negative, "product of the dimensions is too large", ICAE_FORMAT},
     {product_overflow, "product of the dimensions is too large", ICAE_FORMAT},
     {bytes_overflow, "the tensor is too large", ICAE_FORMAT},
-    {type_q6_k, "tensor 't': ggml type 14 is not supported; requantise to F32",
+    {type_q8_1, "tensor 't': ggml type 9 is not supported; requantise to F32",
      ICAE_UNSUPPORTED},
     {row_of_half_blocks, "rows of 16 values are not whole blocks of 32 as Q8_0", ICAE_FORMAT},
     {offset_unaligned, "offset 16 is not a multiple of 32", ICAE_FORMAT},

@@ -51,6 +51,44 @@ END_TEST
 
 /* ---- every architecture ---- */
 
+static void agrees(const char *name) {
+    char folder[64];
+    snprintf(folder, sizeof folder, "tests/golden/%s", name);
+    const char *const *levels = icae_backend_levels();
+    for (int i = 1; levels[i]; i++) { /* 0, the slow reference, has the llama folder */
+        icae_checks checks;
+        ck_ok(run(folder, NULL, levels[i], &checks));
+        ck_assert_int_ge(checks.n, 20);
+        ck_assert_msg(checks.n_failed == 0, "%s, level %s: %s", name, levels[i],
+                      icae_text_string(&failed));
+    }
+}
+
+START_TEST(every_architecture_agrees) {
+    static const char *const names[] = {"llama2", "llama3", "mistral", "qwen2", "qwen3"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        agrees(names[i]);
+}
+END_TEST
+
+START_TEST(kernels_in_use_agree_with_the_reference) {
+    const char *const *levels = icae_backend_levels();
+    for (int i = 0; levels[i]; i++) {
+        icae_backend *be;
+        icae_checks checks = {.callback = note_failure};
+        icae_text_clear(&failed);
+        ck_ok(icae_backend_create(&be, levels[i], 0, &error));
+        ck_ok(icae_selftest_kernels(&checks, be, &error));
+        ck_assert_int_ge(checks.n, 14);
+        ck_assert_msg(checks.n_failed == 0, "level %s: %s", levels[i],
+                      icae_text_string(&failed));
+        icae_backend_free(be);
+    }
+}
+END_TEST
+
+/* ---- one changed number ---- */
+
 static void copy_file(const char *from, const char *to) {
     char *data;
     size_t bytes;
@@ -75,41 +113,6 @@ static void copy_folder(const char *from, const char *to) {
     }
     icae_names_free(names, count);
 }
-
-START_TEST(every_architecture_agrees) {
-    static const char *const names[] = {"llama2", "llama3", "mistral", "qwen2", "qwen3"};
-    const char *const *levels = icae_backend_levels();
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        char folder[64];
-        snprintf(folder, sizeof folder, "tests/golden/%s", names[i]);
-        for (int l = 1; levels[l]; l++) { /* level 0, the reference, agrees in llama_agrees and is slow */
-            icae_checks checks;
-            ck_ok(run(folder, NULL, levels[l], &checks));
-            ck_assert_int_ge(checks.n, 20);
-            ck_assert_msg(checks.n_failed == 0, "%s, level %s: %s", names[i], levels[l],
-                          icae_text_string(&failed));
-        }
-    }
-}
-END_TEST
-
-START_TEST(kernels_in_use_agree_with_the_reference) {
-    const char *const *levels = icae_backend_levels();
-    for (int i = 0; levels[i]; i++) {
-        icae_backend *be;
-        icae_checks checks = {.callback = note_failure};
-        icae_text_clear(&failed);
-        ck_ok(icae_backend_create(&be, levels[i], 0, &error));
-        ck_ok(icae_selftest_kernels(&checks, be, &error));
-        ck_assert_int_ge(checks.n, 14);
-        ck_assert_msg(checks.n_failed == 0, "level %s: %s", levels[i],
-                      icae_text_string(&failed));
-        icae_backend_free(be);
-    }
-}
-END_TEST
-
-/* ---- one changed number ---- */
 
 /* The first digit behind `key` becomes another. */
 static void change_json(const char *folder, const char *key) {

@@ -69,9 +69,10 @@ static void compare_product(const char *what, icae_backend *be, icae_backend *re
 
 /* Rows N and columns K of w: empty, one, around the panel's and the vectors' widths, and longer than
  * one block of the sum in each direction. */
-static const int sizes[][2] = {{0, 0},   {0, 32},   {3, 0},    {1, 1},     {3, 17},   {17, 3},
-                               {1, 32},  {5, 64},   {31, 33},  {32, 32},   {33, 96},  {64, 100},
-                               {67, 31}, {7, 1056}, {1056, 7}, {1057, 64}, {40, 1120}};
+static const int sizes[][2] = {{0, 0},     {0, 32},    {3, 0},   {1, 1},     {3, 17},
+                               {17, 3},    {1, 32},    {5, 64},  {31, 33},   {32, 32},
+                               {33, 96},   {64, 100},  {67, 31}, {7, 1056},  {1056, 7},
+                               {1057, 64}, {40, 1120}, {3, 256}, {67, 1280}, {1056, 256}};
 static const int few_counts[] = {0, 1, 2, 3, 4, 7, 16};
 static const int many_counts[] = {0, 1, 3, 5, 17, 64};
 
@@ -111,7 +112,7 @@ static void check_linear_dx(icae_backend *be, icae_backend *ref) {
 static void check_gather(icae_backend *be, icae_backend *ref) {
     static const int32_t rows[] = {6, 0, 3, 3, 1}, to[] = {4, 2, 0, 1, 3};
     for (int dtype = 0; dtype < ICAE_DTYPE_COUNT; dtype++) {
-        for (int64_t cols = 31; cols <= 192; cols++) {
+        for (int64_t cols = 31; cols <= 512; cols += cols < 192 ? 1 : 64) {
             if (cols % icae_dtype_describe((icae_dtype)dtype)->block_values) continue;
             icae_matrix w = random_matrix((icae_dtype)dtype, 7, cols, 7);
             real *got = output(5 * cols), *want = output(5 * cols);

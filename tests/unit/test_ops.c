@@ -216,10 +216,11 @@ static const icae_attention_shape plain = {2, 2, 4, (icae_real)0.7, 0};
 /* A linear layer over a weight of every storage type. */
 #define LINEAR_STORED(name, values, bytes, safetensors, ggml)             \
     {"linear over " #name, ICAE_OP_linear, build_linear, NULL,            \
-     {VARIABLE(3, 64), FROZEN(name, 5, 64)}},
+     {VARIABLE(3, (values) > 64 ? (values) : 64), FROZEN(name, 5, (values) > 64 ? (values) : 64)}},
 #define ROWS_STORED(name, values, bytes, safetensors, ggml)               \
     {"rows of frozen " #name, ICAE_OP_rows, build_rows, NULL,             \
-     {PARAMETER(5, 32), FROZEN(name, 3, 32), VARIABLE(2, 32)}},
+     {PARAMETER(5, (values) > 32 ? (values) : 32), FROZEN(name, 3, (values) > 32 ? (values) : 32),  \
+      VARIABLE(2, (values) > 32 ? (values) : 32)}},
 
 static const grad_case cases[] = {
     {"rows of three", ICAE_OP_rows, build_rows, NULL,
