@@ -34,8 +34,9 @@ extern "C" {
 
 typedef struct icae_tokenizer icae_tokenizer;
 
-/* From tokenizer.json (and, beside it, tokenizer_config.json and generation_config.json for bos,
- * eos and the chat template, where they exist). folder: a Hugging Face model folder. */
+/* From tokenizer.json, or tokenizer.model where there is none (and, beside it, from
+ * tokenizer_config.json and generation_config.json for bos, eos and the chat template, where they
+ * exist). folder: a Hugging Face model folder. */
 icae_status icae_tokenizer_open_folder(icae_tokenizer **tokenizer, const char *folder,
                                        icae_error *error);
 /* From the tokenizer.* metadata of a GGUF; copies what it needs, so the file may be closed. */

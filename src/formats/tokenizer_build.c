@@ -237,6 +237,30 @@ icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int
 
 /* ---- merges ---- */
 
+bool icae_tokenizer_room_for_merges(icae_tokenizer *tokenizer, size_t n) {
+    size_t slots = slots_for(n);
+    icae_merge *merges = slots ? calloc(slots, sizeof *merges) : NULL;
+    if (!merges) return false;
+    for (size_t i = 0; i < slots; i++)
+        merges[i].pair = ICAE_NO_PAIR;
+    free(tokenizer->merges);
+    tokenizer->merges = merges;
+    tokenizer->merge_slots = slots;
+    tokenizer->n_merges = 0;
+    return true;
+}
+
+void icae_tokenizer_put_merge(icae_tokenizer *tokenizer, uint32_t rank, int32_t left,
+                              int32_t right, int32_t id) {
+    uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    assert(2 * tokenizer->n_merges < tokenizer->merge_slots + 1);
+    size_t mask = tokenizer->merge_slots - 1, slot = icae_merge_slot(tokenizer, pair);
+    while (tokenizer->merges[slot].pair != ICAE_NO_PAIR)
+        slot = (slot + 1) & mask;
+    tokenizer->merges[slot] = (icae_merge){.pair = pair, .rank = rank, .id = id};
+    tokenizer->n_merges++;
+}
+
 icae_status icae_tokenizer_add_merge(icae_tokenizer *tokenizer, const char *where,
                                      uint32_t rank, const char *left, size_t left_bytes,
                                      const char *right, size_t right_bytes, icae_error *error) {
@@ -261,18 +285,12 @@ icae_status icae_tokenizer_add_merge(icae_tokenizer *tokenizer, const char *wher
                          : right_id < 0 ? "the second"
                                         : "the result");
 
-    uint64_t pair = (uint64_t)(uint32_t)left_id << 32 | (uint32_t)right_id;
     icae_merge *known = icae_merge_find(tokenizer, left_id, right_id);
     if (known) { /* of two equal merges the later one counts, as in Hugging Face's map */
         known->rank = rank;
         return ICAE_OK;
     }
-    assert(2 * tokenizer->n_merges < tokenizer->merge_slots + 1);
-    size_t mask = tokenizer->merge_slots - 1, slot = icae_merge_slot(tokenizer, pair);
-    while (tokenizer->merges[slot].pair != ICAE_NO_PAIR)
-        slot = (slot + 1) & mask;
-    tokenizer->merges[slot] = (icae_merge){.pair = pair, .rank = rank, .id = id};
-    tokenizer->n_merges++;
+    icae_tokenizer_put_merge(tokenizer, rank, left_id, right_id, id);
     return ICAE_OK;
 }
 

@@ -2,16 +2,19 @@
 /*
  * The tokenizer that a GGUF carries in its metadata.
  *
- *     tokenizer.ggml.model        "gpt2": byte-level BPE
+ *     tokenizer.ggml.model        "gpt2": byte-level BPE; "llama": SentencePiece-style BPE
  *     tokenizer.ggml.pre          name of the pre-tokenizer
  *     tokenizer.ggml.tokens       spelled texts, index = id
  *     tokenizer.ggml.token_type   1 normal, 3 control, 4 user defined, 5 unused, ...
- *     tokenizer.ggml.merges       "left right", index = rank
+ *     tokenizer.ggml.merges       "left right", index = rank; not for "llama", which has instead:
+ *     tokenizer.ggml.scores       higher is sooner
+ *     tokenizer.ggml.add_space_prefix
  *     tokenizer.ggml.{bos,eos}_token_id, tokenizer.chat_template
  *
  * Source: ggml's docs/gguf.md. Ids must be those of the tokenizer.json that the GGUF was converted
  * from, also where other readers of GGUF split text a little differently.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "quote.h"
@@ -90,6 +93,7 @@ static icae_status gguf_token_id(const icae_tokenizer *tokenizer, const icae_ggu
     return ICAE_OK;
 }
 
+/* *result is NULL for a SentencePiece-style one. */
 static icae_status gguf_pretokenizer(const icae_gguf *file, const icae_pretokenizer **result,
                                      icae_error *error) {
     icae_gguf_string model = {0}, name = {0};
@@ -98,9 +102,12 @@ static icae_status gguf_pretokenizer(const icae_gguf *file, const icae_pretokeni
                          "%s: the metadata tokenizer.ggml.model is missing, so the file has no "
                          "tokenizer",
                          file->mapping.path);
+    *result = NULL;
+    if (model.bytes == 5 && memcmp(model.data, "llama", 5) == 0) return ICAE_OK;
     if (model.bytes != 4 || memcmp(model.data, "gpt2", 4) != 0)
         return icae_fail(error, ICAE_UNSUPPORTED,
-                         "%s: expected tokenizer.ggml.model gpt2 (byte-level BPE), got \"%s\"",
+                         "%s: expected tokenizer.ggml.model gpt2 (byte-level BPE) or llama "
+                         "(SentencePiece-style BPE), got \"%s\"",
                          file->mapping.path, icae_quote(model.data, model.bytes).text);
     bool has_name = icae_gguf_get_string(file, "tokenizer.ggml.pre", &name);
     *result = has_name ? icae_pretokenizer_find_gguf(name.data, name.bytes) : NULL;
@@ -115,25 +122,95 @@ static icae_status gguf_pretokenizer(const icae_gguf *file, const icae_pretokeni
     return status;
 }
 
-icae_status icae_tokenizer_from_gguf(icae_tokenizer **tokenizer, const icae_gguf *file,
-                                     icae_error *error) {
-    *tokenizer = NULL;
-    const icae_pretokenizer *pretokenizer;
-    const icae_gguf_item *tokens, *merges;
-    icae_status status;
-    if ((status = gguf_pretokenizer(file, &pretokenizer, error)) ||
-        (status = gguf_strings(file, "tokenizer.ggml.tokens", &tokens, error)) ||
-        (status = gguf_strings(file, "tokenizer.ggml.merges", &merges, error)))
-        return status;
+static icae_status gguf_bytelevel(icae_tokenizer **tokenizer, const icae_gguf *file,
+                                  const icae_pretokenizer *pretokenizer,
+                                  const icae_gguf_item *tokens, icae_error *error) {
+    const icae_gguf_item *merges;
+    icae_status status = gguf_strings(file, "tokenizer.ggml.merges", &merges, error);
+    if (status) return status;
     icae_tokenizer *made = icae_tokenizer_create(tokens->count, merges->count);
     if (!made) return icae_fail_memory(error, "a tokenizer");
     made->pretokenizer = pretokenizer;
     made->nfc = pretokenizer->gguf_nfc;
     made->ignore_merges = pretokenizer->gguf_ignore_merges;
-    icae_gguf_string chat;
     if ((status = gguf_tokens(made, file, tokens, error)) ||
-        (status = gguf_merges(made, file, merges, error)) ||
-        (status = icae_tokenizer_finish(made, file->mapping.path, error)) ||
+        (status = gguf_merges(made, file, merges, error)))
+        icae_tokenizer_free(made);
+    else
+        *tokenizer = made;
+    return status;
+}
+
+/* The switches of a SentencePiece-style one. */
+static icae_status gguf_switches(const icae_gguf *file, bool *has_prefix, icae_error *error) {
+    int64_t number;
+    *has_prefix =
+        !icae_gguf_get_integer(file, "tokenizer.ggml.add_space_prefix", &number) || number != 0;
+    const char *refused = NULL;
+    const icae_gguf_item *table =
+        icae_gguf_item_find(file, "tokenizer.ggml.precompiled_charsmap");
+    if (icae_gguf_get_integer(file, "tokenizer.ggml.remove_extra_whitespaces", &number) &&
+        number)
+        refused = "remove_extra_whitespaces = true";
+    if (table && table->count) refused = "precompiled_charsmap";
+    if (!refused) return ICAE_OK;
+    return icae_fail(error, ICAE_UNSUPPORTED,
+                     "%s: tokenizer.ggml.%s is not known for the model llama",
+                     file->mapping.path, refused);
+}
+
+static icae_status gguf_sentencepiece(icae_tokenizer **tokenizer, const icae_gguf *file,
+                                      const icae_gguf_item *tokens, icae_error *error) {
+    static const char *const keys[] = {"tokenizer.ggml.token_type", "tokenizer.ggml.scores"};
+    const icae_gguf_item *items[2];
+    for (int k = 0; k < 2; k++) {
+        items[k] = icae_gguf_item_find(file, keys[k]);
+        if (!items[k] || items[k]->count != tokens->count)
+            return icae_fail(error, ICAE_FORMAT, "%s: %s has %llu entries for %llu tokens",
+                             file->mapping.path, keys[k],
+                             items[k] ? (unsigned long long)items[k]->count : 0,
+                             (unsigned long long)tokens->count);
+    }
+    bool has_prefix;
+    icae_status status = gguf_switches(file, &has_prefix, error);
+    if (status) return status;
+    size_t n = (size_t)tokens->count;
+    icae_piece *pieces = calloc(n ? n : 1, sizeof *pieces);
+    if (!pieces) return icae_fail_memory(error, "a tokenizer");
+    for (size_t i = 0; i < n && !status; i++) {
+        int64_t type;
+        double score;
+        if (!icae_gguf_integer(items[0], i, &type) || type < 1 || type > 6)
+            status = icae_fail(error, ICAE_FORMAT, "%s: %s of token %zu is not 1 to 6",
+                               file->mapping.path, keys[0], i);
+        else if (!icae_gguf_number(items[1], i, &score))
+            status = icae_fail(error, ICAE_FORMAT, "%s: %s of token %zu is not a number",
+                               file->mapping.path, keys[1], i);
+        else
+            pieces[i] = (icae_piece){tokens->strings[i].data, tokens->strings[i].bytes,
+                                     (float)score, (int)type};
+    }
+    if (!status)
+        status = icae_tokenizer_from_pieces(tokenizer, file->mapping.path, pieces, n, 0,
+                                            has_prefix, error);
+    free(pieces);
+    return status;
+}
+
+icae_status icae_tokenizer_from_gguf(icae_tokenizer **tokenizer, const icae_gguf *file,
+                                     icae_error *error) {
+    *tokenizer = NULL;
+    const icae_pretokenizer *pretokenizer;
+    const icae_gguf_item *tokens;
+    icae_tokenizer *made = NULL;
+    icae_status status;
+    if ((status = gguf_pretokenizer(file, &pretokenizer, error)) ||
+        (status = gguf_strings(file, "tokenizer.ggml.tokens", &tokens, error)) ||
+        (status = pretokenizer ? gguf_bytelevel(&made, file, pretokenizer, tokens, error)
+                               : gguf_sentencepiece(&made, file, tokens, error)))
+        return status;
+    icae_gguf_string chat;
+    if ((status = icae_tokenizer_finish(made, file->mapping.path, error)) ||
         (status =
              gguf_token_id(made, file, "tokenizer.ggml.bos_token_id", &made->bos, error)) ||
         (status =

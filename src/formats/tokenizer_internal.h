@@ -9,6 +9,8 @@
  *     tokenizer_pipeline.c  reads what stands around the model in tokenizer.json
  *     tokenizer_load.c   reads tokenizer.json and the files beside it, and calls the former
  *     tokenizer_gguf.c   the same from the metadata of a GGUF
+ *     tokenizer_pieces.c a SentencePiece vocabulary, whose merges follow from scores
+ *     tokenizer_model.c  such a one from a file tokenizer.model
  *     tokenizer.c        encode, decode, stream
  */
 #ifndef ICAE_TOKENIZER_INTERNAL_H
@@ -156,10 +158,40 @@ icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int
 icae_status icae_tokenizer_add_merge(icae_tokenizer *tokenizer, const char *where,
                                      uint32_t rank, const char *left, size_t left_bytes,
                                      const char *right, size_t right_bytes, icae_error *error);
+/* Instead of adding merges: room for n of them, and merges by id; the latter must be new ones. */
+bool icae_tokenizer_room_for_merges(icae_tokenizer *tokenizer, size_t n);
+void icae_tokenizer_put_merge(icae_tokenizer *tokenizer, uint32_t rank, int32_t left,
+                              int32_t right, int32_t id);
 icae_status icae_tokenizer_set_chat_template(icae_tokenizer *tokenizer, const char *text,
                                              size_t bytes, icae_error *error);
 icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
                                   icae_error *error);
+
+/* ---- SentencePiece vocabularies ---- */
+
+enum { /* types of pieces, the same numbers in tokenizer.model and in a GGUF */
+       ICAE_PIECE_NORMAL = 1,
+       ICAE_PIECE_UNKNOWN = 2,
+       ICAE_PIECE_CONTROL = 3,
+       ICAE_PIECE_USER_DEFINED = 4,
+       ICAE_PIECE_UNUSED = 5,
+       ICAE_PIECE_BYTE = 6
+};
+
+typedef struct icae_piece { /* its place is its id */
+    const char *text;
+    size_t bytes;
+    float score;
+    int type;
+} icae_piece;
+
+/* Tokens and merges of n pieces. The caller may add tokens (at most `more`), then calls finish. */
+icae_status icae_tokenizer_from_pieces(icae_tokenizer **tokenizer, const char *where,
+                                       const icae_piece *pieces, size_t n, size_t more,
+                                       bool has_prefix, icae_error *error);
+/* Reads the file tokenizer.model, up to but without finish. */
+icae_status icae_tokenizer_read_model(icae_tokenizer **tokenizer, const char *path, size_t more,
+                                      icae_error *error);
 
 /* Id by spelled text, -1 when there is none; the second finds only tokens of the model. */
 int32_t icae_tokenizer_lookup(const icae_tokenizer *tokenizer, const char *text, size_t bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tokenizer of a Hugging Face folder: tokenizer.json and the files beside it.
+ * The tokenizer of a Hugging Face folder: tokenizer.json, or where there is none tokenizer.model, and
+ * the files beside it.
  *
  * Everything in tokenizer.json that could change an id is either followed or refused by name; an
  * unknown key is refused too, since nobody knows what it would change. Not followed on purpose:
@@ -77,36 +78,39 @@ static icae_status read_vocabulary(const loader *l, const icae_json_value *vocab
     return ICAE_OK;
 }
 
-static icae_status read_added_tokens(const loader *l, const icae_json_value *list) {
+/* id: what the token's place says, or -1 where the token has an id itself. */
+static icae_status read_added_token(const loader *l, const icae_json_value *at, int64_t id) {
     static const char keys[] = " id content single_word lstrip rstrip normalized special ";
     static const char *const unsupported[] = {"single_word", "lstrip", "rstrip"};
-    const icae_json_value *at = list ? icae_json_first(list) : NULL;
-    for (; at; at = icae_json_next(at)) {
-        icae_status status = icae_loader_check_keys(l, at, "an added token", keys);
-        if (status) return status;
-        const char *text;
-        size_t bytes;
-        int64_t id;
-        if (!icae_json_as_integer(icae_json_member(at, "id"), &id) ||
-            !icae_json_as_bytes(icae_json_member(at, "content"), &text, &bytes))
-            return icae_loader_refuse(l, at, ICAE_FORMAT,
-                                      "an added token needs an id and a content", "");
-        for (size_t i = 0; i < 3; i++) {
-            if (icae_bool_of(at, unsupported[i], false))
-                return icae_fail(l->error, ICAE_UNSUPPORTED,
-                                 "%s:%d: the added token \"%s\" has %s = true, which this "
-                                 "program does not know",
-                                 l->path, icae_json_line(l->json, at),
-                                 icae_quote(text, bytes).text, unsupported[i]);
-        }
-        uint32_t flags = ICAE_TOKEN_ADDED;
-        bool special = icae_bool_of(at, "special", false);
-        if (special) flags |= ICAE_TOKEN_SPECIAL;
-        if (icae_bool_of(at, "normalized", !special)) flags |= ICAE_TOKEN_NORMALIZED;
-        status = icae_tokenizer_add(l->tokenizer, l->path, id, text, bytes, flags, l->error);
-        if (status) return status;
+    icae_status status = icae_loader_check_keys(l, at, "an added token", keys);
+    if (status) return status;
+    const char *text;
+    size_t bytes;
+    if ((id < 0 && !icae_json_as_integer(icae_json_member(at, "id"), &id)) ||
+        !icae_json_as_bytes(icae_json_member(at, "content"), &text, &bytes))
+        return icae_loader_refuse(l, at, ICAE_FORMAT,
+                                  "an added token needs an id and a content", "");
+    for (size_t i = 0; i < 3; i++) {
+        if (icae_bool_of(at, unsupported[i], false))
+            return icae_fail(l->error, ICAE_UNSUPPORTED,
+                             "%s:%d: the added token \"%s\" has %s = true, which this "
+                             "program does not know",
+                             l->path, icae_json_line(l->json, at), icae_quote(text, bytes).text,
+                             unsupported[i]);
     }
-    return ICAE_OK;
+    uint32_t flags = ICAE_TOKEN_ADDED;
+    bool special = icae_bool_of(at, "special", false);
+    if (special) flags |= ICAE_TOKEN_SPECIAL;
+    if (icae_bool_of(at, "normalized", !special)) flags |= ICAE_TOKEN_NORMALIZED;
+    return icae_tokenizer_add(l->tokenizer, l->path, id, text, bytes, flags, l->error);
+}
+
+static icae_status read_added_tokens(const loader *l, const icae_json_value *list) {
+    icae_status status = ICAE_OK;
+    const icae_json_value *at = list ? icae_json_first(list) : NULL;
+    for (; at && !status; at = icae_json_next(at))
+        status = read_added_token(l, at, -1);
+    return status;
 }
 
 /* Each merge is "left right" (old files) or ["left", "right"]. */
@@ -202,7 +206,7 @@ static icae_status read_named_token(const loader *l, const char *key, int32_t *i
     *id = icae_tokenizer_lookup(l->tokenizer, text, strlen(text));
     if (*id < 0)
         return icae_fail(l->error, ICAE_MISMATCH,
-                         "%s:%d: %s is \"%s\", which tokenizer.json does not contain", l->path,
+                         "%s:%d: %s is \"%s\", which the tokenizer does not contain", l->path,
                          icae_json_line(l->json, value), key, icae_quote_string(text).text);
     return ICAE_OK;
 }
@@ -216,7 +220,7 @@ static icae_status read_token_id(const loader *l, const char *key, int32_t *id,
     int64_t number;
     if (!icae_json_as_integer(value, &number) || number < 0 || number >= l->tokenizer->size)
         return icae_fail(l->error, ICAE_MISMATCH,
-                         "%s: expected %s to be an id of tokenizer.json, 0 to %d", l->path, key,
+                         "%s: expected %s to be an id of the tokenizer, 0 to %d", l->path, key,
                          l->tokenizer->size - 1);
     *id = (int32_t)number;
     *is_settled = true;
@@ -282,17 +286,81 @@ static icae_status read_surrounding_files(icae_tokenizer *tokenizer, const char 
     return status;
 }
 
+/* ---- tokenizer.model ---- */
+
+/* "added_tokens_decoder": an object of added tokens, whose keys are their ids in digits. */
+static icae_status read_added_decoder(const loader *l, const icae_json_value *list) {
+    icae_status status = ICAE_OK;
+    const icae_json_value *at = list ? icae_json_first(list) : NULL;
+    for (; at && !status; at = icae_json_next(at)) {
+        const char *key = icae_json_key(at);
+        size_t digits = strspn(key, "0123456789");
+        if (digits == 0 || digits > 9 || key[digits])
+            return icae_loader_refuse(l, at, ICAE_FORMAT,
+                                      "expected an id as key of added_tokens_decoder, got ",
+                                      icae_quote_string(key).text);
+        status = read_added_token(l, at, strtol(key, NULL, 10));
+    }
+    return status;
+}
+
+/*
+ * tokenizer.model, and from tokenizer_config.json what its readers in Hugging Face's transformers
+ * take from there: tokens added to it, and "legacy", whose false means that only the section which
+ * begins the text gets a mark in front.
+ */
+static icae_status read_model_folder(loader *l, const char *folder, const char *model_path) {
+    char *config = NULL, *added = icae_path_join(folder, "added_tokens.json");
+    icae_status status = added ? open_beside(l, folder, "tokenizer_config.json", &config)
+                               : icae_fail_memory(l->error, "a path");
+    const icae_json_value *root = l->json ? icae_json_root(l->json) : NULL;
+    const icae_json_value *list = icae_json_member(root, "added_tokens_decoder");
+    if (!status && list && !icae_json_is_object(list))
+        status = icae_loader_refuse(l, list, ICAE_FORMAT,
+                                    "added_tokens_decoder is not an object", "");
+    if (!status && !list && icae_path_exists(added))
+        status = icae_fail(l->error, ICAE_UNSUPPORTED,
+                           "%s: tokens added to tokenizer.model are only known from "
+                           "added_tokens_decoder in tokenizer_config.json: save the tokenizer "
+                           "with a newer transformers, or as tokenizer.json",
+                           added);
+    free(added);
+    if (!status)
+        status = icae_tokenizer_read_model(&l->tokenizer, model_path,
+                                           list ? icae_json_count(list) : 0, l->error);
+    if (!status && !icae_bool_of(root, "legacy", true)) {
+        icae_marking *marking = &l->tokenizer->marking;
+        marking->is_late = true;
+        if (marking->prefix) marking->prefix = ICAE_PREFIX_START;
+    }
+    if (!status) status = read_added_decoder(l, list);
+    if (!status) status = icae_tokenizer_finish(l->tokenizer, model_path, l->error);
+    icae_json_free(l->json);
+    free(config);
+    return status;
+}
+
+/* ---- the folder ---- */
+
 icae_status icae_tokenizer_open_folder(icae_tokenizer **tokenizer, const char *folder,
                                        icae_error *error) {
     *tokenizer = NULL;
     loader l = {.error = error};
     char *path = icae_path_join(folder, "tokenizer.json");
-    if (!path) return icae_fail_memory(error, "a path");
-    l.path = path;
-    icae_status status = icae_json_open(&l.json, path, error);
-    if (!status) status = read_tokenizer_json(&l);
-    icae_json_free(l.json);
+    char *model = icae_path_join(folder, "tokenizer.model");
+    icae_status status;
+    if (!path || !model) {
+        status = icae_fail_memory(error, "a path");
+    } else if (!icae_path_exists(path) && icae_path_exists(model)) {
+        status = read_model_folder(&l, folder, model);
+    } else {
+        l.path = path;
+        status = icae_json_open(&l.json, path, error);
+        if (!status) status = read_tokenizer_json(&l);
+        icae_json_free(l.json);
+    }
     free(path);
+    free(model);
     if (!status) status = read_surrounding_files(l.tokenizer, folder, error);
     if (status)
         icae_tokenizer_free(l.tokenizer);

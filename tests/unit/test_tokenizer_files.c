@@ -472,8 +472,8 @@ START_TEST(refuses_gguf_metadata_that_is_not_a_tokenizer_it_knows) {
     icae_error error = {0};
     icae_tokenizer *tokenizer;
     gguf_settings bad = good;
-    bad.model = "llama";
-    ck_refused(open_gguf(&tokenizer, folder, bad, &error), "got \"llama\"");
+    bad.model = "bert";
+    ck_refused(open_gguf(&tokenizer, folder, bad, &error), "got \"bert\"");
     bad = good;
     bad.pre = "qwen2\n";
     ck_refused(open_gguf(&tokenizer, folder, bad, &error),
