@@ -47,7 +47,6 @@ typedef struct icae_writer {
 /* begin, write as often as you like (failures are kept), then commit or abort, which release. */
 icae_status icae_writer_begin(icae_writer *writer, const char *path, icae_error *error);
 void icae_writer_write(icae_writer *writer, const void *data, size_t bytes);
-void icae_writer_printf(icae_writer *writer, const char *format, ...) ICAE_PRINTF(2, 3);
 icae_status icae_writer_commit(icae_writer *writer, icae_error *error);
 void icae_writer_abort(icae_writer *writer);
 

@@ -56,7 +56,6 @@ void icae_pool_release(icae_pool *pool, void *buffer); /* NULL is allowed */
 void icae_pool_trim(icae_pool *pool);                  /* gives waiting buffers to the system */
 size_t icae_pool_bytes_out(const icae_pool *pool);     /* held by callers now */
 size_t icae_pool_bytes_peak(const icae_pool *pool);    /* the most that was held at one time */
-size_t icae_pool_bytes_total(const icae_pool *pool);   /* held by callers or waiting */
 size_t icae_pool_buffers_out(const icae_pool *pool);
 
 #ifdef __cplusplus

@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,20 +185,6 @@ void icae_writer_write(icae_writer *writer, const void *data, size_t bytes) {
         bytes -= n;
         if (writer->used == WRITER_BUFFER) writer_flush(writer);
     }
-}
-
-void icae_writer_printf(icae_writer *writer, const char *format, ...) {
-    char *text;
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vasprintf(&text, format, arguments);
-    va_end(arguments);
-    if (length < 0) {
-        writer_fail(writer, ICAE_MEMORY, "not enough memory");
-        return;
-    }
-    icae_writer_write(writer, text, (size_t)length);
-    free(text);
 }
 
 icae_status icae_writer_commit(icae_writer *writer, icae_error *error) {

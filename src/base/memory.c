@@ -111,7 +111,7 @@ typedef struct pool_buffer {
 
 struct icae_pool {
     pool_buffer *waiting[CLASS_COUNT];
-    size_t bytes_out, bytes_peak, bytes_total, buffers_out;
+    size_t bytes_out, bytes_peak, buffers_out;
 };
 
 /* The class of a size: its power of two, then which eighth of the way to the next one. */
@@ -155,7 +155,6 @@ void *icae_pool_acquire(icae_pool *pool, size_t bytes) {
         }
         if (!buffer) return NULL;
         *buffer = (pool_buffer){.capacity = capacity, .size_class = size_class};
-        pool->bytes_total += capacity;
     }
     pool->bytes_out += buffer->capacity;
     pool->buffers_out++;
@@ -178,7 +177,6 @@ void icae_pool_trim(icae_pool *pool) {
         while (pool->waiting[c]) {
             pool_buffer *buffer = pool->waiting[c];
             pool->waiting[c] = buffer->next;
-            pool->bytes_total -= buffer->capacity;
             icae_aligned_free(buffer);
         }
     }
@@ -190,10 +188,6 @@ size_t icae_pool_bytes_out(const icae_pool *pool) {
 
 size_t icae_pool_bytes_peak(const icae_pool *pool) {
     return pool->bytes_peak;
-}
-
-size_t icae_pool_bytes_total(const icae_pool *pool) {
-    return pool->bytes_total;
 }
 
 size_t icae_pool_buffers_out(const icae_pool *pool) {
