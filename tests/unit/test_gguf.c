@@ -574,7 +574,8 @@ END_TEST
 /* Only where the base model was fetched (`make base`) or ICAE_BASE names one. */
 START_TEST(reads_the_real_base_model) {
     const char *path = test_base_model();
-    if (!path) return;
+    ck_assert_msg(path != NULL,
+                  "the base model is not there: run `make base` first, or set ICAE_BASE");
     icae_error error = {0};
     icae_gguf file;
     ck_ok(icae_gguf_open(&file, path, &error));
