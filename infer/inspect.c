@@ -32,7 +32,13 @@ void fact_text(facts *f, const char *key, const char *label, const char *format,
         json_string(&f->json, key, value, strlen(value));
     } else {
         print_label(label);
-        puts(value);
+        for (const char *at = value; *at; at++) { /* a value stays on its line */
+            if (*at == '\n')
+                fputs("\\n", stdout);
+            else
+                putchar(*at);
+        }
+        putchar('\n');
     }
 }
 
@@ -52,8 +58,11 @@ void fact_bytes(facts *f, const char *key, const char *label, uint64_t bytes) {
         json_integer(&f->json, key, (int64_t)bytes);
     } else {
         print_label(label);
-        printf("%s (%s bytes)\n", human_bytes((double)bytes, text),
-               human_count((int64_t)bytes, count));
+        if (bytes < 1024)
+            printf("%s\n", human_bytes((double)bytes, text));
+        else
+            printf("%s (%s bytes)\n", human_bytes((double)bytes, text),
+                   human_count((int64_t)bytes, count));
     }
 }
 
