@@ -7,7 +7,7 @@
  * Every y[r, c] is a sum of chains of CHAIN multiply-adds in the order of k, whatever the number of
  * rows, so a row's bits depend on nothing but that row and the panel. Each chain starts from 0 and is
  * added to y at its end: a residual is a thousand times larger than one product, and adding products
- * to it one by one cost a factor of ten in the gradients of a 30-layer model. A library's product does not promise
+ * to it one by one cost a factor of twenty in the gradients of a 30-layer model. A library's product does not promise
  * this: OpenBLAS's sgemm changes a row's last bits with its place in the batch.
  *
  * TILE_ROWS x 2 vectors of sums stay in registers: 12 x 2 of AVX-512's 32, 6 x 2 of AVX2's 16,
