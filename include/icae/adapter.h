@@ -35,6 +35,10 @@ typedef struct icae_adapter_settings {
     bool targets[ICAE_MODULE_COUNT];
     char chat_prefix[256]; /* before the slots when a question is asked */
     char chat_suffix[256]; /* after the question, before the answer */
+    bool closes_prompt;    /* the FT token stands again right before the answer */
+    bool no_lm_token;      /* a continuation follows the slots at once, without the LM token */
+    bool has_stop_id;      /* restored texts and answers end with stop_id, not the base's eos */
+    int32_t stop_id;
 } icae_adapter_settings;
 
 typedef struct icae_adapter {
@@ -72,6 +76,13 @@ icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
 icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
                               const icae_model *model, icae_error *error);
 void icae_adapter_free(icae_adapter *adapter);
+
+/* The id that ends restored texts and answers: the adapter's own, else the tokenizer's eos, else -1.
+ * settings may be NULL. */
+int32_t icae_adapter_stop(const icae_adapter_settings *settings,
+                          const icae_tokenizer *tokenizer);
+/* Tokens of the memory table in a decoder sequence of this task, beside the slots: 0 to 2. */
+int64_t icae_adapter_task_tokens(const icae_adapter_settings *settings, icae_task task);
 
 /* Hash of what makes slots: all trained values with their names and shapes, LoRA scale and layout. */
 uint64_t icae_adapter_hash(const icae_adapter *adapter);

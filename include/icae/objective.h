@@ -9,6 +9,7 @@
  *     AE        slots, AE, w_1..w_L -> w_1..w_L, eos
  *     LM        slots, LM, o_1..    -> o, without its first `skip` targets
  *     FT        prefix, slots, FT, prompt, answer -> answer, eos
+ * The adapter's settings may close the prompt with FT once more, and leave out LM (icae/adapter.h).
  * Source: Ge et al., arXiv 2307.06945, sections 2.2-2.4.
  */
 #ifndef ICAE_OBJECTIVE_H

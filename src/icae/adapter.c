@@ -104,6 +104,17 @@ icae_status icae_adapter_check(const icae_adapter_settings *settings, const char
                      "%s: no target module; name at least one, such as q_proj", where);
 }
 
+int32_t icae_adapter_stop(const icae_adapter_settings *settings,
+                          const icae_tokenizer *tokenizer) {
+    if (settings && settings->has_stop_id) return settings->stop_id;
+    return tokenizer ? icae_tokenizer_eos(tokenizer) : -1;
+}
+
+int64_t icae_adapter_task_tokens(const icae_adapter_settings *settings, icae_task task) {
+    if (task == ICAE_TASK_LM) return settings->no_lm_token ? 0 : 1;
+    return task == ICAE_TASK_FT && settings->closes_prompt ? 2 : 1;
+}
+
 /* ---- parameters ---- */
 
 static bool add_pair(icae_adapter *adapter, const icae_model_config *config, int64_t layer,
@@ -147,6 +158,14 @@ icae_status icae_adapter_allocate(icae_adapter **out, const icae_model *model,
                                   const icae_adapter_settings *settings, icae_backend *be,
                                   bool for_training, icae_error *error) {
     *out = NULL;
+    const int64_t V = model->config.vocabulary;
+    if (settings->has_stop_id && (settings->stop_id < 0 || settings->stop_id >= V)) {
+        return icae_fail(
+            error, ICAE_MISMATCH,
+            "the adapter's stop_id is %d, but the base given (%s) has the tokens 0 "
+            "to %lld",
+            settings->stop_id, model->path ? model->path : "unnamed", (long long)V - 1);
+    }
     icae_adapter *adapter = calloc(1, sizeof *adapter);
     if (!adapter) return icae_fail_memory(error, "an adapter");
     adapter->settings = *settings;

@@ -134,6 +134,11 @@ static icae_status read_root(loader *load, icae_json_object *root) {
         root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
     read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
     read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
+    settings->closes_prompt = icae_json_get_bool(root, "closes_prompt", false);
+    settings->no_lm_token = icae_json_get_bool(root, "no_lm_token", false);
+    settings->has_stop_id = icae_json_get_value(root, "stop_id") != NULL;
+    settings->stop_id = (int32_t)icae_json_get_integer(root, "stop_id", 0, 0,
+                                                       load->model->config.vocabulary - 1);
     const icae_json_value *training = icae_json_get_value(root, "training");
     if (training && !icae_json_is_object(training))
         icae_json_complain(root, "training", "expected an object {...}");

@@ -91,6 +91,14 @@ static void append_setting(icae_text *out, const char *key, const char *value) {
     icae_text_append_string(out, ",\n");
 }
 
+/* What only released weights ask for is written only where it is so. */
+static void append_rare_settings(icae_text *out, const icae_adapter_settings *settings) {
+    if (settings->closes_prompt) icae_text_append_string(out, "  \"closes_prompt\": true,\n");
+    if (settings->no_lm_token) icae_text_append_string(out, "  \"no_lm_token\": true,\n");
+    if (settings->has_stop_id)
+        icae_text_printf(out, "  \"stop_id\": %" PRId32 ",\n", settings->stop_id);
+}
+
 static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
                                   icae_text *out, icae_error *error) {
     const icae_adapter_settings *settings = &adapter->settings;
@@ -105,6 +113,7 @@ static icae_status make_icae_json(const icae_adapter *adapter, const icae_model 
     append_setting(out, "memory_init", icae_memory_init_names[settings->memory_init]);
     append_setting(out, "chat_prefix", settings->chat_prefix);
     append_setting(out, "chat_suffix", settings->chat_suffix);
+    append_rare_settings(out, settings);
     icae_text_printf(out, "  \"base\": {\"fingerprint\": \"%016" PRIx64 "\", \"name\": ",
                      adapter->base_fingerprint);
     append_string(out, name);

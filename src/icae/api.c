@@ -231,9 +231,10 @@ static icae_status question_make(const icae_session *session, const icae_slots *
                                  const icae_generation *what, question *q, icae_error *error) {
     static const icae_task task_of[] = {ICAE_TASK_AE, ICAE_TASK_LM, ICAE_TASK_FT};
     const icae_adapter_settings *settings = &session->adapter->settings;
-    *q = (question){.request = {.slots = slots,
-                                .task = task_of[what->mode],
-                                .stop = icae_tokenizer_eos(session->base->model->tokenizer)}};
+    *q = (question){
+        .request = {.slots = slots,
+                    .task = task_of[what->mode],
+                    .stop = icae_adapter_stop(settings, session->base->model->tokenizer)}};
     if (what->mode == ICAE_ASK) {
         icae_status status =
             encode(session->base, settings->chat_prefix, strlen(settings->chat_prefix), true,
@@ -245,16 +246,17 @@ static icae_status question_make(const icae_session *session, const icae_slots *
     }
     q->request.prefix = q->prefix;
     q->request.prompt = q->prompt;
-    q->input_tokens =
-        q->request.n_prefix + slots->n_spans * slots->slots_per_span + 1 + q->request.n_prompt;
+    q->input_tokens = q->request.n_prefix + slots->n_spans * slots->slots_per_span +
+                      icae_adapter_task_tokens(settings, q->request.task) + q->request.n_prompt;
     return ICAE_OK;
 }
 
 /* The position id of the first new token. */
 static int64_t first_position(const icae_session *session, const icae_slots *slots,
                               const icae_request *request) {
-    int64_t after = 1 + request->n_prompt; /* the task token and the prompt */
-    if (session->adapter->settings.layout == ICAE_LAYOUT_APPEND) {
+    const icae_adapter_settings *settings = &session->adapter->settings;
+    int64_t after = icae_adapter_task_tokens(settings, request->task) + request->n_prompt;
+    if (settings->layout == ICAE_LAYOUT_APPEND) {
         return request->n_prefix + slots->n_spans * slots->slots_per_span + after;
     }
     if (request->task == ICAE_TASK_AE) return after;

@@ -135,7 +135,8 @@ static int64_t job_tokens(const icae_adapter *adapter, const icae_batch *batch,
                           const icae_job *job) {
     int64_t slots =
         spans_of(adapter, batch->contexts[job->context].n) * adapter->settings.memory_slots;
-    return job->n_prefix + slots + 1 + job->n_prompt + job->n_target - 1;
+    return job->n_prefix + slots + icae_adapter_task_tokens(&adapter->settings, job->task) +
+           job->n_prompt + job->n_target - 1;
 }
 
 static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
@@ -147,8 +148,10 @@ static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
     int64_t start = p->starts[index], at = start;
     put_ids(p, &at, job->prefix, job->n_prefix);
     put_range(p, &at, FROM_SLOTS, first_rows[job->context], n_spans * k);
-    put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
+    int64_t n_task = icae_adapter_task_tokens(&adapter->settings, job->task);
+    if (n_task > 0) put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
     put_ids(p, &at, job->prompt, job->n_prompt);
+    if (n_task > 1) put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
     put_ids(p, &at, job->target, job->n_target - 1);
     int32_t *lengths = icae_graph_arena(graph, (size_t)n_spans * sizeof *lengths);
     if (!lengths) return ICAE_MEMORY;
@@ -156,7 +159,7 @@ static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
         lengths[s] = (int32_t)icae_span_length(context->n, n_spans, s);
     }
     icae_decoder_positions(adapter->settings.layout, job->task, job->n_prefix, n_spans, lengths,
-                           k, 1 + job->n_prompt + job->n_target - 1, p->positions + start);
+                           k, n_task + job->n_prompt + job->n_target - 1, p->positions + start);
     p->starts[index + 1] = at;
     return ICAE_OK;
 }

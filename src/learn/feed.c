@@ -353,7 +353,7 @@ static icae_status begin_maker(feed_maker *maker, const icae_feed_settings *sett
                                const icae_adapter_settings *adapter, icae_error *error) {
     maker->settings = *settings;
     maker->tokenizer = tokenizer;
-    maker->eos = icae_tokenizer_eos(tokenizer);
+    maker->eos = icae_adapter_stop(adapter, tokenizer);
     if (maker->eos < 0) {
         return icae_fail(
             error, ICAE_UNSUPPORTED,
