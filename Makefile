@@ -11,6 +11,7 @@
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #     fuzz           short libFuzzer runs over every parser (needs clang)
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
+#     interop-released    golden files of the released layout against PyTorch (Python)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -197,11 +198,13 @@ asan:
 	  $(MAKE) --no-print-directory MODE=asan check-only
 
 # ---- against other programs: needs the network once, Python and its packages; no part of test ----
-.PHONY: interop-tokenizers
+.PHONY: interop-tokenizers interop-released
 $(BUILD)/interop-tokenize: $(BUILD)/tests/interop/tokenize.o $(BUILD)/libicae.a
 	$(call link,)
 interop-tokenizers: $(BUILD)/interop-tokenize
 	$(Q)ICAE_TOKENIZE=$(BUILD)/interop-tokenize python3 tests/interop/tokenizers.py
+interop-released:
+	$(Q)python3 tests/interop/released.py check
 
 # ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
 FUZZ_RUNS ?= 20000

@@ -303,6 +303,9 @@ START_TEST(says_what_a_thing_is) {
         {TINY_ADAPTER, "adapter"},
         {"tests/golden/llama", "golden"},
         {"tests/golden/llama/expected.safetensors", "safetensors"},
+        {"tests/golden/released/v1.pt", "as its authors released it, v1"},
+        {"tests/golden/released/v2.safetensors", "as its authors released it, v2"},
+        {"tests/fuzz/seeds/small.pt", "PyTorch file"},
         {slots, "slots"},
     };
     for (size_t i = 0; i < sizeof things / sizeof things[0]; i++) {
@@ -315,6 +318,22 @@ START_TEST(says_what_a_thing_is) {
     }
     outcome fits = run_in(folder, "$ICAE inspect " WITH " %s/text.slots", folder);
     ck_assert_msg(fits.code == 0 && strstr(fits.out, "fits"), "%s", fits.err);
+    const icae_json_value *v1 =
+        parse(run_in(folder, "$ICAE inspect --json -m tests/golden/llama2/model "
+                             "tests/golden/released/v1.pt"));
+    ck_assert_double_eq(number(v1, "memory_slots"), 8);
+    ck_assert_double_eq(number(v1, "placeholders"), 23);
+    ck_assert_str_eq(string(v1, "targets"), "q_proj [64, 64], v_proj [64, 64]");
+    ck_assert_str_eq(string(v1, "fits"), "tests/golden/llama2/model");
+    outcome other =
+        run_in(folder, "$ICAE inspect -m " TINY_BASE " tests/golden/released/v1.pt");
+    ck_assert_msg(other.code == 1 && strstr(other.err, "pass the base that it was trained on"),
+                  "%s", other.err);
+    outcome broken = run_in(folder,
+                            "head -c 9000 tests/golden/released/v1.pt >%s/x.pt; "
+                            "$ICAE inspect %s/x.pt",
+                            folder, folder);
+    ck_assert_msg(broken.code == 1 && strstr(broken.err, "fetch it again"), "%s", broken.err);
 }
 END_TEST
 

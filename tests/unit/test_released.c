@@ -300,6 +300,51 @@ START_TEST(says_what_a_file_is) {
 }
 END_TEST
 
+/* Files of the released widths, at rank 1 with one memory slot. */
+START_TEST(knows_the_released_shapes) {
+    static const struct {
+        int64_t layers, width, values;
+        const char *base;
+    } rows[] = {{32, 4096, 4096, "Llama-2-7B (v1"},
+                {32, 4096, 1024, "Mistral-7B (v2"},
+                {40, 5120, 5120, "Llama-2-13B"},
+                {32, 4096, 2048, "no base that was released for"},
+                {31, 4096, 4096, "no base that was released for"}};
+    enum { MOST = 40 * 4 };
+    static const char zeros[4 * 5120 * 4];
+    static char names[MOST][96];
+    static icae_safetensors_source list[MOST + 1];
+    const char *path = test_path(test_folder("released-shapes"), "x.safetensors");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        size_t n = 0;
+        for (; n < (size_t)rows[i].layers * 4; n++) {
+            bool is_value = n & 1, is_b = n & 2;
+            snprintf(names[n], sizeof names[n],
+                     "icae.base_model.model.model.layers.%zu.self_attn.%c_proj.lora_%c."
+                     "default.weight",
+                     n / 4, is_value ? 'v' : 'q', is_b ? 'B' : 'A');
+            int64_t out = is_value ? rows[i].values : rows[i].width;
+            list[n] = (icae_safetensors_source){
+                .name = names[n], .dtype = ICAE_DTYPE_BF16, .rank = 2, .data = zeros};
+            list[n].shape[0] = is_b ? out : 1;
+            list[n].shape[1] = is_b ? 1 : rows[i].width;
+        }
+        list[n++] = (icae_safetensors_source){.name = "memory_token_embed.weight",
+                                              .dtype = ICAE_DTYPE_F32,
+                                              .rank = 2,
+                                              .shape = {4, rows[i].width},
+                                              .data = zeros};
+        ck_ok(icae_safetensors_write(path, list, n, NULL, 0, &error));
+        icae_released_facts facts;
+        ck_ok(icae_released_describe(&facts, path, &error));
+        ck_assert(facts.layers == rows[i].layers && facts.width == rows[i].width);
+        ck_assert(facts.rank == 1 && facts.memory_slots == 1);
+        ck_assert_msg(!strncmp(facts.base, rows[i].base, strlen(rows[i].base)), "%s",
+                      facts.base);
+    }
+}
+END_TEST
+
 START_TEST(refuses_another_base) {
     static const struct {
         int index;
@@ -414,5 +459,5 @@ END_TEST
 
 SUITE_OF(released, 120, slots_losses_and_answers_are_those_of_pytorch,
          saved_adapter_answers_in_its_own_format, settings_are_those_of_the_released_code,
-         says_what_a_file_is, refuses_another_base,
+         says_what_a_file_is, knows_the_released_shapes, refuses_another_base,
          refuses_what_is_missing_left_over_or_of_another_shape)
