@@ -37,6 +37,7 @@ typedef struct icae_adapter_settings {
     char chat_suffix[256]; /* after the question, before the answer */
     bool closes_prompt;    /* the FT token stands again right before the answer */
     bool no_lm_token;      /* a continuation follows the slots at once, without the LM token */
+    bool context_bos;      /* a text to compress begins with the tokenizer's BOS */
     bool has_stop_id;      /* restored texts and answers end with stop_id, not the base's eos */
     int32_t stop_id;
 } icae_adapter_settings;
@@ -81,6 +82,11 @@ void icae_adapter_free(icae_adapter *adapter);
  * settings may be NULL. */
 int32_t icae_adapter_stop(const icae_adapter_settings *settings,
                           const icae_tokenizer *tokenizer);
+/* A text to compress as ids: special tokens in it are plain text, BOS comes first where the settings say
+ * so. settings may be NULL. *ids is malloc'ed. */
+icae_status icae_adapter_encode(const icae_adapter_settings *settings,
+                                const icae_tokenizer *tokenizer, const char *text, size_t bytes,
+                                int32_t **ids, size_t *count, icae_error *error);
 /* Tokens of the memory table in a decoder sequence of this task, beside the slots: 0 to 2. */
 int64_t icae_adapter_task_tokens(const icae_adapter_settings *settings, icae_task task);
 

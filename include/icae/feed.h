@@ -86,8 +86,8 @@ typedef struct icae_feed_step {
 typedef struct icae_feed icae_feed;
 
 /* The tokenizer and the strings of settings must outlive the feed. Refuses settings out of range, and a
- * tokenizer without eos. adapter: for its chat prefix and suffix, and its stop id;
- * may be NULL but for fine-tuning. */
+ * tokenizer without eos. adapter: for its chat prefix and suffix, its BOS and its
+ * stop id; it must outlive the feed and may be NULL but for fine-tuning. */
 icae_status icae_feed_open(icae_feed **feed, const icae_feed_settings *settings,
                            const icae_tokenizer *tokenizer,
                            const icae_adapter_settings *adapter, icae_error *error);

@@ -110,6 +110,26 @@ int32_t icae_adapter_stop(const icae_adapter_settings *settings,
     return tokenizer ? icae_tokenizer_eos(tokenizer) : -1;
 }
 
+icae_status icae_adapter_encode(const icae_adapter_settings *settings,
+                                const icae_tokenizer *tokenizer, const char *text, size_t bytes,
+                                int32_t **ids, size_t *count, icae_error *error) {
+    icae_status status =
+        icae_tokenizer_encode(tokenizer, text, bytes, false, ids, count, error);
+    int32_t bos = icae_tokenizer_bos(tokenizer);
+    if (status || !settings || !settings->context_bos || bos < 0) return status;
+    int32_t *more = realloc(*ids, (*count + 1) * sizeof *more);
+    if (!more) {
+        free(*ids);
+        *ids = NULL;
+        return icae_fail_memory(error, "the tokens of a text");
+    }
+    memmove(more + 1, more, *count * sizeof *more);
+    more[0] = bos;
+    *ids = more;
+    ++*count;
+    return ICAE_OK;
+}
+
 int64_t icae_adapter_task_tokens(const icae_adapter_settings *settings, icae_task task) {
     if (task == ICAE_TASK_LM) return settings->no_lm_token ? 0 : 1;
     return task == ICAE_TASK_FT && settings->closes_prompt ? 2 : 1;

@@ -136,6 +136,7 @@ static icae_status read_root(loader *load, icae_json_object *root) {
     read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
     settings->closes_prompt = icae_json_get_bool(root, "closes_prompt", false);
     settings->no_lm_token = icae_json_get_bool(root, "no_lm_token", false);
+    settings->context_bos = icae_json_get_bool(root, "context_bos", false);
     settings->has_stop_id = icae_json_get_value(root, "stop_id") != NULL;
     settings->stop_id = (int32_t)icae_json_get_integer(root, "stop_id", 0, 0,
                                                        load->model->config.vocabulary - 1);

@@ -95,6 +95,7 @@ static void append_setting(icae_text *out, const char *key, const char *value) {
 static void append_rare_settings(icae_text *out, const icae_adapter_settings *settings) {
     if (settings->closes_prompt) icae_text_append_string(out, "  \"closes_prompt\": true,\n");
     if (settings->no_lm_token) icae_text_append_string(out, "  \"no_lm_token\": true,\n");
+    if (settings->context_bos) icae_text_append_string(out, "  \"context_bos\": true,\n");
     if (settings->has_stop_id)
         icae_text_printf(out, "  \"stop_id\": %" PRId32 ",\n", settings->stop_id);
 }

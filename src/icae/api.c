@@ -138,13 +138,14 @@ icae_status icae_session_compress(icae_session *session, const char *text, size_
     }
     const icae_model *model = session->base->model;
     int32_t *ids = NULL;
-    int64_t n;
-    icae_status status = encode(session->base, text, bytes, false, &ids, &n, error);
+    size_t n;
+    icae_status status = icae_adapter_encode(&session->adapter->settings, model->tokenizer,
+                                             text, bytes, &ids, &n, error);
     if (status) return status;
     icae_slots *made = calloc(1, sizeof *made);
-    status =
-        made ? icae_compress_ids(session->graph, model, session->adapter, ids, n, made, error)
-             : icae_fail_memory(error, "slots");
+    status = made ? icae_compress_ids(session->graph, model, session->adapter, ids, (int64_t)n,
+                                      made, error)
+                  : icae_fail_memory(error, "slots");
     free(ids);
     if (status) {
         icae_slots_free(made);

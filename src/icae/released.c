@@ -318,6 +318,7 @@ static void choose_settings(const icae_released_facts *facts, const icae_model *
         .dropout = 0.05,
     };
     memcpy(settings->targets, facts->targets, sizeof settings->targets);
+    settings->context_bos = true; /* both scripts let the tokenizer put it there */
     if (facts->kind == ICAE_RELEASED_V1) {
         settings->closes_prompt = true;
         settings->has_stop_id = true;

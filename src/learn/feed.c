@@ -78,6 +78,16 @@ static icae_status encode(const feed_maker *maker, const char *text, size_t byte
     return status;
 }
 
+/* A text that is to be compressed. */
+static icae_status encode_context(const feed_maker *maker, const char *text, size_t bytes,
+                                  token_list *out, icae_error *error) {
+    size_t count;
+    icae_status status = icae_adapter_encode(maker->adapter, maker->tokenizer, text, bytes,
+                                             &out->ids, &count, error);
+    out->n = status ? 0 : (int64_t)count;
+    return status;
+}
+
 static bool trim(token_list *list, int64_t limit) {
     bool is_longer = list->n > limit;
     if (is_longer) list->n = limit;
@@ -89,7 +99,7 @@ static icae_status add_document(feed_maker *maker, const icae_document *document
                                 sample_batch *batch, icae_error *error) {
     const icae_feed_settings *settings = &maker->settings;
     token_list text = {0};
-    icae_status status = encode(maker, document->text, document->bytes, false, &text, error);
+    icae_status status = encode_context(maker, document->text, document->bytes, &text, error);
     if (status) return status;
     if (text.n < settings->least_context) {
         maker->stats.passed_over++;
@@ -110,8 +120,9 @@ static icae_status add_row(feed_maker *maker, const icae_document *document,
                            sample_batch *batch, icae_error *error) {
     const icae_feed_settings *settings = &maker->settings;
     token_list parts[3] = {{0}}; /* input, prompt, answer */
-    icae_status status = ICAE_OK;
-    for (size_t i = 0; !status && i < 3; i++) {
+    icae_status status =
+        encode_context(maker, document->fields[0], document->field_bytes[0], &parts[0], error);
+    for (size_t i = 1; !status && i < 3; i++) {
         status = encode(maker, document->fields[i], document->field_bytes[i], false, &parts[i],
                         error);
     }
@@ -353,6 +364,7 @@ static icae_status begin_maker(feed_maker *maker, const icae_feed_settings *sett
                                const icae_adapter_settings *adapter, icae_error *error) {
     maker->settings = *settings;
     maker->tokenizer = tokenizer;
+    maker->adapter = adapter;
     maker->eos = icae_adapter_stop(adapter, tokenizer);
     if (maker->eos < 0) {
         return icae_fail(

@@ -10,6 +10,7 @@
 typedef struct feed_maker {
     icae_feed_settings settings;
     const icae_tokenizer *tokenizer;
+    const icae_adapter_settings *adapter; /* may be NULL */
     int32_t eos;
     token_list chat[2]; /* prefix and suffix; empty but for ICAE_OBJECTIVE_INSTRUCT */
     icae_corpus_options options;

@@ -60,6 +60,7 @@ static settings_list list_settings(const feed_maker *maker) {
     list_integer(&list, "is_endless", s->is_endless);
     list_hash(&list, "tokenizer", icae_tokenizer_fingerprint(maker->tokenizer));
     list_integer(&list, "eos", maker->eos);
+    if (maker->adapter && maker->adapter->context_bos) list_integer(&list, "context_bos", 1);
     if (s->objective == ICAE_OBJECTIVE_INSTRUCT) {
         list_integer(&list, "prompt_tokens", s->prompt_tokens);
         list_integer(&list, "answer_tokens", s->answer_tokens);

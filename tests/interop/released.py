@@ -159,7 +159,7 @@ def compute():
 
         prefix, suffix, samples = ids_of(case["left"]), ids_of(case["right"]), []
         for i, (text, question, answer) in enumerate(SAMPLES):
-            context, prompt = ids_of(text), ids_of(question) + suffix
+            context, prompt = [1] + ids_of(text), ids_of(question) + suffix  # 1: both tokenizers' BOS
             slots = icae.slots(context)
             tensors[f"{name}.{i}.slots"] = slots.float()
             reply = ids_of(answer) + [case["stop"]]

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "icae/feed.h"
+#include "icae/file.h"
 #include "icae/generate.h"
 #include "icae/json.h"
 #include "icae/released.h"
@@ -108,6 +110,15 @@ static void expect_encoding(const bench *b, const char *text, bool parse_special
     free(list);
 }
 
+static void expect_context(const bench *b, const char *text, ids wanted) {
+    int32_t *list;
+    size_t n;
+    ck_ok(icae_adapter_encode(&b->adapter->settings, b->model->tokenizer, text, strlen(text),
+                              &list, &n, &error));
+    expect_ids(text, wanted, list, (int64_t)n);
+    free(list);
+}
+
 static void expect_slots(const bench *b, const char *name, const icae_slots *slots) {
     const icae_safetensors_entry *entry = icae_safetensors_find(&b->slots, name);
     ck_assert_ptr_nonnull(entry);
@@ -158,7 +169,7 @@ static void check_sample(const bench *b, const char *slots_name,
     ids context = ids_of(sample, "context"), prefix = ids_of(b->expected, "prefix");
     ids prompt = ids_of(sample, "prompt"), answer = ids_of(sample, "answer");
     ids following = ids_of(sample, "continuation"), again = context;
-    expect_encoding(b, text_of(sample, "text"), false, context);
+    expect_context(b, text_of(sample, "text"), context);
     expect_encoding(b, text_of(sample, "question"), false, prompt);
     icae_slots slots = {0};
     ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, context.list, context.n, &slots,
@@ -261,7 +272,7 @@ START_TEST(settings_are_those_of_the_released_code) {
         ck_assert(b->adapter->lora.scale == 32.0 / (double)cases[i].rank);
         ck_assert(s->closes_prompt == is_v1 && s->has_stop_id == is_v1);
         ck_assert_int_eq(icae_adapter_stop(s, b->model->tokenizer), is_v1 ? 1 : 2);
-        ck_assert(s->no_lm_token != is_v1);
+        ck_assert(s->no_lm_token != is_v1 && s->context_bos);
         ck_assert_str_eq(s->chat_prefix, is_v1 ? "" : "<s>[INST]");
         ck_assert_str_eq(s->chat_suffix, is_v1 ? "" : "[/INST]");
         expect_encoding(b, s->chat_prefix, true, ids_of(b->expected, "prefix"));
@@ -275,6 +286,79 @@ START_TEST(settings_are_those_of_the_released_code) {
         icae_adapter_free(other);
         bench_close(b);
     }
+}
+END_TEST
+
+static void expect_job(const icae_batch *batch, int64_t j, int32_t bos, int32_t stop) {
+    const icae_job *job = &batch->jobs[j];
+    const icae_context *context = &batch->contexts[job->context];
+    ck_assert_int_eq(context->ids[0], bos);
+    ck_assert_int_ne(context->ids[1], bos);
+    ck_assert_int_eq(job->target[job->n_target - 1], stop);
+}
+
+/* Fine-tuning and pretraining go on in the format in which the adapter was trained. */
+START_TEST(training_samples_begin_and_end_as_the_adapter_wants) {
+    static const char row[] = "{\"text\": \"The ferry had not run since Sunday.\", \"input\": "
+                              "\"The river was low.\", \"prompt\": \"Was it?\", \"answer\": "
+                              "\"Yes.\"}\n";
+    const char *path = test_path(test_folder("released-feed"), "rows.jsonl");
+    ck_ok(icae_file_write(path, row, strlen(row), &error));
+    for (int i = 0; i < N_CASES; i++) {
+        bench *b = bench_open(i, NULL);
+        for (int objective = 0; objective < ICAE_OBJECTIVE_COUNT; objective++) {
+            const icae_feed_settings settings = {.paths = &path,
+                                                 .n_paths = 1,
+                                                 .text_field = "text",
+                                                 .objective = (icae_objective)objective,
+                                                 .context_tokens = 64,
+                                                 .least_context = 2,
+                                                 .continuation_tokens = 64,
+                                                 .least_continuation = 64,
+                                                 .skip_for_lm = 8,
+                                                 .prompt_tokens = 32,
+                                                 .answer_tokens = 32};
+            icae_feed *feed;
+            icae_feed_step *step;
+            ck_ok(icae_feed_open(&feed, &settings, b->model->tokenizer, &b->adapter->settings,
+                                 &error));
+            ck_ok(icae_feed_next(feed, 1, &step, &error));
+            ck_assert(step && step->batch.n_jobs == 1);
+            expect_job(&step->batch, 0, 1, cases[i].kind == ICAE_RELEASED_V1 ? 1 : 2);
+            icae_feed_step_free(step);
+            icae_feed_close(feed);
+        }
+        bench_close(b);
+    }
+}
+END_TEST
+
+static icae_status load_with(const bench *b, const char *folder, const char *text) {
+    icae_adapter *adapter;
+    ck_ok(icae_file_write(test_path(folder, "icae.json"), text, strlen(text), &error));
+    icae_status status = icae_adapter_load(&adapter, folder, b->model, b->be, false, &error);
+    icae_adapter_free(adapter);
+    return status;
+}
+
+START_TEST(a_stop_id_must_be_a_token_of_the_base) {
+#define LEAST                                                                                  \
+    "{\"format\": \"icae-adapter\", \"version\": 1, \"memory_slots\": 8, "                     \
+    "\"compression_rate\": 4, \"layout\": \"append\", \"stop_id\": "
+    const char *folder = test_path(test_folder("released-stop"), "adapter");
+    bench *b = bench_open(0, NULL);
+    ck_ok(icae_adapter_save(b->adapter, folder, b->model, &error));
+    ck_ok(load_with(b, folder, LEAST "599}"));
+    ck_ok(load_with(b, folder, LEAST "null}"));
+    ck_refused(load_with(b, folder, LEAST "600}"), "stop_id");
+    ck_refused(load_with(b, folder, LEAST "-1}"), "stop_id");
+    icae_adapter_settings settings = b->adapter->settings;
+    icae_adapter *adapter;
+    settings.stop_id = 600;
+    ck_refused(icae_adapter_create(&adapter, b->model, &settings, 0, b->be, false, &error),
+               "stop_id is 600, but the base given");
+    bench_close(b);
+#undef LEAST
 }
 END_TEST
 
@@ -459,5 +543,6 @@ END_TEST
 
 SUITE_OF(released, 120, slots_losses_and_answers_are_those_of_pytorch,
          saved_adapter_answers_in_its_own_format, settings_are_those_of_the_released_code,
-         says_what_a_file_is, knows_the_released_shapes, refuses_another_base,
-         refuses_what_is_missing_left_over_or_of_another_shape)
+         training_samples_begin_and_end_as_the_adapter_wants,
+         a_stop_id_must_be_a_token_of_the_base, says_what_a_file_is, knows_the_released_shapes,
+         refuses_another_base, refuses_what_is_missing_left_over_or_of_another_shape)
