@@ -15,23 +15,48 @@
 enum { MOST_BYTES = 64 << 20, MOST_DEPTH = 64 };
 
 /* The opcodes of Python's pickletools that torch.save has no use for. */
-#define REFUSED_OPCODES(X)                                                                     \
-    X('0', "POP")                                                                              \
-    X('1', "POP_MARK") X('2', "DUP") X('F', "FLOAT") X('I', "INT") X('L', "LONG")              \
-        X('P', "PERSID") X('S', "STRING") X('T', "BINSTRING") X('U', "SHORT_BINSTRING")        \
-            X('V', "UNICODE") X('d', "DICT") X('g', "GET") X('i', "INST") X('l', "LIST")       \
-                X('o', "OBJ") X('p', "PUT") X('B', "BINBYTES") X('C', "SHORT_BINBYTES")        \
-                    X(0x81, "NEWOBJ") X(0x82, "EXT1") X(0x83, "EXT2") X(0x84, "EXT4")          \
-                        X(0x8B, "LONG4") X(0x8E, "BINBYTES8") X(0x8F, "EMPTY_SET")             \
-                            X(0x90, "ADDITEMS") X(0x91, "FROZENSET") X(0x92, "NEWOBJ_EX")      \
-                                X(0x96, "BYTEARRAY8") X(0x97, "NEXT_BUFFER")                   \
-                                    X(0x98, "READONLY_BUFFER")
+static const struct {
+    unsigned char code;
+    const char *name;
+} refused_opcodes[] = {
+    {'0', "POP"},
+    {'1', "POP_MARK"},
+    {'2', "DUP"},
+    {'F', "FLOAT"},
+    {'I', "INT"},
+    {'L', "LONG"},
+    {'P', "PERSID"},
+    {'S', "STRING"},
+    {'T', "BINSTRING"},
+    {'U', "SHORT_BINSTRING"},
+    {'V', "UNICODE"},
+    {'d', "DICT"},
+    {'g', "GET"},
+    {'i', "INST"},
+    {'l', "LIST"},
+    {'o', "OBJ"},
+    {'p', "PUT"},
+    {'B', "BINBYTES"},
+    {'C', "SHORT_BINBYTES"},
+    {0x81, "NEWOBJ"},
+    {0x82, "EXT1"},
+    {0x83, "EXT2"},
+    {0x84, "EXT4"},
+    {0x8B, "LONG4"},
+    {0x8E, "BINBYTES8"},
+    {0x8F, "EMPTY_SET"},
+    {0x90, "ADDITEMS"},
+    {0x91, "FROZENSET"},
+    {0x92, "NEWOBJ_EX"},
+    {0x96, "BYTEARRAY8"},
+    {0x97, "NEXT_BUFFER"},
+    {0x98, "READONLY_BUFFER"},
+};
 
 static const char *refused_name(unsigned char code) {
-#define REFUSED(byte, name)                                                                    \
-    if (code == (byte)) return name;
-    REFUSED_OPCODES(REFUSED)
-#undef REFUSED
+    for (size_t i = 0; i < sizeof refused_opcodes / sizeof refused_opcodes[0]; i++) {
+        if (refused_opcodes[i].code == code) return refused_opcodes[i].name;
+    }
     return NULL;
 }
 
