@@ -48,6 +48,7 @@ typedef struct icae_settings {
         int layout;        /* icae_layout */
         int memory_init;   /* icae_memory_init */
         int memory_inputs; /* icae_memory_inputs */
+        int slot_values;   /* icae_slot_values */
         int64_t rank;
         double alpha, dropout;
         icae_strings targets;

@@ -19,6 +19,7 @@ enum { CHUNK = 4096 }; /* numbers that pass through the stack at a time */
 
 const char *const icae_memory_init_names[] = {"base", "normal", NULL};
 const char *const icae_memory_inputs_names[] = {"learned", "pooled", NULL};
+const char *const icae_slot_values_names[] = {"hidden", "scaled", "residual", NULL};
 
 /* ---- settings ---- */
 
@@ -90,10 +91,12 @@ icae_status icae_adapter_check(const icae_adapter_settings *settings, const char
     }
     if ((unsigned)settings->layout >= ICAE_LAYOUT_COUNT ||
         (unsigned)settings->memory_init >= ICAE_MEMORY_INIT_COUNT ||
-        (unsigned)settings->memory_inputs >= ICAE_MEMORY_INPUTS_COUNT) {
-        return icae_fail(error, ICAE_INVALID,
-                         "%s: layout, memory_init or memory_inputs is none of the known",
-                         where);
+        (unsigned)settings->memory_inputs >= ICAE_MEMORY_INPUTS_COUNT ||
+        (unsigned)settings->slot_values >= ICAE_SLOT_VALUES_COUNT) {
+        return icae_fail(
+            error, ICAE_INVALID,
+            "%s: layout, memory_init, memory_inputs or slot_values is none of the known",
+            where);
     }
     if (!memchr(settings->chat_prefix, 0, sizeof settings->chat_prefix) ||
         !memchr(settings->chat_suffix, 0, sizeof settings->chat_suffix)) {
@@ -219,8 +222,9 @@ void icae_adapter_set(icae_adapter *adapter, const icae_param *param, int64_t fi
 uint64_t icae_adapter_hash(const icae_adapter *adapter) {
     float chunk[CHUNK];
     double scale = adapter->lora.scale;
-    uint64_t kind =
-        (uint64_t)adapter->settings.layout | (uint64_t)adapter->settings.memory_inputs << 8;
+    uint64_t kind = (uint64_t)adapter->settings.layout |
+                    (uint64_t)adapter->settings.memory_inputs << 8 |
+                    (uint64_t)adapter->settings.slot_values << 16;
     uint64_t h = icae_hash64(&scale, sizeof scale, kind);
     for (int p = 0; p < adapter->params.n_params; p++) {
         const icae_param *param = &adapter->params.list[p];

@@ -134,6 +134,8 @@ static icae_status read_root(loader *load, icae_json_object *root) {
         root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
     settings->memory_inputs = (icae_memory_inputs)icae_json_get_choice(
         root, "memory_inputs", icae_memory_inputs_names, (int)settings->memory_inputs);
+    settings->slot_values = (icae_slot_values)icae_json_get_choice(
+        root, "slot_values", icae_slot_values_names, (int)settings->slot_values);
     read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
     read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
     const icae_json_value *training = icae_json_get_value(root, "training");

@@ -85,6 +85,7 @@ icae_status icae_settings_adapter(const icae_settings *settings, const icae_mode
     out->layout = (icae_layout)settings->adapter.layout;
     out->memory_init = (icae_memory_init)settings->adapter.memory_init;
     out->memory_inputs = (icae_memory_inputs)settings->adapter.memory_inputs;
+    out->slot_values = (icae_slot_values)settings->adapter.slot_values;
     out->rank = settings->adapter.rank;
     out->alpha = settings->adapter.alpha;
     out->dropout = settings->adapter.dropout;
@@ -164,11 +165,14 @@ icae_status icae_settings_adopt(icae_settings *settings, icae_adapter_settings *
     if (differs(settings, "adapter.layout", settings->adapter.layout, (int)loaded->layout,
                 icae_layout_names, error) ||
         differs(settings, "adapter.memory_inputs", settings->adapter.memory_inputs,
-                (int)loaded->memory_inputs, icae_memory_inputs_names, error)) {
+                (int)loaded->memory_inputs, icae_memory_inputs_names, error) ||
+        differs(settings, "adapter.slot_values", settings->adapter.slot_values,
+                (int)loaded->slot_values, icae_slot_values_names, error)) {
         return ICAE_MISMATCH;
     }
     settings->adapter.layout = (int)loaded->layout;
     settings->adapter.memory_inputs = (int)loaded->memory_inputs;
+    settings->adapter.slot_values = (int)loaded->slot_values;
     settings->adapter.memory_init = (int)loaded->memory_init;
     icae_status status = adopt_targets(settings, loaded, error);
     if (status) return status;
