@@ -165,6 +165,8 @@ static icae_status read_root(loader *load, icae_json_object *root) {
                                                          (int)settings->layout);
     settings->memory_init = (icae_memory_init)icae_json_get_choice(
         root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
+    settings->memory_inputs = (icae_memory_inputs)icae_json_get_choice(
+        root, "memory_inputs", icae_memory_inputs_names, (int)settings->memory_inputs);
     const icae_json_value *training = icae_json_get_value(root, "training");
     if (training && !icae_json_is_object(training))
         icae_json_complain(root, "training", "expected an object {...}");
