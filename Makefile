@@ -12,6 +12,7 @@
 #     fuzz           short libFuzzer runs over every parser (needs clang)
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
+#     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -203,6 +204,9 @@ $(BUILD)/interop-tokenize: $(BUILD)/tests/interop/tokenize.o $(BUILD)/libicae.a
 	$(call link,)
 interop-tokenizers: $(BUILD)/interop-tokenize
 	$(Q)ICAE_TOKENIZE=$(BUILD)/interop-tokenize python3 tests/interop/tokenizers.py
+.PHONY: interop-chat
+interop-chat:
+	$(Q)python3 tests/interop/chat_templates.py check
 
 # ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
 FUZZ_RUNS ?= 20000

@@ -56,8 +56,12 @@ typedef struct icae_adapter_settings {
     double alpha;   /* LoRA scale = alpha / rank */
     double dropout; /* on the input of LoRA, in training */
     bool targets[ICAE_MODULE_COUNT];
-    char chat_prefix[256]; /* before the slots when a question is asked */
-    char chat_suffix[256]; /* after the question, before the answer */
+    /* What stands around slots and questions; see icae/chat.h. */
+    char chat_template[32]; /* the preset's name, or "custom" */
+    char chat_prefix[256];  /* before the slots when a question is asked */
+    char chat_suffix[256];  /* after the question, before the answer */
+    char chat_turn[256];    /* after an earlier answer, before the next question; "": as text */
+    char chat_end[64];      /* the token that ends an answer; "": the tokenizer's eos */
 } icae_adapter_settings;
 
 typedef struct icae_adapter {
@@ -72,8 +76,8 @@ typedef struct icae_adapter {
     char *summary_json; /* training summary, an object as text; or NULL */
 } icae_adapter;
 
-/* k = 128, rate 4, uniform, base, rank 128 with alpha 32, dropout 0.05, on q_proj and v_proj; chat
- * prefix and suffix from the family of the base's chat template ("" when it has none). */
+/* k = 128, rate 4, uniform, base, rank 128 with alpha 32, dropout 0.05, on q_proj and v_proj; the chat
+ * texts are those of the preset that icae_chat_choose finds for the base. */
 icae_adapter_settings icae_adapter_defaults(const icae_model *model);
 
 /* Fresh: A uniform in +-1/sqrt(K) and B zero (as PEFT does), memory as memory_init says, drawn from

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "icae/adapter_internal.h"
+#include "icae/chat.h"
 #include "icae/rng.h"
 
 enum { CHUNK = 4096 }; /* numbers that pass through the stack at a time */
@@ -23,29 +24,6 @@ const char *const icae_slot_values_names[] = {"hidden", "scaled", "residual", NU
 
 /* ---- settings ---- */
 
-/* What stands around a question in chat models, by a mark in their template. In the decoder: prefix,
- * slots, FT token, question, suffix, answer. */
-static const struct {
-    const char *mark, *prefix, *suffix;
-} chat_families[] = {
-    {"<|im_start|>", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
-    {"<|start_header_id|>", "<|start_header_id|>user<|end_header_id|>\n\n",
-     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
-    {"[INST]", "[INST] ", " [/INST]"},
-};
-
-static void set_chat(icae_adapter_settings *settings, const icae_tokenizer *tokenizer) {
-    const char *chat = tokenizer ? icae_tokenizer_chat_template(tokenizer) : NULL;
-    for (size_t i = 0; chat && i < sizeof chat_families / sizeof chat_families[0]; i++) {
-        if (!strstr(chat, chat_families[i].mark)) continue;
-        snprintf(settings->chat_prefix, sizeof settings->chat_prefix, "%s",
-                 chat_families[i].prefix);
-        snprintf(settings->chat_suffix, sizeof settings->chat_suffix, "%s",
-                 chat_families[i].suffix);
-        return;
-    }
-}
-
 icae_adapter_settings icae_adapter_defaults(const icae_model *model) {
     icae_adapter_settings settings = {.memory_slots = 128,
                                       .compression_rate = 4,
@@ -55,7 +33,10 @@ icae_adapter_settings icae_adapter_defaults(const icae_model *model) {
                                       .alpha = 32,
                                       .dropout = 0.05};
     settings.targets[ICAE_MODULE_Q] = settings.targets[ICAE_MODULE_V] = true;
-    set_chat(&settings, model->tokenizer);
+    icae_chat_wish wish = {.name = icae_chat_choose(model->tokenizer, NULL)};
+    icae_status status = icae_chat_apply(&settings, &wish, model->tokenizer, "", NULL);
+    assert(!status && "a preset that was chosen fits its tokenizer");
+    (void)status;
     return settings;
 }
 
@@ -97,11 +78,6 @@ icae_status icae_adapter_check(const icae_adapter_settings *settings, const char
             error, ICAE_INVALID,
             "%s: layout, memory_init, memory_inputs or slot_values is none of the known",
             where);
-    }
-    if (!memchr(settings->chat_prefix, 0, sizeof settings->chat_prefix) ||
-        !memchr(settings->chat_suffix, 0, sizeof settings->chat_suffix)) {
-        return icae_fail(error, ICAE_INVALID,
-                         "%s: chat_prefix or chat_suffix is longer than 255 bytes", where);
     }
     for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
         if (settings->targets[m]) return ICAE_OK;
@@ -265,6 +241,8 @@ icae_status icae_adapter_create(icae_adapter **out, const icae_model *model,
                                 icae_backend *be, bool for_training, icae_error *error) {
     *out = NULL;
     icae_status status = icae_adapter_check(settings, "adapter settings", error);
+    if (!status)
+        status = icae_chat_check(settings, model->tokenizer, "adapter settings: ", error);
     if (!status) status = icae_adapter_allocate(out, model, settings, be, for_training, error);
     if (status) return status;
     icae_adapter *adapter = *out;

@@ -53,8 +53,11 @@ typedef struct row {
     X("adapter", "alpha",                 NUMBER,  FIXED, adapter.alpha,                 1e-6, 1e6, NULL) \
     X("adapter", "dropout",               NUMBER,  FIXED, adapter.dropout,               0, 0.99, NULL) \
     X("adapter", "targets",               STRINGS, FIXED, adapter.targets,               0, 0, NULL) \
+    X("adapter", "chat_template",         STRING,  FIXED, adapter.chat_template,         0, 0, NULL) \
     X("adapter", "chat_prefix",           STRING,  FIXED, adapter.chat_prefix,           0, 0, NULL) \
     X("adapter", "chat_suffix",           STRING,  FIXED, adapter.chat_suffix,           0, 0, NULL) \
+    X("adapter", "chat_turn",             STRING,  FIXED, adapter.chat_turn,             0, 0, NULL) \
+    X("adapter", "chat_end",              STRING,  FIXED, adapter.chat_end,              0, 0, NULL) \
     X("objective", "kind",                CHOICE,  FIXED, objective.kind,                0, 0, icae_objective_names) \
     X("objective", "lm_ratio",            NUMBER,  FIXED, objective.lm_ratio,            0, 1, NULL) \
     X("objective", "ae_weight",           NUMBER,  FIXED, objective.ae_weight,           0, 1, NULL) \
