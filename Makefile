@@ -12,6 +12,8 @@
 #     fuzz           short libFuzzer runs over every parser (needs clang)
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     interop-released    golden files of the released layout against PyTorch (Python)
+#     instructions   counts a fixed step's instructions (valgrind), against the committed figures
+#     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -205,6 +207,9 @@ interop-tokenizers: $(BUILD)/interop-tokenize
 	$(Q)ICAE_TOKENIZE=$(BUILD)/interop-tokenize python3 tests/interop/tokenizers.py
 interop-released:
 	$(Q)python3 tests/interop/released.py check
+.PHONY: interop-chat
+interop-chat:
+	$(Q)python3 tests/interop/chat_templates.py check
 
 # ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
 FUZZ_RUNS ?= 20000
@@ -224,7 +229,7 @@ fuzz:
 
 # ---- style ----
 FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
-	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c)
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c tests/bench/*.c)
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 .PHONY: format format-check layers
 format:
@@ -263,6 +268,14 @@ demo: setup
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
 	$(Q)$(BUILD)/icae bench -m $(BASE)
+
+# ---- the guard that does not time: instructions of a fixed piece of work (needs valgrind) ----
+.PHONY: instructions
+$(BUILD)/fixed-work: $(BUILD)/tests/bench/fixed_work.o $(BUILD)/libicae.a
+	$(call link,)
+instructions: $(BUILD)/fixed-work
+	$(Q)$(MAKE) --no-print-directory base
+	$(Q)tests/bench/instructions.sh $(BUILD)/fixed-work $(BASE) $(if $(UPDATE),update)
 
 .PHONY: clean help
 clean:

@@ -14,6 +14,7 @@
 
 #include "formats/quote.h"
 #include "icae/adapter_internal.h"
+#include "icae/chat.h"
 #include "icae/released.h"
 #include "icae/torch_file.h"
 
@@ -305,9 +306,10 @@ static icae_status check_base(const weights *w, const icae_released_facts *facts
 
 /* ---- settings and values ---- */
 
-static void choose_settings(const icae_released_facts *facts, const icae_model *model,
-                            const icae_released_options *options,
-                            icae_adapter_settings *settings) {
+static icae_status choose_settings(const icae_released_facts *facts, const icae_model *model,
+                                   const icae_released_options *options, const char *where,
+                                   icae_adapter_settings *settings, icae_error *error) {
+    icae_chat_wish wish = {.name = "none"};
     *settings = (icae_adapter_settings){
         .memory_slots = facts->memory_slots,
         .compression_rate = options->compression_rate ? options->compression_rate : 4,
@@ -323,17 +325,11 @@ static void choose_settings(const icae_released_facts *facts, const icae_model *
         settings->closes_prompt = true;
         settings->has_stop_id = true;
         settings->stop_id = 1; /* Llama-2's <s>: the code of v1 takes it for the end */
-        return;
+        return icae_chat_apply(settings, &wish, model->tokenizer, where, error);
     }
     settings->no_lm_token = true;
-    icae_text bos = {0};
-    const icae_tokenizer *tokenizer = model->tokenizer;
-    if (tokenizer && icae_tokenizer_bos(tokenizer) >= 0)
-        icae_tokenizer_append_token(tokenizer, icae_tokenizer_bos(tokenizer), false, &bos);
-    snprintf(settings->chat_prefix, sizeof settings->chat_prefix, "%.64s[INST]",
-             icae_text_string(&bos));
-    snprintf(settings->chat_suffix, sizeof settings->chat_suffix, "[/INST]");
-    icae_text_release(&bos);
+    wish.name = "mistral";
+    return icae_chat_apply(settings, &wish, model->tokenizer, where, error);
 }
 
 static icae_status copy_values(const weights *w, const icae_safetensors_entry *tensor,
@@ -388,8 +384,10 @@ static icae_status convert(const weights *w, icae_adapter **adapter, const icae_
     icae_status status = describe(w, &facts, error);
     if (!status) status = check_base(w, &facts, model, error);
     if (status) return status;
-    choose_settings(&facts, model, options, &settings);
-    status = icae_adapter_check(&settings, w->path, error);
+    char where[256];
+    snprintf(where, sizeof where, "%.240s: ", w->path);
+    status = choose_settings(&facts, model, options, where, &settings, error);
+    if (!status) status = icae_adapter_check(&settings, w->path, error);
     if (!status)
         status = icae_adapter_allocate(adapter, model, &settings, be, for_training, error);
     if (!status) status = copy_all(w, *adapter, error);
