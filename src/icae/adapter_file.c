@@ -137,6 +137,8 @@ static icae_status read_root(loader *load, icae_json_object *root) {
                                                          (int)settings->layout);
     settings->memory_init = (icae_memory_init)icae_json_get_choice(
         root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
+    settings->memory_inputs = (icae_memory_inputs)icae_json_get_choice(
+        root, "memory_inputs", icae_memory_inputs_names, (int)settings->memory_inputs);
     read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
     read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
     const icae_json_value *training = icae_json_get_value(root, "training");

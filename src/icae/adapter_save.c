@@ -106,6 +106,7 @@ static icae_status make_icae_json(const icae_adapter *adapter, const icae_model 
                      settings->memory_slots, settings->compression_rate);
     append_setting(out, "layout", icae_layout_names[settings->layout]);
     append_setting(out, "memory_init", icae_memory_init_names[settings->memory_init]);
+    append_setting(out, "memory_inputs", icae_memory_inputs_names[settings->memory_inputs]);
     append_setting(out, "chat_prefix", settings->chat_prefix);
     append_setting(out, "chat_suffix", settings->chat_suffix);
     icae_text_printf(out, "  \"base\": {\"fingerprint\": \"%016" PRIx64 "\", \"name\": ",
