@@ -118,7 +118,7 @@ static void memory_facts(facts *f, const char *path) {
     } else {
         fact_count(f, "memory_slots", "memory slots", table->shape[0] - ICAE_TASK_COUNT);
     }
-    static const char *const keys[] = {"compression_rate", "layout"};
+    static const char *const keys[] = {"compression_rate", "layout", "memory_inputs"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const char *value = icae_safetensors_metadata(&file, keys[i]);
         if (value) fact_text(f, keys[i], keys[i], "%s", value);

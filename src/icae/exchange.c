@@ -28,6 +28,7 @@ icae_status icae_adapter_write_memory(const icae_adapter *adapter, const char *p
         "compression_rate", rate,
         "layout",           icae_layout_names[settings->layout],
         "memory_init",      icae_memory_init_names[settings->memory_init],
+        "memory_inputs",    icae_memory_inputs_names[settings->memory_inputs],
         "chat_prefix",      settings->chat_prefix,
         "chat_suffix",      settings->chat_suffix,
     };
@@ -111,12 +112,13 @@ static icae_status read_slots(const importer *in) {
 
 static icae_status read_all(const importer *in) {
     icae_adapter_settings *settings = in->settings;
-    int layout = -1, init = -1;
+    int layout = -1, init = -1, inputs = -1;
     int64_t rate = 0;
     icae_status status = read_slots(in);
     if (!status) status = read_count(in, "compression_rate", ICAE_ADAPTER_MOST_RATE, &rate);
     if (!status) status = read_choice(in, "layout", icae_layout_names, &layout);
     if (!status) status = read_choice(in, "memory_init", icae_memory_init_names, &init);
+    if (!status) status = read_choice(in, "memory_inputs", icae_memory_inputs_names, &inputs);
     if (!status) {
         status =
             read_chat(in, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
@@ -143,6 +145,7 @@ static icae_status read_all(const importer *in) {
     settings->compression_rate = rate;
     settings->layout = (icae_layout)layout;
     if (init >= 0) settings->memory_init = (icae_memory_init)init;
+    if (inputs >= 0) settings->memory_inputs = (icae_memory_inputs)inputs;
     return ICAE_OK;
 }
 

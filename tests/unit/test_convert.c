@@ -97,6 +97,55 @@ START_TEST(goes_to_gguf_and_back_to_the_byte) {
 }
 END_TEST
 
+/* Every setting of icae.json, none at its default, passes through both formats. */
+START_TEST(keeps_every_setting) {
+    static const char *const settings[][2] = {
+        {"memory_slots", "8"},           {"compression_rate", "3"},
+        {"layout", "\"append\""},        {"memory_init", "\"normal\""},
+        {"memory_inputs", "\"pooled\""}, {"chat_prefix", "\"<a \\\"b\\\">\\n\""},
+        {"chat_suffix", "\"\u00e9\""},
+    };
+    enum { N_SETTINGS = sizeof settings / sizeof settings[0] };
+    const char *folder = test_folder("convert-settings");
+    icae_text json = {0};
+    icae_text_append_string(&json, "{\"format\": \"icae-adapter\", \"version\": 1");
+    for (int i = 0; i < N_SETTINGS; i++)
+        icae_text_printf(&json, ",\n  \"%s\": %s", settings[i][0], settings[i][1]);
+    icae_text_append_string(&json, "}");
+    must(run_in(folder,
+                "mkdir %s/a && cp " TINY_ADAPTER "/*.safetensors " TINY_ADAPTER
+                "/adapter_config.json %s/a",
+                folder, folder));
+    ck_ok(icae_file_write(test_path(folder, "a/icae.json"), json.data, json.length, &error));
+    icae_text_release(&json);
+    must(run_in(folder,
+                "D=%s; C=\"$ICAE convert -q -m " TINY_BASE
+                "\"; $C $D/a $D/peft && $C $D/peft $D/b && "
+                "$C $D/a $D/x.gguf && $C $D/x.gguf $D/c && cmp $D/b/icae.json $D/c/icae.json",
+                folder));
+    icae_json *made;
+    ck_ok(icae_json_open(&made, test_path(folder, "b/icae.json"), &error));
+    for (int i = 0; i < N_SETTINGS; i++) {
+        icae_json *wanted;
+        ck_ok(icae_json_parse(&wanted, "", settings[i][1], strlen(settings[i][1]), &error));
+        const icae_json_value *is = icae_json_member(icae_json_root(made), settings[i][0]);
+        const char *text = icae_json_as_string(icae_json_root(wanted));
+        double number = -1, expected = -2;
+        if (text) {
+            ck_assert_str_eq(icae_json_as_string(is), text);
+        } else {
+            ck_assert(icae_json_as_number(is, &number));
+            ck_assert(icae_json_as_number(icae_json_root(wanted), &expected));
+            ck_assert_double_eq(number, expected);
+        }
+        icae_json_free(wanted);
+    }
+    /* What stands in an adapter's icae.json beside these is derived, not set. */
+    ck_assert_uint_eq(icae_json_count(icae_json_root(made)), 2 + N_SETTINGS + 3);
+    icae_json_free(made);
+}
+END_TEST
+
 START_TEST(peft_names_the_base_as_told) {
     const char *folder = test_folder("convert-name");
     must(run_in(folder, "$ICAE convert -q -m " TINY_BASE " " TINY_ADAPTER " %s/a", folder));
@@ -653,11 +702,11 @@ START_TEST(inspect_tells_exported_slots) {
 END_TEST
 
 SUITE_OF(convert, 60, goes_to_peft_and_back_to_the_byte, goes_to_gguf_and_back_to_the_byte,
-         peft_names_the_base_as_told, interleaves_q_for_llama_and_nothing_else,
-         rounds_to_the_type_asked_for, refuses_what_does_not_fit_into_f16,
-         takes_from_options_what_a_plain_lora_lacks, metadata_and_options_must_agree,
-         refuses_a_memory_table_that_cannot_be, refuses_a_gguf_lora_that_does_not_fit,
-         embeds_are_slots_then_the_task_token, torch_tensors_are_sound_archives,
-         torch_writer_refuses_what_it_cannot_hold, refuses_with_a_sentence,
-         inspect_tells_foreign_adapters, inspect_says_what_is_wrong_with_a_peft_folder,
-         inspect_tells_exported_slots)
+         keeps_every_setting, peft_names_the_base_as_told,
+         interleaves_q_for_llama_and_nothing_else, rounds_to_the_type_asked_for,
+         refuses_what_does_not_fit_into_f16, takes_from_options_what_a_plain_lora_lacks,
+         metadata_and_options_must_agree, refuses_a_memory_table_that_cannot_be,
+         refuses_a_gguf_lora_that_does_not_fit, embeds_are_slots_then_the_task_token,
+         torch_tensors_are_sound_archives, torch_writer_refuses_what_it_cannot_hold,
+         refuses_with_a_sentence, inspect_tells_foreign_adapters,
+         inspect_says_what_is_wrong_with_a_peft_folder, inspect_tells_exported_slots)
