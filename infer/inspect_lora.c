@@ -116,16 +116,19 @@ static void memory_facts(facts *f, const char *path) {
     if (!table || table->rank != 2 || table->shape[0] <= ICAE_TASK_COUNT) {
         fact_note(f, "wrong: %s holds no memory_token_embed.weight [k+3, D]", path);
     } else {
-        fact_count(f, "memory_slots", "memory slots", table->shape[0] - ICAE_TASK_COUNT);
+        fact_count(f, "memory_rows", "memory rows", table->shape[0]);
     }
-    static const char *const keys[] = {"compression_rate", "layout", "memory_inputs"};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        const char *value = icae_safetensors_metadata(&file, keys[i]);
-        if (value) fact_text(f, keys[i], keys[i], "%s", value);
-    }
-    if (!icae_safetensors_metadata(&file, "layout"))
+    const char *settings = icae_safetensors_metadata(&file, "icae");
+    icae_json *json = NULL;
+    if (!settings) {
         fact_note(f,
                   "It does not say rate and layout: icae convert wants --rate and --layout.");
+    } else if (icae_json_parse(&json, path, settings, strlen(settings), &why)) {
+        fact_note(f, "wrong: %s", why.message);
+    } else {
+        fact_members(f, icae_json_root(json));
+    }
+    icae_json_free(json);
     icae_safetensors_close(&file);
 }
 

@@ -156,6 +156,22 @@ static icae_status read_root(loader *load, icae_json_object *root) {
     return status;
 }
 
+icae_status icae_adapter_read_settings(const char *json, const char *name,
+                                       const icae_model *model, icae_adapter_settings *settings,
+                                       icae_error *error) {
+    loader load = {.folder = name, .model = model, .settings = *settings, .error = error};
+    icae_json *parsed = NULL;
+    icae_status status = icae_json_parse(&parsed, name, json, strlen(json), error);
+    if (!status) {
+        icae_json_object root = icae_json_begin(parsed, icae_json_root(parsed), "", error);
+        status = read_root(&load, &root);
+    }
+    icae_json_free(parsed);
+    icae_text_release(&load.summary);
+    if (!status) *settings = load.settings;
+    return status;
+}
+
 static icae_status check_base(const loader *load) {
     const icae_model *model = load->model;
     if (load->has_base && load->base != model->fingerprint) {
@@ -454,7 +470,7 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     icae_status status = ICAE_OK;
     if (load->import)
         status = icae_adapter_import_settings(load->import, load->folder, load->memory_path,
-                                              &load->settings, load->error);
+                                              load->model, &load->settings, load->error);
     else
         status = read_json(load, "icae.json", read_root);
     if (!status) status = check_base(load);

@@ -36,15 +36,22 @@ icae_status icae_adapter_write_tensors(const icae_adapter *adapter, int first, i
                                        const char *const *metadata, size_t n_metadata,
                                        icae_error *error);
 
-/* ---- the memory table as a file of its own; exchange.c ---- */
+/* ---- settings as JSON, and the memory table as a file of its own; exchange.c ---- */
 
-/* Writes memory_token_embed.weight with the settings of icae.json as metadata. */
+/* The first part of icae.json, up to the comma behind the last setting. */
+void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out);
+/* Reads such an object, closed by a brace; `name` is what messages call it. On failure *settings is as it
+ * was. */
+icae_status icae_adapter_read_settings(const char *json, const char *name,
+                                       const icae_model *model, icae_adapter_settings *settings,
+                                       icae_error *error);
+/* Writes memory_token_embed.weight with the settings as metadata. */
 icae_status icae_adapter_write_memory(const icae_adapter *adapter, const char *path,
                                       icae_dtype dtype, icae_error *error);
 /* What icae.json would say, out of the caller's wish and that metadata; the rest stays as it is. `from`
  * names the adapter in messages. */
 icae_status icae_adapter_import_settings(const icae_import *given, const char *from,
-                                         const char *memory_path,
+                                         const char *memory_path, const icae_model *model,
                                          icae_adapter_settings *settings, icae_error *error);
 /* The values of the table, from such a file. */
 icae_status icae_adapter_read_memory(icae_adapter *adapter, const char *path,

@@ -94,12 +94,8 @@ static void append_setting(icae_text *out, const char *key, const char *value) {
     icae_text_append_string(out, ",\n");
 }
 
-static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
-                                  icae_text *out, icae_error *error) {
+void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out) {
     const icae_adapter_settings *settings = &adapter->settings;
-    const icae_model_config *config = &model->config;
-    char name[128];
-    base_name(model, name, sizeof name);
     icae_text_append_string(out, "{\n  \"format\": \"icae-adapter\",\n  \"version\": 1,\n");
     icae_text_printf(out,
                      "  \"memory_slots\": %" PRId64 ",\n  \"compression_rate\": %" PRId64 ",\n",
@@ -109,6 +105,14 @@ static icae_status make_icae_json(const icae_adapter *adapter, const icae_model 
     append_setting(out, "memory_inputs", icae_memory_inputs_names[settings->memory_inputs]);
     append_setting(out, "chat_prefix", settings->chat_prefix);
     append_setting(out, "chat_suffix", settings->chat_suffix);
+}
+
+static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
+                                  icae_text *out, icae_error *error) {
+    const icae_model_config *config = &model->config;
+    char name[128];
+    base_name(model, name, sizeof name);
+    icae_adapter_write_settings(adapter, out);
     icae_text_printf(out, "  \"base\": {\"fingerprint\": \"%016" PRIx64 "\", \"name\": ",
                      adapter->base_fingerprint);
     append_string(out, name);

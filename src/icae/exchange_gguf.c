@@ -334,7 +334,7 @@ icae_status icae_adapter_import_gguf(icae_adapter **adapter, const char *path,
     if (!memory) {
         status = icae_fail_memory(error, path);
     } else {
-        status = icae_adapter_import_settings(given, path, memory, &settings, error);
+        status = icae_adapter_import_settings(given, path, memory, model, &settings, error);
         if (!status) status = import_file(&in, memory, &settings, be);
     }
     free(memory);

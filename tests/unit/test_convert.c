@@ -362,36 +362,43 @@ START_TEST(metadata_and_options_must_agree) {
 }
 END_TEST
 
-static void write_memory(const char *path, int64_t rows, const char *key, const char *value) {
+/* A table of zeros with "icae" in its metadata, or (settings NULL) without. */
+static void write_memory(const char *path, int64_t rows, const char *settings) {
     static const float zeros[64 * 64];
-    const char *metadata[] = {"layout", "uniform", key, value};
+    const char *metadata[] = {"icae", settings};
     icae_safetensors_source source = {.name = "memory_token_embed.weight",
                                       .dtype = ICAE_DTYPE_F32,
                                       .rank = 2,
                                       .shape = {rows, 64},
                                       .data = zeros};
-    ck_ok(icae_safetensors_write(path, &source, 1, metadata, 2, &error));
+    ck_ok(icae_safetensors_write(path, &source, 1, metadata, settings ? 1 : 0, &error));
 }
+
+#define HEAD "{\"format\": \"icae-adapter\", \"version\": 1, "
+#define GOOD HEAD "\"memory_slots\": 8, \"compression_rate\": 4, \"layout\": \"uniform\""
 
 START_TEST(refuses_a_memory_table_that_cannot_be) {
     static const struct {
         int64_t rows;
-        const char *key, *value, *sentence;
+        const char *settings, *sentence;
     } cases[] = {
-        {3, "compression_rate", "4", "expected a tensor memory_token_embed.weight [k+3, D]"},
-        {11, "compression_rate", "0", "the metadata key compression_rate is '0'"},
-        {11, "compression_rate", "4x", "the metadata key compression_rate is '4x'"},
-        {11, "compression_rate", "99999999999", "the metadata key compression_rate"},
-        {11, "memory_slots", "9", "but 9 slots are asked for"},
-        {11, "memory_init", "wild", "the metadata key memory_init is 'wild'"},
+        {3, NULL, "expected a tensor memory_token_embed.weight [k+3, D]"},
+        {12, GOOD "}", "has 12 rows, so 9 memory slots and 3 tasks, but 8 slots are asked for"},
+        {11, "", "metadata icae"},
+        {11, "[]", "metadata icae"},
+        {11, HEAD "\"memory_slots\": 8}", "the key 'compression_rate' is missing"},
+        {11, GOOD ", \"memory_init\": \"wild\"}", "memory_init"},
+        {11, GOOD ", \"unheard\": 1}", "unheard"},
+        {11, "{\"format\": \"other\"}", "expected \"icae-adapter\""},
     };
     const char *folder = foreign("convert-table", true);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        write_memory(test_path(folder, "p/memory.safetensors"), cases[i].rows, cases[i].key,
-                     cases[i].value);
-        must_refuse(run_in(folder, IMPORT "--rate 4", folder, folder), cases[i].sentence);
+        write_memory(test_path(folder, "p/memory.safetensors"), cases[i].rows,
+                     cases[i].settings);
+        must_refuse(run_in(folder, IMPORT "--rate 4 --layout uniform", folder, folder),
+                    cases[i].sentence);
     }
-    write_memory(test_path(folder, "p/memory.safetensors"), 11, "compression_rate", "4");
+    write_memory(test_path(folder, "p/memory.safetensors"), 11, GOOD "}");
     must(run_in(folder, IMPORT, folder, folder));
 }
 END_TEST
@@ -659,7 +666,7 @@ START_TEST(inspect_tells_foreign_adapters) {
         run_in(folder, "$ICAE convert -q -m " TINY_BASE " " TINY_ADAPTER " %s/x.gguf", folder));
     must_say(run_in(folder, "$ICAE inspect -m " TINY_BASE " %s/x.gguf", folder),
              (const char *[]){"a GGUF adapter for llama.cpp", "for bases of       llama",
-                              "LoRA alpha         8", "memory slots       8", "uniform",
+                              "LoRA alpha         8", "memory_slots       8", "uniform",
                               "fits               " TINY_BASE, NULL});
     must_refuse(run_in(folder, "$ICAE inspect -m " QWEN3_BASE " %s/x.gguf", folder),
                 "was not made for a base of the architecture qwen3");
@@ -680,7 +687,7 @@ START_TEST(inspect_says_what_is_wrong_with_a_peft_folder) {
                 "sed -i 's/\"use_dora\": false/\"use_dora\": true/' %s/p/adapter_config.json",
                 folder));
     must_say(run_in(folder, "$ICAE inspect %s/p", folder),
-             (const char *[]){"wrong:", "use_dora", "memory slots       8",
+             (const char *[]){"wrong:", "use_dora", "memory rows        11",
                               "icae convert wants --rate and --layout", NULL});
     must(run_in(folder, "cd %s/p && mv adapter_model.safetensors adapter_model.bin", folder));
     must_say(run_in(folder, "$ICAE inspect %s/p", folder),
