@@ -5,7 +5,8 @@
  * All spans of all contexts go through the encoder as one pack, all decoder sequences through the
  * frozen base as another. A context is compressed once, however many decoder jobs read it.
  *
- *     encoder   e(w_1..w_n), m_1..m_k           with LoRA; slots = final hidden states at m
+ *     encoder   e(w_1..w_n), m_1..m_k           with LoRA; slots = final hidden states at m, or what
+ *               icae_slot_values makes of them
  *     AE        slots, AE, w_1..w_L -> w_1..w_L, eos
  *     LM        slots, LM, o_1..    -> o, without its first `skip` targets
  *     FT        prefix, slots, FT, prompt, answer -> answer, eos

@@ -103,8 +103,12 @@ void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out) {
     append_setting(out, "layout", icae_layout_names[settings->layout]);
     append_setting(out, "memory_init", icae_memory_init_names[settings->memory_init]);
     append_setting(out, "memory_inputs", icae_memory_inputs_names[settings->memory_inputs]);
+    append_setting(out, "slot_values", icae_slot_values_names[settings->slot_values]);
+    append_setting(out, "chat_template", settings->chat_template);
     append_setting(out, "chat_prefix", settings->chat_prefix);
     append_setting(out, "chat_suffix", settings->chat_suffix);
+    append_setting(out, "chat_turn", settings->chat_turn);
+    append_setting(out, "chat_end", settings->chat_end);
 }
 
 static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,

@@ -100,10 +100,17 @@ END_TEST
 /* Every setting of icae.json, none at its default, passes through both formats. */
 START_TEST(keeps_every_setting) {
     static const char *const settings[][2] = {
-        {"memory_slots", "8"},           {"compression_rate", "3"},
-        {"layout", "\"append\""},        {"memory_init", "\"normal\""},
-        {"memory_inputs", "\"pooled\""}, {"chat_prefix", "\"<a \\\"b\\\">\\n\""},
+        {"memory_slots", "8"},
+        {"compression_rate", "3"},
+        {"layout", "\"append\""},
+        {"memory_init", "\"normal\""},
+        {"memory_inputs", "\"pooled\""},
+        {"chat_prefix", "\"<a \\\"b\\\">\\n\""},
         {"chat_suffix", "\"\u00e9\""},
+        {"slot_values", "\"residual\""},
+        {"chat_template", "\"custom\""},
+        {"chat_turn", "\"</a>\""},
+        {"chat_end", "\"<|im_start|>\""},
     };
     enum { N_SETTINGS = sizeof settings / sizeof settings[0] };
     const char *folder = test_folder("convert-settings");
