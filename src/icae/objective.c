@@ -128,15 +128,13 @@ static bool pool_memory(icae_graph *graph, const plan *p, int64_t k, pooling *ou
 static icae_tensor *scale_slots(icae_graph *graph, const icae_model *model,
                                 icae_tensor *slots) {
     const int64_t D = model->config.width;
-    icae_tensor *weight = icae_graph_result(graph, 1, &D);
     icae_real *list = icae_graph_arena(graph, (size_t)D * sizeof *list);
-    if (!weight || !list) return NULL;
+    if (!list) return NULL;
     double mean = model->embedding_mean, deviation = model->embedding_deviation;
     for (int64_t d = 0; d < D; d++)
         list[d] = (icae_real)sqrt(mean * mean + deviation * deviation);
-    icae_backend *be = icae_graph_backend(graph);
-    be->k.copy_in(be, (void *)(uintptr_t)weight->data, list, (size_t)D * sizeof *list);
-    icae_tensor *scaled = icae_rmsnorm(graph, slots, weight, (icae_real)1e-6);
+    icae_tensor *weight = icae_constant(graph, 1, &D, list);
+    icae_tensor *scaled = weight ? icae_rmsnorm(graph, slots, weight, (icae_real)1e-6) : NULL;
     icae_done(graph, slots);
     return scaled;
 }
