@@ -290,7 +290,7 @@ static void multiply_in_registers(void) {
     __m512bh a = (__m512bh)_mm512_set1_epi32(0x3F803F80); /* ones */
     UNROLL
     for (int i = 0; i < BURST_SUMS; i++)
-        sums[i] = _mm512_setzero_ps();
+        sums[i] = _mm512_set1_ps((float)i); /* different, or one chain would serve for all */
     for (int round = 0; round < BURST_ROUNDS; round++) {
         UNROLL
         for (int i = 0; i < BURST_SUMS; i++)
