@@ -12,6 +12,7 @@
 #     fuzz           short libFuzzer runs over every parser (needs clang)
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
+#     compare-compute  loss curves of training in f32 and bf16 (half an hour)
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
 #     format         clang-format over all sources; format-check only looks
@@ -230,7 +231,7 @@ fuzz:
 
 # ---- style ----
 FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
-	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c)
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c tests/bench/*.c)
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 .PHONY: format format-check layers
 format:
@@ -269,6 +270,13 @@ demo: setup
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
 	$(Q)$(BUILD)/icae bench -m $(BASE)
+
+$(BUILD)/compare-runs: $(BUILD)/tests/bench/compare_runs.o $(BUILD)/libicae.a
+	$(call link,)
+.PHONY: compare-compute
+compare-compute: all $(BUILD)/compare-runs
+	$(Q)$(MAKE) --no-print-directory base texts
+	$(Q)tests/bench/compare_compute.sh $(BUILD)
 
 .PHONY: clean help
 clean:

@@ -398,7 +398,6 @@ START_TEST(wrong_usage_says_the_right_one) {
         {"continue " WITH " --top-p 1.5 a", "a number from 0 to 1"},
         {"continue " WITH " --temperature nan a", "a number from 0"},
         {"continue " WITH " -t 0 a", "a whole number from 1"},
-        {"continue " WITH " --compute bf16 a", "computes in f32 only"},
         {"continue " WITH " --compute f8 a", "expected f32, bf16 or auto"},
         {"ask " WITH " a.slots", "1 more argument"},
         {"eval nothing " WITH " --data x", "known: ae, lm, ppl"},
