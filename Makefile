@@ -16,6 +16,7 @@
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
+#     compare-compute  loss curves of training in f32 and bf16 (half an hour)
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
 #     format         clang-format over all sources; format-check only looks
@@ -67,16 +68,25 @@ CHECKLIBS = $(shell pkg-config --libs check 2>/dev/null)
 LEVELS := portable avx2 avx512
 LEVELFLAGS_portable :=
 LEVELFLAGS_avx2 := -mavx2 -mfma -mf16c
+LEVELFLAGS_avx512bf16 = $(LEVELFLAGS_avx512) -mavx512bf16
 LEVELFLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx2 -mf16c \
 	-mprefer-vector-width=512
+# Files that one level alone has; the rest of it is the level below. In double there is no such level.
+BF16SOURCES := src/backend/cpu_bf16.c
+BF16LEVEL := avx512bf16
+ifeq (f64,$(MODE))
+BF16LEVEL :=
+endif
 ifneq (x86_64,$(shell uname -m))
 LEVELS := portable
+BF16LEVEL :=
 endif
 
 LAYERS := base formats backend autograd model icae learn
 LIBSOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.c)))
 SIMDSOURCES := $(addprefix src/backend/,cpu_simd.c cpu_linear.c cpu_attention.c)
-LIBOBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(SIMDSOURCES),$(LIBSOURCES))) \
+LIBOBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(SIMDSOURCES) $(BF16SOURCES),$(LIBSOURCES))) \
+	$(foreach level,$(BF16LEVEL),$(patsubst %.c,$(BUILD)/%_$(level).o,$(BF16SOURCES))) \
 	$(foreach level,$(LEVELS),$(patsubst %.c,$(BUILD)/%_$(level).o,$(wildcard $(SIMDSOURCES))))
 
 PROGRAMS := $(BUILD)/icae $(BUILD)/icae-pretrain $(BUILD)/icae-finetune
@@ -115,7 +125,7 @@ define level_rule
 $(BUILD)/%_$(1).o: %.c
 	$$(call compile,$$(LEVELFLAGS_$(1)) -DICAE_LEVEL=$(1))
 endef
-$(foreach level,$(LEVELS),$(eval $(call level_rule,$(level))))
+$(foreach level,$(LEVELS) $(BF16LEVEL),$(eval $(call level_rule,$(level))))
 
 $(BUILD)/libicae.a: $(LIBOBJECTS)
 	@echo "  AR $@"
@@ -279,6 +289,13 @@ demo: setup
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
 	$(Q)$(BUILD)/icae bench -m $(BASE)
+
+$(BUILD)/compare-runs: $(BUILD)/tests/bench/compare_runs.o $(BUILD)/libicae.a
+	$(call link,)
+.PHONY: compare-compute
+compare-compute: all $(BUILD)/compare-runs
+	$(Q)$(MAKE) --no-print-directory base texts
+	$(Q)tests/bench/compare_compute.sh $(BUILD)
 
 # ---- the guard that does not time: instructions of a fixed piece of work (needs valgrind) ----
 .PHONY: instructions

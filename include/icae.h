@@ -72,6 +72,9 @@ size_t icae_base_cache_bytes(const icae_base *base, int64_t tokens);
 
 typedef struct icae_session_options {
     int n_threads; /* 0: as many as the machine has */
+    /* The type of products with the base: "f32", or "bf16", which compresses faster on processors that
+     * multiply it, with slots that differ by about a hundredth. "auto" and NULL: "f32". */
+    const char *compute;
 } icae_session_options;
 
 /* Loads an adapter folder for this base. One made for another base or tokenizer is refused by a

@@ -6,6 +6,7 @@
  *                forward, backward, clipping and AdamW. Random tokens cost what real ones cost.
  *     prefill    512 tokens read by the base;  decode: 128 tokens written one by one
  *     sgemm      OpenBLAS, 1024 x 1024: what the processor can do in single precision
+ *     bf16       products of bfloat16 on registers alone, where the processor has them
  *
  * Useful work of a step, multiplications and additions (recomputation does not count; P = numbers in the
  * linear layers without head and embedding, s = scores per head that attention has to make):
@@ -30,7 +31,7 @@ enum { SAMPLES = 8, TEXT_TOKENS = 128, SLOTS = 32, RANK = 32, PREFILL = 512, DEC
 
 typedef struct figures {
     double step_s, best_step_s; /* median, and the fastest */
-    double context_tokens_s, gflop, gflops, sgemm_gflops;
+    double context_tokens_s, gflop, gflops, sgemm_gflops, bf16_gflops;
     double prefill_tokens_s, decode_tokens_s;
     double peak_rss_bytes;
     double loss;
@@ -199,11 +200,14 @@ static icae_status time_generation(engine *e, const options *given, figures *f,
 
 static int print_figures(const options *given, const engine *e, const figures *f) {
     double share = f->sgemm_gflops > 0 ? 100 * f->gflops / f->sgemm_gflops : 0;
+    double bf16_share = f->bf16_gflops > 0 ? 100 * f->gflops / f->bf16_gflops : 0;
+    const char *compute = icae_compute_names[e->be->compute];
     if (given->is_json) {
         json_object object;
         json_begin(&object);
         json_string(&object, "base", given->base, strlen(given->base));
         json_string(&object, "cpu_level", e->be->name, strlen(e->be->name));
+        json_string(&object, "compute", compute, strlen(compute));
         json_integer(&object, "threads", e->be->n_threads);
         json_bool(&object, "checkpointing", given->is_checkpointed);
         json_number(&object, "train_step_seconds", f->step_s);
@@ -213,6 +217,8 @@ static int print_figures(const options *given, const engine *e, const figures *f
         json_number(&object, "train_gflops", f->gflops);
         json_number(&object, "sgemm_gflops", f->sgemm_gflops);
         json_number(&object, "percent_of_sgemm", share);
+        json_number(&object, "bf16_gflops", f->bf16_gflops);
+        json_number(&object, "percent_of_bf16", bf16_share);
         json_number(&object, "train_peak_rss_bytes", f->peak_rss_bytes);
         json_number(&object, "train_loss", f->loss);
         json_number(&object, "prefill_tokens_per_second", f->prefill_tokens_s);
@@ -220,14 +226,18 @@ static int print_figures(const options *given, const engine *e, const figures *f
         return json_end(&object);
     }
     char bytes[32];
-    printf("machine    %s kernels, %d threads; OpenBLAS sgemm %.0f GFLOP/s\n", e->be->name,
+    printf("machine    %s kernels, %d threads; OpenBLAS sgemm %.0f GFLOP/s", e->be->name,
            e->be->n_threads, f->sgemm_gflops);
+    if (f->bf16_gflops > 0) printf(", bf16 in registers %.0f", f->bf16_gflops);
+    printf("\ncompute    %s\n", compute);
     printf(
         "training   %.1f context tokens/s (%d x %d tokens -> %d slots, rank %d; a step takes "
         "%.2f s, the best %.2f s)\n",
         f->context_tokens_s, SAMPLES, TEXT_TOKENS, SLOTS, RANK, f->step_s, f->best_step_s);
-    printf("           %.1f GFLOP/s of useful work (%.0f GFLOP a step) = %.1f %% of sgemm\n",
+    printf("           %.1f GFLOP/s of useful work (%.0f GFLOP a step) = %.1f %% of sgemm",
            f->gflops, f->gflop, share);
+    if (f->bf16_gflops > 0) printf(", %.1f %% of bf16", bf16_share);
+    putchar('\n');
     printf("           peak memory %s%s\n", human_bytes(f->peak_rss_bytes, bytes),
            given->is_checkpointed ? ", with checkpointing" : "");
     printf("prefill    %.1f tokens/s (%d tokens)\n", f->prefill_tokens_s, PREFILL);
@@ -241,9 +251,13 @@ int run_bench(const options *given) {
     icae_error error = {0};
     signals_catch();
     icae_status status = engine_open(&e, given, &error);
+    if (!status && (!given->compute || !strcmp(given->compute, "auto"))) {
+        icae_backend_set_compute(e.be, ICAE_COMPUTE_AUTO); /* as training takes it */
+    }
     if (!status) status = time_training(&e, given, &f, &error);
     if (!status) status = time_generation(&e, given, &f, &error);
     if (!status) f.sgemm_gflops = icae_cpu_sgemm_peak(e.be->n_threads, 1.0);
+    if (!status) f.bf16_gflops = icae_cpu_bf16_peak(e.be->n_threads, 0.5);
     icae_progress_done();
     int code = status ? report_failure(&error) : print_figures(given, &e, &f);
     engine_close(&e);

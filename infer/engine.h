@@ -15,7 +15,8 @@ typedef struct engine {
     icae_adapter *adapter; /* NULL when the options name none */
 } engine;
 
-/* Opens the backend and graph, and what of base and adapter the options name. */
+/* Opens the backend and graph, and what of base and adapter the options name. Computes in f32 unless
+ * --compute bf16 was given: auto leaves results as they are on every machine. */
 icae_status engine_open(engine *e, const options *given, icae_error *error);
 void engine_close(engine *e);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "icae.h"
+#include "icae/backend.h"
 #include "icae/log.h"
 #include "report.h"
 
@@ -66,7 +67,7 @@ static const option_row rows[] = {
     {0, "layout", "LAYOUT", TAKES_CONVERT, KIND_STRING, AT(layout), 0, 0, "from peft, gguf: uniform or append, where the table does not say it"},
     {0, "force", NULL, TAKES_CONVERT, KIND_FLAG, AT(is_forced), 0, 0, "replace TO if it is there"},
     {'t', "threads", "N", TAKES_COMMON, KIND_INTEGER, AT(threads), 1, 1024, "threads (all processors)"},
-    {0, "compute", "TYPE", TAKES_COMMON, KIND_COMPUTE, 0, 0, 0, "f32 or auto: the type that products are computed in"},
+    {0, "compute", "TYPE", TAKES_COMMON, KIND_COMPUTE, AT(compute), 0, 0, "f32, bf16 or auto: the type of products with the base (auto)"},
     {0, "temperature", "X", TAKES_COMMON, KIND_NUMBER, AT(temperature), 0, 1000, "draw tokens at random; 0 = always the likeliest (0)"},
     {0, "top-p", "X", TAKES_COMMON, KIND_NUMBER, AT(top_p), 0, 1, "draw from the likeliest tokens of this total probability"},
     {0, "top-k", "N", TAKES_COMMON, KIND_INTEGER, AT(top_k), 0, COUNT, "draw from the N likeliest tokens"},
@@ -174,13 +175,14 @@ static int set_option(options *given, const command *self, const option_row *row
     case KIND_INTEGER:
     case KIND_NUMBER:
         return read_number(given, self, row, value);
-    case KIND_COMPUTE:
-        if (strcmp(value, "f32") == 0 || strcmp(value, "auto") == 0) return -1;
-        if (strcmp(value, "bf16") == 0) {
-            return wrong(self, "--compute bf16: this version computes in f32 only; leave the "
-                               "option out");
+    case KIND_COMPUTE: {
+        icae_compute unused;
+        if (!icae_compute_from_name(value, &unused)) {
+            return wrong(self, "--compute %s: expected f32, bf16 or auto", value);
         }
-        return wrong(self, "--compute %s: expected f32 or auto", value);
+        memcpy(place, &value, sizeof value);
+        return -1;
+    }
     case KIND_GOLDEN:
         if (given->n_golden == MOST_GOLDEN) {
             return wrong(self, "more than %d golden folders", MOST_GOLDEN);

@@ -34,6 +34,7 @@ typedef struct options {
     const char *base, *adapter, *output;
     int64_t length; /* -n, 0: not given */
     int64_t threads;
+    const char *compute; /* "auto", "f32", "bf16"; NULL: not given */
     int64_t seed;
     bool is_json, is_quiet, is_verbose;
     double temperature, top_p;

@@ -13,7 +13,7 @@ icae_status speaker_open(speaker *s, const options *given, icae_error *error) {
     icae_log_detail("base %s: %s, %s parameters, %s", info.path, info.architecture,
                     human_count(info.parameters, count),
                     human_bytes((double)info.weight_bytes, bytes));
-    icae_session_options wishes = {.n_threads = (int)given->threads};
+    icae_session_options wishes = {.n_threads = (int)given->threads, .compute = given->compute};
     return icae_session_open(&s->session, s->base, given->adapter, &wishes, error);
 }
 

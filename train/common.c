@@ -127,14 +127,16 @@ static void put(icae_text *out, const char *name, double value) {
     icae_json_write_number(out, value);
 }
 
-static void put_plan(icae_text *out, const icae_train_report *report) {
+static void put_plan(icae_text *out, const icae_settings *settings,
+                     const icae_train_report *report) {
     const icae_plan *plan = &report->plan;
     icae_text_printf(out, "{\"frozen\": %lld, \"trained\": %lld", (long long)plan->frozen,
                      (long long)plan->trained);
     put(out, "context_tokens_per_step", (double)plan->step.context_tokens);
     put(out, "useful_flop_per_step", plan->work);
     put(out, "predicted_peak_bytes", (double)plan->peak_bytes);
-    put(out, "sgemm_flops", report->sgemm_peak);
+    icae_text_printf(out, ", \"compute\": \"%s\"", icae_compute_names[settings->train.compute]);
+    put(out, "processor_flops", report->peak);
     put(out, "expected_step_seconds", report->step_s);
     icae_text_append_char(out, '}');
 }
@@ -167,7 +169,7 @@ static void print_json(const icae_settings *settings, const icae_train_report *r
         put(&out, "peak_activation_bytes", (double)report->peak_activations);
     }
     icae_text_append_string(&out, ", \"plan\": ");
-    put_plan(&out, report);
+    put_plan(&out, settings, report);
     if (report->has_heldout) {
         icae_text_append_string(&out, ", \"heldout_before\": ");
         put_heldout(&out, &report->before);

@@ -19,7 +19,7 @@ static const char help[] =
     "    --dry-run        says parameters, memory, tokens and time, and does nothing\n"
     "    -t N             threads (train.threads)\n"
     "    --seed N         train.seed\n"
-    "    --compute TYPE   train.compute: auto or f32\n"
+    "    --compute TYPE   train.compute: auto, f32 or bf16\n"
     "    --json           one JSON object on standard output at the end\n"
     "    -q, -v           say less, say more\n"
     "    --help, --version\n"

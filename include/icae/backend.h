@@ -10,8 +10,16 @@
  *     portable    blocked kernels, baseline instructions
  *     avx2        AVX2 + FMA
  *     avx512      AVX-512 F/BW/VL/DQ
+ *     avx512bf16  the same, and products of bfloat16
  *
  * The environment variable ICAE_CPU=LEVEL forces one; a level that the processor lacks is refused.
+ * A level is the set of instructions; the type that products with frozen weights are computed in is
+ * another choice, icae_backend_set_compute:
+ *
+ *     f32         activations and widened weights as they are
+ *     bf16        both rounded to bfloat16, sums in float; every level can, avx512bf16 at twice the
+ *                 speed of f32. Everything that is no product with frozen weights stays f32.
+ *
  * A backend serves one thread of control at a time; two sessions in two threads have one each.
  */
 #ifndef ICAE_BACKEND_H
@@ -71,9 +79,18 @@ typedef struct icae_kernels {
 #undef KERNEL
 } icae_kernels;
 
+typedef enum icae_compute {
+    ICAE_COMPUTE_AUTO, /* bf16 where the processor multiplies it, else f32; never in a backend */
+    ICAE_COMPUTE_F32,
+    ICAE_COMPUTE_BF16
+} icae_compute;
+extern const char *const icae_compute_names[]; /* "auto", "f32", "bf16", NULL */
+
 struct icae_backend {
     icae_kernels k;
-    const char *name; /* "avx2" */
+    const char *name;     /* "avx2" */
+    icae_compute compute; /* f32 unless set */
+    bool has_fast_bf16;   /* this level multiplies bfloat16 faster than float */
     int n_threads;
     icae_pool *pool;      /* behind k.acquire on a CPU */
     void *scratch;        /* per-thread work space of the kernels, grown on demand */
@@ -86,12 +103,26 @@ icae_status icae_backend_create(icae_backend **backend, const char *level, int n
                                 icae_error *error);
 void icae_backend_free(icae_backend *backend); /* all buffers must have been released */
 
+/* What ops multiply frozen weights in from now on. AUTO takes bf16 where has_fast_bf16. Without that
+ * bf16 rounds the same numbers and multiplies floats: as exact as the instructions, and a little slower
+ * than f32. */
+void icae_backend_set_compute(icae_backend *backend, icae_compute compute);
+/* "auto", "f32" or "bf16"; false when it is none of them. */
+bool icae_compute_from_name(const char *name, icae_compute *compute);
+
 /* Names of the levels this processor can run, best last, "reference" first; NULL-terminated. */
 const char *const *icae_backend_levels(void);
 
 /* At least `bytes` for each thread, 64-byte aligned; thread i's part starts at i * *stride. Contents do
  * not survive the next call. Aborts the process when memory ends: a kernel cannot report. */
 char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride);
+
+/* Of the size asked for, until k.release. Aborts the process when memory ends: a kernel cannot report. */
+void *icae_backend_work_space(icae_backend *backend, size_t bytes);
+
+/* The most GFLOP/s that n_threads threads (0 = as set now) can multiply in bfloat16, measured on
+ * registers alone for about `seconds`; 0 where this processor has no instruction for it. */
+double icae_cpu_bf16_peak(int n_threads, double seconds);
 
 /* The best GFLOP/s of OpenBLAS's sgemm on 1024 x 1024 matrices, tried again and again for about
  * `seconds` (at least once), with n_threads threads (0 = as set now): what the processor can do, for

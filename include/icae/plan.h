@@ -34,9 +34,11 @@ typedef struct icae_plan {
 double icae_useful_work(const icae_model *model, const icae_adapter *adapter,
                         const icae_batch_size *size);
 
-/* Bytes of all tensors at the worst moment of one forward and backward. */
+/* Bytes of all tensors at the worst moment of one forward and backward. bf16 takes work space for the
+ * rounded rows of one product; weights are rounded panel by panel and never kept. */
 size_t icae_predict_activations(const icae_model *model, const icae_adapter *adapter,
-                                const icae_batch_size *size, bool is_checkpointed);
+                                const icae_batch_size *size, bool is_checkpointed,
+                                icae_compute compute);
 
 icae_status icae_plan_make(icae_plan *plan, const icae_settings *settings,
                            const icae_model *model, const icae_adapter *adapter,

@@ -76,7 +76,7 @@ typedef struct icae_settings {
         int64_t seed;
         bool checkpointing; /* recompute activations instead of keeping them */
         int64_t threads;    /* 0: as many as the machine has */
-        int compute;
+        int compute;        /* icae_compute; auto becomes what is used when a run begins */
     } train;
     struct {
         int64_t every;   /* steps; 0: only at the start and the end */

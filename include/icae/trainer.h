@@ -44,10 +44,13 @@ typedef struct icae_heldout {
 
 typedef struct icae_train_report {
     icae_plan plan;
-    double sgemm_peak; /* FLOP/s, 0 when not measured */
-    double step_s;     /* seconds that a step is expected to take, 0 when not measured */
-    int64_t step;      /* steps done, over all sessions */
-    int64_t skipped;   /* steps whose loss or gradient was not finite */
+    /* What the processor multiplies, FLOP/s, 0 when not measured: OpenBLAS's sgemm ("sgemm"), or
+     * registers alone where the run computes in bf16 ("bf16"). */
+    double peak;
+    const char *peak_name;
+    double step_s;   /* seconds that a step is expected to take, 0 when not measured */
+    int64_t step;    /* steps done, over all sessions */
+    int64_t skipped; /* steps whose loss or gradient was not finite */
     double loss[ICAE_TASK_COUNT]; /* of the last step; NaN for absent tasks */
     bool has_heldout;
     icae_heldout before, after; /* at the beginning of this session and at its end */

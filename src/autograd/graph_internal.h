@@ -18,4 +18,17 @@ static inline icae_real *icae_values(const icae_tensor *tensor) {
     return (icae_real *)(uintptr_t)tensor->data;
 }
 
+/* The kernels that multiply frozen weights [N,K] in the backend's type: y (+)= x w^T and
+ * dx (+)= dy w. Trained ones are always multiplied as they are. */
+typedef void icae_product(icae_backend *be, int64_t T, int64_t N, int64_t K, const icae_real *x,
+                          const icae_matrix *w, bool add, icae_real *y);
+
+static inline icae_product *icae_frozen_product(const icae_backend *be) {
+    return be->compute == ICAE_COMPUTE_BF16 ? be->k.linear_bf16 : be->k.linear;
+}
+
+static inline icae_product *icae_frozen_product_dx(const icae_backend *be) {
+    return be->compute == ICAE_COMPUTE_BF16 ? be->k.linear_bf16_dx : be->k.linear_dx;
+}
+
 #endif

@@ -49,13 +49,14 @@ icae_tensor *icae_linear_cross_entropy(icae_graph *graph, icae_tensor *h, icae_t
         for (int64_t start = 0; start < n; start += chunk) {
             int64_t rows = n - start < chunk ? n - start : chunk;
             size_t bytes = (size_t)rows * sizeof *row_nll;
-            be->k.linear(be, rows, V, D, icae_values(h) + start * D, &head, false, logits);
+            icae_frozen_product(be)(be, rows, V, D, icae_values(h) + start * D, &head, false,
+                                    logits);
             be->k.copy_in(be, row_coefs, coefs + start, bytes);
             be->k.cross_entropy(be, rows, V, logits, targets + start, dh ? row_coefs : NULL,
                                 row_nll);
             if (dh) {
-                be->k.linear_dx(be, rows, V, D, logits, &head, false,
-                                icae_values(dh) + start * D);
+                icae_frozen_product_dx(be)(be, rows, V, D, logits, &head, false,
+                                           icae_values(dh) + start * D);
             }
             be->k.copy_out(be, host, row_nll, bytes);
             for (int64_t i = 0; i < rows; i++) {

@@ -15,9 +15,6 @@ typedef struct linear_params {
     icae_lora lora; /* a = NULL: none */
 } linear_params;
 
-typedef void product(icae_backend *be, int64_t T, int64_t N, int64_t K, const icae_real *x,
-                     const icae_matrix *w, bool add, icae_real *y);
-
 /* dropout(x) in a buffer of its own, or x itself; *owned tells which. */
 static const icae_real *dropped(icae_graph *graph, const icae_tensor *x,
                                 const icae_dropout *dropout, icae_real **owned) {
@@ -67,9 +64,10 @@ static bool shapes_agree(icae_graph *graph, const icae_tensor *x, const icae_ten
 }
 
 /* u = scale * dropout(x) a^T, and y += u b^T; returns u. */
-static icae_tensor *add_lora(icae_graph *graph, product *multiply, icae_tensor *x,
-                             const icae_lora *lora, icae_tensor *y) {
+static icae_tensor *add_lora(icae_graph *graph, icae_tensor *x, const icae_lora *lora,
+                             icae_tensor *y) {
     icae_backend *be = icae_graph_backend(graph);
+    icae_product *multiply = icae_graph_is_generating(graph) ? be->k.linear_few : be->k.linear;
     int64_t T = x->shape[0], R = lora->a->shape[0], shape[2] = {T, R};
     icae_real *owned;
     const icae_real *input = dropped(graph, x, &lora->dropout, &owned);
@@ -91,7 +89,8 @@ icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae
     icae_tensor *y = icae_graph_result(graph, 2, shape);
     if (!y) return NULL;
     icae_backend *be = icae_graph_backend(graph);
-    product *multiply = icae_graph_is_generating(graph) ? be->k.linear_few : be->k.linear;
+    icae_product *multiply =
+        icae_graph_is_generating(graph) ? be->k.linear_few : icae_frozen_product(be);
     icae_matrix matrix = icae_tensor_matrix(w);
     if (residual) {
         be->k.copy(be, icae_values(y), residual->data, (size_t)(T * N) * sizeof(icae_real));
@@ -99,7 +98,7 @@ icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae
     multiply(be, T, N, K, icae_values(x), &matrix, residual != NULL, icae_values(y));
     if (bias) be->k.add_row(be, T, N, icae_values(bias), icae_values(y));
     icae_tensor *u = NULL;
-    if (lora && !(u = add_lora(graph, multiply, x, lora, y))) return NULL;
+    if (lora && !(u = add_lora(graph, x, lora, y))) return NULL;
     icae_tensor *inputs[] = {x, w, residual, lora ? lora->a : NULL, lora ? lora->b : NULL};
     icae_node *node = icae_graph_record(graph, ICAE_OP_linear, y, inputs, 5);
     linear_params *params = node ? icae_graph_arena(graph, sizeof *params) : NULL;
@@ -154,8 +153,8 @@ void icae_linear_backward(icae_graph *graph, icae_node *node) {
     icae_real *dx = icae_gradient(graph, x, &add);
     if (dx) {
         icae_matrix matrix = icae_tensor_matrix(w);
-        be->k.linear_dx(be, node->output->shape[0], w->shape[0], w->shape[1],
-                        node->output->gradient, &matrix, add, dx);
+        icae_frozen_product_dx(be)(be, node->output->shape[0], w->shape[0], w->shape[1],
+                                   node->output->gradient, &matrix, add, dx);
     }
     if (params->lora.a) lora_backward(graph, node, &params->lora);
     icae_gradient_move(graph, node->output, residual); /* last: the buffer may change hands */

@@ -15,6 +15,7 @@
 #include "backend/cpu_internal.h"
 #include "backend/cpu_ref.h"
 #include "icae/backend.h"
+#include "icae/log.h"
 
 static bool has_always(void) {
     return true;
@@ -55,6 +56,19 @@ static void fill_avx512(icae_kernels *table) {
     icae_cpu_blas(table);
     icae_cpu_simd_avx512(table);
 }
+
+#if !ICAE_REAL_IS_DOUBLE
+/* CPUID leaf 7, subleaf 1, EAX bit 5; older compilers do not know it by name. */
+static bool has_avx512bf16(void) {
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5)) != 0;
+}
+
+static void fill_avx512bf16(icae_kernels *table) {
+    fill_avx512(table);
+    icae_cpu_bf16(table);
+}
+#endif
 #endif
 
 static const struct {
@@ -67,6 +81,9 @@ static const struct {
 #if defined(__x86_64__)
     {"avx2", has_avx2, fill_avx2},
     {"avx512", has_avx512, fill_avx512},
+#if !ICAE_REAL_IS_DOUBLE
+    {"avx512bf16", has_avx512bf16, fill_avx512bf16},
+#endif
 #endif
 };
 
@@ -128,6 +145,8 @@ icae_status icae_backend_create(icae_backend **backend, const char *level, int n
     }
     be->pool = pool;
     be->name = levels[chosen].name;
+    be->compute = ICAE_COMPUTE_F32;
+    be->has_fast_bf16 = !strcmp(be->name, "avx512bf16");
     be->n_threads = n_threads ? n_threads : omp_get_max_threads();
     omp_set_num_threads(be->n_threads);
     icae_cpu_blas_set_threads(be->n_threads);
@@ -135,6 +154,24 @@ icae_status icae_backend_create(icae_backend **backend, const char *level, int n
     levels[chosen].fill(&be->k);
     *backend = be;
     return ICAE_OK;
+}
+
+const char *const icae_compute_names[] = {"auto", "f32", "bf16", NULL};
+
+bool icae_compute_from_name(const char *name, icae_compute *compute) {
+    for (int i = 0; icae_compute_names[i]; i++) {
+        if (strcmp(name, icae_compute_names[i]) != 0) continue;
+        *compute = (icae_compute)i;
+        return true;
+    }
+    return false;
+}
+
+void icae_backend_set_compute(icae_backend *backend, icae_compute compute) {
+    if (compute == ICAE_COMPUTE_AUTO) {
+        compute = backend->has_fast_bf16 ? ICAE_COMPUTE_BF16 : ICAE_COMPUTE_F32;
+    }
+    backend->compute = compute;
 }
 
 void icae_backend_free(icae_backend *backend) {
@@ -159,6 +196,33 @@ char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride) 
     }
     *stride = backend->scratch_bytes;
     return backend->scratch;
+}
+
+void *icae_backend_work_space(icae_backend *backend, size_t bytes) {
+    void *memory = backend->k.acquire(backend, bytes);
+    if (!memory) {
+        fprintf(stderr, "not enough memory for %zu bytes of kernel work space\n", bytes);
+        abort();
+    }
+    return memory;
+}
+
+double icae_cpu_bf16_peak(int n_threads, double seconds) {
+#if defined(__x86_64__) && !ICAE_REAL_IS_DOUBLE
+    if (!has_avx512bf16()) return 0;
+    if (n_threads <= 0) n_threads = omp_get_max_threads();
+    /* The best of many short bursts: other work on the machine can only make one slower. */
+    double best = 0, start = icae_clock_seconds();
+    do {
+        double took, gflop = icae_cpu_bf16_burst(n_threads, &took);
+        if (took > 0 && gflop / took > best) best = gflop / took;
+    } while (icae_clock_seconds() - start < seconds);
+    return best;
+#else
+    (void)n_threads;
+    (void)seconds;
+    return 0;
+#endif
 }
 
 icae_matrix icae_matrix_of(icae_dtype dtype, int64_t rows, int64_t cols, const void *data) {

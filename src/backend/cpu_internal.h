@@ -25,9 +25,24 @@ void icae_cpu_attention_portable(icae_kernels *table);
 void icae_cpu_attention_avx2(icae_kernels *table);
 void icae_cpu_attention_avx512(icae_kernels *table);
 
+/* cpu_bf16.c: linear_bf16 and linear_bf16_dx, for processors with AVX512-BF16 alone; not in double.
+ * The second: GFLOP that each of n_threads threads did, and the seconds that the slowest took. */
+void icae_cpu_bf16(icae_kernels *table);
+double icae_cpu_bf16_burst(int n_threads, double *seconds);
+
 /* cpu_blas.c: matmul, on OpenBLAS */
 void icae_cpu_blas(icae_kernels *table);
 void icae_cpu_blas_set_threads(int n_threads);
+
+/* How many blocks of rows every panel of a product is multiplied in, so that no thread waits long for
+ * the last one. Each block packs its panel anew, so a block must have many rows. */
+static inline int64_t icae_cpu_row_blocks(int64_t T, int64_t panels, int64_t threads) {
+    int64_t blocks = 1;
+    while (panels * blocks % threads != 0 && panels * blocks < 8 * threads &&
+           T / (blocks + 1) >= 96)
+        blocks++;
+    return blocks;
+}
 
 /* The calling thread's number in its team: its part of the scratch. */
 static inline int icae_cpu_thread(void) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Products with stored weights: linear, linear_dx, linear_few, gather. Compiled once per level.
+ * Products with stored weights: linear, linear_dx, their bf16 forms, linear_few, gather. Compiled once per
+ * level.
  *
  * linear and linear_dx cut the result into panels of 32 columns. The weights that a panel needs are
  * widened into scratch once, [R][32] with R the axis of the sum, and multiplied by all rows of x
@@ -21,6 +22,7 @@
 #include "backend/cpu_internal.h"
 #include "backend/cpu_tile.h"
 #include "backend/cpu_widen.h"
+#include "icae/half.h"
 
 enum { SUM_BLOCK = 1024 };
 /* Multiply-adds below which a team of threads costs more than it gives. */
@@ -94,23 +96,19 @@ static packer *const straight_packers[] = {
 #undef PACKER
 };
 
-/* How many row blocks each panel is cut into, so that no thread waits long for the last one. Each
- * block packs its panel anew, so a block must have many rows. */
-static int64_t row_blocks(int64_t T, int64_t panels, int64_t threads) {
-    int64_t blocks = 1;
-    while (panels * blocks % threads != 0 && panels * blocks < 8 * threads &&
-           T / (blocks + 1) >= 96)
-        blocks++;
-    return blocks;
+/* The nearest bfloat16, ties to even; a NaN stays one. */
+static void round_to_bf16(const real *x, int64_t n, real *y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] = icae_bf16_to_f32(icae_f32_to_bf16((float)x[i]));
 }
 
-/* y[T,C] (+)= x[T,R] p[R,C], with p as `pack` brings it */
+/* y[T,C] (+)= x[T,R] p[R,C], with p as `pack` brings it, rounded to bfloat16 when is_rounding */
 static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const real *x,
-                     const icae_matrix *w, packer *pack, bool add, real *y) {
+                     const icae_matrix *w, packer *pack, bool is_rounding, bool add, real *y) {
     if (T == 0 || C == 0) return;
     const int64_t panels = (C + PANEL - 1) / PANEL;
     const int threads = T * C * R >= WORTH_THREADS ? be->n_threads : 1;
-    const int64_t blocks = row_blocks(T, panels, threads);
+    const int64_t blocks = icae_cpu_row_blocks(T, panels, threads);
     const int64_t block_rows =
         ((T + blocks - 1) / blocks + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
     size_t stride;
@@ -128,6 +126,7 @@ static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const re
         do {
             int64_t count = least(SUM_BLOCK, R - start);
             pack(w, column, start, count, panel);
+            if (is_rounding) round_to_bf16(panel, count * PANEL, panel);
             tile_operands o = {.x = x + row * R + start,
                                .x_row = R,
                                .x_step = 1,
@@ -144,13 +143,38 @@ static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const re
 static void linear(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
                    const icae_matrix *w, bool add, real *y) {
     assert(w->rows == N && w->cols == K);
-    multiply(be, T, N, K, x, w, transposed_packers[w->dtype], add, y);
+    multiply(be, T, N, K, x, w, transposed_packers[w->dtype], false, add, y);
 }
 
 static void linear_dx(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *dy,
                       const icae_matrix *w, bool add, real *dx) {
     assert(w->rows == N && w->cols == K);
-    multiply(be, T, K, N, dy, w, straight_packers[w->dtype], add, dx);
+    multiply(be, T, K, N, dy, w, straight_packers[w->dtype], false, add, dx);
+}
+
+/* bfloat16 without instructions for it: a product of two is exact in float, so rounding both sides
+ * first and multiplying floats gives the same numbers up to the order of the sum. */
+static void multiply_rounded(icae_backend *be, int64_t T, int64_t C, int64_t R, const real *x,
+                             const icae_matrix *w, packer *pack, bool add, real *y) {
+    real *rounded = icae_backend_work_space(be, (size_t)(T * R) * sizeof *rounded);
+    const int threads = T * R >= WORTH_THREADS ? be->n_threads : 1;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t t = 0; t < T; t++)
+        round_to_bf16(x + t * R, R, rounded + t * R);
+    multiply(be, T, C, R, rounded, w, pack, true, add, y);
+    be->k.release(be, rounded);
+}
+
+static void linear_bf16(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
+                        const icae_matrix *w, bool add, real *y) {
+    assert(w->rows == N && w->cols == K);
+    multiply_rounded(be, T, N, K, x, w, transposed_packers[w->dtype], add, y);
+}
+
+static void linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *dy,
+                           const icae_matrix *w, bool add, real *dx) {
+    assert(w->rows == N && w->cols == K);
+    multiply_rounded(be, T, K, N, dy, w, straight_packers[w->dtype], add, dx);
 }
 
 /* ---- few rows ---- */
@@ -278,6 +302,8 @@ static void gather(icae_backend *be, int64_t n, const icae_matrix *w, const int3
 void LEVEL_NAME(icae_cpu_linear_)(icae_kernels *table) {
     table->linear = linear;
     table->linear_dx = linear_dx;
+    table->linear_bf16 = linear_bf16;
+    table->linear_bf16_dx = linear_bf16_dx;
     table->linear_few = linear_few;
     table->gather = gather;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend/cpu_ref.h"
+#include "icae/half.h"
 #include "icae/rng.h"
 
 /* ---- memory ---- */
@@ -50,32 +51,67 @@ static const icae_real *widened(icae_backend *be, const icae_matrix *w) {
     return wide;
 }
 
-static void ref_linear(icae_backend *be, int64_t T, int64_t N, int64_t K, const icae_real *x,
-                       const icae_matrix *w, bool add, icae_real *y) {
-    assert(w->rows == N && w->cols == K);
-    const icae_real *wide = widened(be, w);
+static void multiply(int64_t T, int64_t N, int64_t K, const icae_real *x, const icae_real *w,
+                     bool add, icae_real *y) {
     for (int64_t t = 0; t < T; t++) {
         for (int64_t n = 0; n < N; n++) {
             double sum = add ? (double)y[t * N + n] : 0.0;
             for (int64_t k = 0; k < K; k++)
-                sum += (double)x[t * K + k] * (double)wide[n * K + k];
+                sum += (double)x[t * K + k] * (double)w[n * K + k];
             y[t * N + n] = (icae_real)sum;
         }
     }
 }
 
-static void ref_linear_dx(icae_backend *be, int64_t T, int64_t N, int64_t K,
-                          const icae_real *dy, const icae_matrix *w, bool add, icae_real *dx) {
-    assert(w->rows == N && w->cols == K);
-    const icae_real *wide = widened(be, w);
+static void multiply_dx(int64_t T, int64_t N, int64_t K, const icae_real *dy,
+                        const icae_real *w, bool add, icae_real *dx) {
     for (int64_t t = 0; t < T; t++) {
         for (int64_t k = 0; k < K; k++) {
             double sum = add ? (double)dx[t * K + k] : 0.0;
             for (int64_t n = 0; n < N; n++)
-                sum += (double)dy[t * N + n] * (double)wide[n * K + k];
+                sum += (double)dy[t * N + n] * (double)w[n * K + k];
             dx[t * K + k] = (icae_real)sum;
         }
     }
+}
+
+static void ref_linear(icae_backend *be, int64_t T, int64_t N, int64_t K, const icae_real *x,
+                       const icae_matrix *w, bool add, icae_real *y) {
+    assert(w->rows == N && w->cols == K);
+    multiply(T, N, K, x, widened(be, w), add, y);
+}
+
+static void ref_linear_dx(icae_backend *be, int64_t T, int64_t N, int64_t K,
+                          const icae_real *dy, const icae_matrix *w, bool add, icae_real *dx) {
+    assert(w->rows == N && w->cols == K);
+    multiply_dx(T, N, K, dy, widened(be, w), add, dx);
+}
+
+/* x as the nearest bfloat16 numbers, to be released. */
+static icae_real *rounded(icae_backend *be, int64_t n, const icae_real *x) {
+    icae_real *nearest = icae_backend_work_space(be, (size_t)n * sizeof *nearest);
+    for (int64_t i = 0; i < n; i++)
+        nearest[i] = icae_bf16_to_f32(icae_f32_to_bf16((float)x[i]));
+    return nearest;
+}
+
+static void ref_linear_bf16(icae_backend *be, int64_t T, int64_t N, int64_t K,
+                            const icae_real *x, const icae_matrix *w, bool add, icae_real *y) {
+    assert(w->rows == N && w->cols == K);
+    icae_real *x16 = rounded(be, T * K, x), *w16 = rounded(be, N * K, widened(be, w));
+    multiply(T, N, K, x16, w16, add, y);
+    be->k.release(be, x16);
+    be->k.release(be, w16);
+}
+
+static void ref_linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K,
+                               const icae_real *dy, const icae_matrix *w, bool add,
+                               icae_real *dx) {
+    assert(w->rows == N && w->cols == K);
+    icae_real *dy16 = rounded(be, T * N, dy), *w16 = rounded(be, N * K, widened(be, w));
+    multiply_dx(T, N, K, dy16, w16, add, dx);
+    be->k.release(be, dy16);
+    be->k.release(be, w16);
 }
 
 static void ref_gather(icae_backend *be, int64_t n, const icae_matrix *w, const int32_t *rows,

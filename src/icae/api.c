@@ -103,11 +103,18 @@ icae_status icae_session_open(icae_session **session, const icae_base *base,
         return icae_fail(error, ICAE_INVALID, "%d threads were asked for; expected 0 or more",
                          options->n_threads);
     }
+    icae_compute compute = ICAE_COMPUTE_AUTO;
+    if (options && options->compute && !icae_compute_from_name(options->compute, &compute)) {
+        return icae_fail(error, ICAE_INVALID, "compute '%s': expected f32, bf16 or auto",
+                         options->compute);
+    }
+    if (compute == ICAE_COMPUTE_AUTO) compute = ICAE_COMPUTE_F32;
     icae_session *made = calloc(1, sizeof *made);
     if (!made) return icae_fail_memory(error, "a session");
     made->base = base;
     icae_status status =
         icae_backend_create(&made->be, NULL, options ? options->n_threads : 0, error);
+    if (!status) icae_backend_set_compute(made->be, compute);
     if (!status) status = icae_graph_create(&made->graph, made->be, error);
     if (!status) {
         status =

@@ -70,7 +70,8 @@ static size_t side_bytes(const icae_model_config *c, const icae_adapter_settings
 }
 
 size_t icae_predict_activations(const icae_model *model, const icae_adapter *adapter,
-                                const icae_batch_size *size, bool is_checkpointed) {
+                                const icae_batch_size *size, bool is_checkpointed,
+                                icae_compute compute) {
     const icae_model_config *c = &model->config;
     const icae_adapter_settings *s = &adapter->settings;
     double n = (double)size->targets, D = (double)c->width, V = (double)c->vocabulary;
@@ -82,6 +83,10 @@ size_t icae_predict_activations(const icae_model *model, const icae_adapter *ada
     double chunk = (double)(64 << 20) / (V * (double)sizeof(icae_real));
     size_t logits = bytes_of((chunk < n ? chunk : n) * V);
     size_t gradients = 2 * bytes_of(td * D) + 3 * bytes_of(td * F);
+    if (compute == ICAE_COMPUTE_BF16) { /* the rounded rows of the product that is being made */
+        logits += sizeof(uint16_t) * (size_t)((chunk < n ? chunk : n) * V);
+        gradients += sizeof(uint16_t) * (size_t)(td * F);
+    }
     if (is_checkpointed) {
         gradients += block_bytes(c, s, size->decoder_tokens, false);
         /* The encoder's block is the larger one, but the decoder's inputs are gone by then. */
@@ -154,7 +159,8 @@ icae_status icae_plan_make(icae_plan *plan, const icae_settings *settings,
     plan->weight_bytes = model->weight_bytes;
     plan->trained_bytes = 4 * (size_t)plan->trained * sizeof(icae_real);
     plan->activation_bytes =
-        icae_predict_activations(model, adapter, &plan->forward, settings->train.checkpointing);
+        icae_predict_activations(model, adapter, &plan->forward, settings->train.checkpointing,
+                                 (icae_compute)settings->train.compute);
     static const size_t program = 96u
                                   << 20; /* libraries, tokenizer, kernel scratch: measured */
     plan->peak_bytes =

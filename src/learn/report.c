@@ -63,14 +63,15 @@ void icae_report_plan(const trainer *t) {
                   (long long)s->train.batch, (long long)plan->step.context_tokens,
                   (long long)plan->step.encoder_tokens, (long long)plan->step.decoder_tokens,
                   (long long)plan->step.targets, plan->work / 1e9);
+    icae_log_info("compute   %s on %s kernels", icae_compute_names[t->be->compute],
+                  t->be->name);
     if (t->report->step_s > 0) {
         char time[32];
         int64_t steps = s->train.steps - t->state.step;
         icae_log_info(
-            "time      about %.3g s a step, %s for %lld steps (%d threads, sgemm %.0f "
-            "GFLOP/s)",
+            "time      about %.3g s a step, %s for %lld steps (%d threads, %s %.0f GFLOP/s)",
             t->report->step_s, duration(t->report->step_s * (double)steps, time, sizeof time),
-            (long long)steps, t->be->n_threads, t->report->sgemm_peak / 1e9);
+            (long long)steps, t->be->n_threads, t->report->peak_name, t->report->peak / 1e9);
     }
 }
 
@@ -171,8 +172,8 @@ static void show_progress(trainer *t, const step_result *result) {
     double rate = p->work / p->seconds;
     icae_text_printf(&line, "  lr %.2g  %.0f tok/s  %.1f GFLOP/s", result->lr,
                      p->tokens / p->seconds, rate / 1e9);
-    if (t->report->sgemm_peak > 0) {
-        icae_text_printf(&line, " (%.0f %%)", 100 * rate / t->report->sgemm_peak);
+    if (t->report->peak > 0) {
+        icae_text_printf(&line, " (%.0f %%)", 100 * rate / t->report->peak);
     }
     double mean_step = t->report->seconds / (double)(t->report->step);
     char left[32];

@@ -41,6 +41,14 @@ static void probe_linear_dx(bench *p) {
     p->be->k.linear_dx(p->be, T, N, K, p->b, &p->weight, false, p->out);
 }
 
+static void probe_linear_bf16(bench *p) {
+    p->be->k.linear_bf16(p->be, T, N, K, p->a, &p->weight, false, p->out);
+}
+
+static void probe_linear_bf16_dx(bench *p) {
+    p->be->k.linear_bf16_dx(p->be, T, N, K, p->b, &p->weight, false, p->out);
+}
+
 static void probe_gather(bench *p) {
     int32_t rows[T], to[T];
     for (int32_t i = 0; i < T; i++) {
@@ -139,6 +147,8 @@ static const struct {
     {"linear", probe_linear, true},
     {"linear_few", probe_linear_few, true},
     {"linear_dx", probe_linear_dx, true},
+    {"linear_bf16", probe_linear_bf16, true},
+    {"linear_bf16_dx", probe_linear_bf16_dx, true},
     {"gather", probe_gather, true},
     {"scatter_add", probe_scatter_add, false},
     {"matmul", probe_matmul, false},

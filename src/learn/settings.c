@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "icae/backend.h"
 #include "icae/rng.h"
 #include "icae/settings.h"
 
 const char *const icae_schedule_names[] = {"constant", "cosine", "linear", NULL};
-static const char *const compute_names[] = {"auto", "f32", NULL};
 
 typedef enum kind { INTEGER, NUMBER, BOOL, STRING, CHOICE, STRINGS } kind;
 
@@ -83,7 +83,7 @@ typedef struct row {
     X("train", "seed",                    INTEGER, FIXED, train.seed,                    0, 9e15, NULL) \
     X("train", "checkpointing",           BOOL,    FREE,  train.checkpointing,           0, 0, NULL) \
     X("train", "threads",                 INTEGER, FREE,  train.threads,                 0, 1024, NULL) \
-    X("train", "compute",                 CHOICE,  FIXED, train.compute,                 0, 0, compute_names) \
+    X("train", "compute",                 CHOICE,  FIXED, train.compute,                 0, 0, icae_compute_names) \
     X("evaluate", "every",                INTEGER, FREE,  evaluate.every,                0, 1e12, NULL) \
     X("evaluate", "samples",              INTEGER, FREE,  evaluate.samples,              0, 1e6, NULL) \
     X("evaluate", "reconstruct_samples",  INTEGER, FREE,  evaluate.reconstruct_samples,  0, 1e5, NULL) \

@@ -56,9 +56,24 @@ static icae_status open_adapter(trainer *t, icae_error *error) {
     return status;
 }
 
+/* The settings say from here on what is used, so that a resumed run is held to it. */
+static icae_status open_backend(trainer *t, icae_error *error) {
+    icae_settings *s = t->settings;
+    icae_status status = icae_backend_create(&t->be, NULL, (int)s->train.threads, error);
+    if (status) return status;
+    icae_backend_set_compute(t->be, (icae_compute)s->train.compute);
+    s->train.compute = (int)t->be->compute;
+    if (t->be->compute == ICAE_COMPUTE_BF16 && !t->be->has_fast_bf16) {
+        icae_log_warning("train.compute is bf16, which %s kernels only imitate: the same "
+                         "numbers, slower than f32",
+                         t->be->name);
+    }
+    return ICAE_OK;
+}
+
 static icae_status open_parts(trainer *t, icae_error *error) {
     const icae_settings *s = t->settings;
-    icae_status status = icae_backend_create(&t->be, NULL, (int)s->train.threads, error);
+    icae_status status = open_backend(t, error);
     if (!status) status = icae_model_open(&t->model, s->base, error);
     if (!status && (!t->model->tokenizer || icae_tokenizer_eos(t->model->tokenizer) < 0)) {
         status = icae_fail(error, ICAE_UNSUPPORTED,
@@ -269,12 +284,15 @@ static icae_status finish(trainer *t, icae_error *error) {
 
 /* How fast the machine multiplies, for the estimate and the progress line; no result depends on it. */
 static void measure_machine(trainer *t) {
-    /* Share of sgemm that training reached on the machines it was measured on. */
+    /* Share of it that training reached on the machines it was measured on. */
     static const double typical_share = 0.6;
     if (icae_log_get_level() == ICAE_LOG_QUIET && !t->options->is_dry_run) return;
-    t->report->sgemm_peak = 1e9 * icae_cpu_sgemm_peak(t->be->n_threads, 0.2);
-    if (t->report->sgemm_peak <= 0) return;
-    t->report->step_s = t->report->plan.work / (t->report->sgemm_peak * typical_share);
+    bool is_bf16 = t->be->compute == ICAE_COMPUTE_BF16 && t->be->has_fast_bf16;
+    t->report->peak_name = is_bf16 ? "bf16" : "sgemm";
+    t->report->peak = 1e9 * (is_bf16 ? icae_cpu_bf16_peak(t->be->n_threads, 0.2)
+                                     : icae_cpu_sgemm_peak(t->be->n_threads, 0.2));
+    if (t->report->peak <= 0) return;
+    t->report->step_s = t->report->plan.work / (t->report->peak * typical_share);
 }
 
 static icae_status run(trainer *t, icae_error *error) {

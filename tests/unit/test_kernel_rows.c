@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "icae/rng.h"
+#include "icae/half.h"
 #include "kernel_support.h"
 #include "suites.h"
 
@@ -62,6 +63,22 @@ static void run_linear_dx(icae_backend *be, const row_kernel *k, int64_t T, cons
     icae_matrix w = random_matrix(k->dtype, k->in, k->out, 1);
     be->k.linear_dx(be, T, k->in, k->out, x, &w, false, y);
     be->k.linear_dx(be, T, k->in, k->out, x, &w, true, y);
+    free((char *)w.data - 1);
+}
+
+static void run_linear_bf16(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
+                            real *y) {
+    icae_matrix w = random_matrix(k->dtype, k->out, k->in, 1);
+    be->k.linear_bf16(be, T, k->out, k->in, x, &w, false, y);
+    be->k.linear_bf16(be, T, k->out, k->in, x, &w, true, y);
+    free((char *)w.data - 1);
+}
+
+static void run_linear_bf16_dx(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
+                               real *y) {
+    icae_matrix w = random_matrix(k->dtype, k->in, k->out, 1);
+    be->k.linear_bf16_dx(be, T, k->in, k->out, x, &w, false, y);
+    be->k.linear_bf16_dx(be, T, k->in, k->out, x, &w, true, y);
     free((char *)w.data - 1);
 }
 
@@ -150,6 +167,10 @@ static const row_kernel row_kernels[] = {
     {"linear_dx Q8_0", 1050, 64, ICAE_DTYPE_Q8_0, run_linear_dx},
     {"linear_dx Q4_1", 75, 96, ICAE_DTYPE_Q4_1, run_linear_dx},
     {"linear_dx Q5_K", 75, 256, ICAE_DTYPE_Q5_K, run_linear_dx},
+    {"linear_bf16 F32", 71, 45, ICAE_DTYPE_F32, run_linear_bf16},
+    {"linear_bf16 Q4_1", 1088, 96, ICAE_DTYPE_Q4_1, run_linear_bf16},
+    {"linear_bf16_dx F32", 71, 45, ICAE_DTYPE_F32, run_linear_bf16_dx},
+    {"linear_bf16_dx Q8_0", 1050, 64, ICAE_DTYPE_Q8_0, run_linear_bf16_dx},
     {"rmsnorm", 205, 206, ICAE_DTYPE_F32, run_rmsnorm},
     {"rmsnorm_dx", 2 * 205 + 1, 205, ICAE_DTYPE_F32, run_rmsnorm_dx},
     {"rope", 4 * 54, 3 * 54, ICAE_DTYPE_F32, run_rope},
@@ -360,6 +381,13 @@ START_TEST(products_with_the_identity_copy) {
         be->k.linear(be, T, D, D, x, &w, false, y);
         be->k.linear_few(be, 7, D, D, x, &w, false, few);
         be->k.linear_dx(be, T, D, D, x, &w, false, back);
+        real *half = output(T * D), *half_back = output(T * D), *nearest = output(T * D);
+        be->k.linear_bf16(be, T, D, D, x, &w, false, half);
+        be->k.linear_bf16_dx(be, T, D, D, x, &w, false, half_back);
+        for (int i = 0; i < T * D; i++)
+            nearest[i] = (real)icae_bf16_to_f32(icae_f32_to_bf16((float)x[i]));
+        same_values("linear_bf16", half, nearest, T * D, 0);
+        same_values("linear_bf16_dx", half_back, nearest, T * D, 0);
         same_values("linear", y, x, T * D, 0);
         same_values("linear_few", few, x, 7 * D, 0);
         same_values("linear_dx", back, x, T * D, 0);

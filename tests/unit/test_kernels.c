@@ -75,6 +75,7 @@ static const int sizes[][2] = {{0, 0},     {0, 32},    {3, 0},   {1, 1},     {3,
                                {1057, 64}, {40, 1120}, {3, 256}, {67, 1280}, {1056, 256}};
 static const int few_counts[] = {0, 1, 2, 3, 4, 7, 16};
 static const int many_counts[] = {0, 1, 3, 5, 17, 64};
+static const int bf16_counts[] = {0, 1, 5, 13}; /* the same loops around other tiles */
 
 static void compare_products(const char *what, icae_backend *be, icae_backend *ref,
                              product *fast, product *slow, bool is_dx, const int *counts,
@@ -107,6 +108,21 @@ static void check_linear_few(icae_backend *be, icae_backend *ref) {
 static void check_linear_dx(icae_backend *be, icae_backend *ref) {
     compare_products("linear_dx", be, ref, be->k.linear_dx, ref->k.linear_dx, true, many_counts,
                      COUNT(many_counts));
+}
+
+/* The reference rounds both sides and sums exact products in double: what is left is the order of a
+ * float's sum, so the tolerance is linear's. Unrounded inputs would differ a hundred times more. */
+static void check_linear_bf16(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_bf16", be, ref, be->k.linear_bf16, ref->k.linear_bf16, false,
+                     bf16_counts, COUNT(bf16_counts));
+    icae_matrix w = random_matrix(ICAE_DTYPE_Q4_1, 20, 96, 6); /* few panels, many rows */
+    compare_product("linear_bf16", be, ref, be->k.linear_bf16, ref->k.linear_bf16, 400, &w, 96,
+                    20);
+}
+
+static void check_linear_bf16_dx(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_bf16_dx", be, ref, be->k.linear_bf16_dx, ref->k.linear_bf16_dx,
+                     true, bf16_counts, COUNT(bf16_counts));
 }
 
 static void check_gather(icae_backend *be, icae_backend *ref) {
@@ -523,6 +539,8 @@ static const struct {
     {"linear", check_linear},
     {"linear_few", check_linear_few},
     {"linear_dx", check_linear_dx},
+    {"linear_bf16", check_linear_bf16},
+    {"linear_bf16_dx", check_linear_bf16_dx},
     {"gather", check_gather},
     {"add_means", check_add_means},
     {"scatter_add", check_scatter_add},

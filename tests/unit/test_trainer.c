@@ -40,15 +40,15 @@ static const char *two_passages(const char *folder) {
 
 /* ---- learning ---- */
 
-START_TEST(overfits_passages_until_free_reconstruction_is_exact) {
+static void overfit(const char *folder, const char *compute) {
     icae_error error = {0};
-    const char *folder = test_folder("overfit");
-    char train[800], heldout[800];
+    char train[800], heldout[800], assignment[64];
     snprintf(train, sizeof train, "data.train=[\"%s\"]", two_passages(folder));
     snprintf(heldout, sizeof heldout, "data.heldout=[\"%s\"]", two_passages(folder));
+    snprintf(assignment, sizeof assignment, "train.compute=%s", compute);
     icae_train_report report;
-    ck_ok(tiny_run(test_path(folder, "run"),
-                   RUN_WITH(train, heldout, STRONG, "objective.lm_ratio=0",
+    ck_ok(tiny_run(test_path(folder, compute),
+                   RUN_WITH(train, heldout, STRONG, assignment, "objective.lm_ratio=0",
                             "adapter.memory_slots=16", "adapter.compression_rate=4",
                             "train.steps=400", "train.batch=2", "train.lr=4e-3",
                             "train.schedule=linear", "train.final_lr_fraction=0.05",
@@ -56,11 +56,29 @@ START_TEST(overfits_passages_until_free_reconstruction_is_exact) {
                    NULL, &report, &error));
     ck_assert_int_eq(report.before.exact, 0);
     ck_assert(report.before.loss[ICAE_TASK_AE] > 3);
-    ck_assert_msg(report.after.loss[ICAE_TASK_AE] < 0.1, "AE loss %g",
-                  report.after.loss[ICAE_TASK_AE]);
+    ck_assert_msg(report.after.loss[ICAE_TASK_AE] < 0.1, "AE loss %g in %s",
+                  report.after.loss[ICAE_TASK_AE], compute);
     ck_assert_int_eq(report.after.restored, 2);
     ck_assert_int_eq(report.after.exact, 2);
     ck_assert(report.after.prefix_em == 1 && report.after.bleu4 > 99.9);
+}
+
+START_TEST(overfits_passages_until_free_reconstruction_is_exact) {
+    const char *folder = test_folder("overfit");
+    overfit(folder, "f32");
+    overfit(folder, "bf16");
+    /* What bf16 learnt, f32 reads. */
+    char start[800], data[800];
+    snprintf(start, sizeof start, "adapter.start=%s/bf16/adapter", folder);
+    snprintf(data, sizeof data, "data.heldout=[\"%s\"]", test_path(folder, "two.jsonl"));
+    icae_error error = {0};
+    icae_train_report report;
+    ck_ok(tiny_run(test_path(folder, "read"),
+                   RUN_WITH(start, data, "adapter.memory_slots=16", "adapter.rank=16",
+                            ALL_MODULES, "objective.lm_ratio=0", "train.steps=1",
+                            "evaluate.reconstruct_samples=2", "evaluate.reconstruct_tokens=0"),
+                   NULL, &report, &error));
+    ck_assert_int_eq(report.before.exact, 2);
 }
 END_TEST
 
@@ -404,8 +422,8 @@ START_TEST(memory_is_predicted_within_a_tenth_of_what_buffers_hold) {
     icae_error error = {0};
     const char *folder = test_folder("memory");
     static const char *const variants[] = {"train.checkpointing=false",
-                                           "train.checkpointing=true"};
-    for (int i = 0; i < 2; i++) {
+                                           "train.checkpointing=true", "train.compute=bf16"};
+    for (int i = 0; i < 3; i++) {
         icae_train_report report;
         /* large packs, so that the pool's least size of a buffer does not matter */
         ck_ok(tiny_run(test_path(folder, variants[i]),

@@ -26,6 +26,7 @@ static const char *const base_assignments[] = {
     "train.schedule=constant",
     "train.warmup_steps=2",
     "train.threads=1",
+    "train.compute=f32", /* bits that do not depend on the machine's best; bf16 has test_compute.c */
     "evaluate.every=0",
     "evaluate.samples=3",
     "evaluate.reconstruct_samples=1",
