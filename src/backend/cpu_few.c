@@ -29,6 +29,9 @@ enum { GROUP = 4, FEW_AT_ONCE = VECTOR_BYTES == 64 ? 4 : 2 };
 enum { STRETCH = 2048, PIECES = STRETCH / WIDE };
 /* The rows of w that threads take at a time: half of a second-level cache at most. */
 enum { PART_BYTES = 128 << 10 };
+/* How far ahead of the sums lines are called for: some hundred nanoseconds of memory's pace. The
+ * processor's own prefetching loses its way between four rows at once (2.1 times slower). */
+enum { AHEAD_BYTES = 8 << 10, LINE_BYTES = 64 };
 /* Multiply-adds below which a team of threads costs more than it gives. */
 static const int64_t WORTH_THREADS = 50000;
 
@@ -347,6 +350,30 @@ ALWAYS_INLINE void add_rest(icae_dtype dtype, const int columns, const int rows,
     }
 }
 
+/* Bytes that 32 values take, in types of large blocks too. */
+ALWAYS_INLINE size_t bytes_of_piece(icae_dtype dtype) {
+    switch (dtype) {
+#define PIECE_BYTES(name, values, bytes, safetensors, ggml)                                    \
+    case ICAE_DTYPE_##name:                                                                    \
+        return (size_t)WIDE * bytes / values;
+        ICAE_DTYPE_LIST(PIECE_BYTES)
+#undef PIECE_BYTES
+    default:
+        return 0;
+    }
+}
+
+/* Calls for what lies AHEAD_BYTES behind piece i of a group that begins at w: in the order in which it
+ * lies there, not in the order in which it will be used. */
+ALWAYS_INLINE void call_ahead(icae_dtype dtype, const int columns, const unsigned char *w,
+                              int64_t i) {
+    const size_t bytes = (size_t)columns * bytes_of_piece(dtype);
+    const unsigned char *from = w + AHEAD_BYTES + (size_t)i * bytes;
+    UNROLL
+    for (size_t b = 0; b < bytes; b += LINE_BYTES)
+        __builtin_prefetch(from + b);
+}
+
 /* The headers of a stretch, all at once: for the first group of a part. */
 ALWAYS_INLINE void copy_headers(icae_dtype dtype, const int columns, const unsigned char *from,
                                 size_t row_bytes, int64_t first, int64_t n, scales *s) {
@@ -375,6 +402,7 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
             read_scales(dtype, w + (size_t)g * row_bytes, start, n, g, s);
         for (int64_t i = 0; i < n; i++) {
             const int64_t k = start + i * WIDE;
+            call_ahead(dtype, columns, w, k / WIDE);
             UNROLL
             for (int g = 0; g < columns; g++) {
                 vec wide[WIDE_VECS];
