@@ -5,8 +5,8 @@
  *
  *     y[t, n] (+)= x[t,:] . w[n,:]        one vector of sums for every t and n, lanes added at the end
  *
- * GROUP rows of w go side by side, so that x is loaded once for all of them, and up to FEW_AT_ONCE rows
- * of x, so that a weight is widened once for all of them. The scales of a stretch of columns are widened
+ * GROUP rows of w go side by side, so that x is loaded once for all of them, and up to MANY rows of x, so
+ * that a weight is widened once for all of them. The scales of a stretch of columns are widened
  * before its values: as f16 among the values they cost more than the values themselves.
  *
  *     scale, offset   two floats for 32 values, whatever the type calls them
@@ -24,7 +24,9 @@
 #include "backend/cpu_internal.h"
 #include "backend/cpu_widen.h"
 
-enum { GROUP = 4, FEW_AT_ONCE = VECTOR_BYTES == 64 ? 4 : 2 };
+/* Rows of w, and rows of x with them: a vector of sums for each pair. With AVX2's registers more rows of x
+ * go with PAIR rows of w only. */
+enum { GROUP = 4, FEW_AT_ONCE = VECTOR_BYTES == 64 ? 4 : 2, PAIR = 2, MANY = 4 };
 /* Columns whose scales are widened together, and the pieces of 32 values among them. */
 enum { STRETCH = 2048, PIECES = STRETCH / WIDE };
 /* The rows of w that threads take at a time: half of a second-level cache at most. */
@@ -333,7 +335,7 @@ ALWAYS_INLINE void four_lane_sums(const vec v[GROUP], real out[GROUP]) {
 /* Columns k .. K-1, fewer than 32, which only plain types have. */
 ALWAYS_INLINE void add_rest(icae_dtype dtype, const int columns, const int rows, int64_t k,
                             const few *f, const real *x, const unsigned char *w,
-                            vec sums[FEW_AT_ONCE][GROUP]) {
+                            vec sums[MANY][GROUP]) {
     const int64_t n = f->K - k;
     UNROLL
     for (int g = 0; g < columns; g++) {
@@ -390,8 +392,13 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
                             const real *x, const unsigned char *w, const unsigned char *next,
                             scales *s, real *y) {
     const size_t row_bytes = f->w->row_bytes, step = bytes_of_32(dtype);
-    const int64_t whole = f->K / WIDE * WIDE;
-    vec sums[FEW_AT_ONCE][GROUP] = {{{0}}};
+    const int64_t K = f->K, whole = K / WIDE * WIDE;
+    /* One pointer for three rows: with a pointer for each, the addresses spill. */
+    const real *at[(MANY + 2) / 3];
+    UNROLL
+    for (int i = 0; i < (rows + 2) / 3; i++)
+        at[i] = x + 3 * i * K;
+    vec sums[MANY][GROUP] = {{{0}}};
     for (int64_t start = 0; start < whole; start += STRETCH) {
         const int64_t n = least(STRETCH, whole - start) / WIDE;
         const unsigned char *block = w + (size_t)start / WIDE * step;
@@ -411,9 +418,12 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
                 for (int r = 0; r < rows; r++) {
                     UNROLL
                     for (int j = 0; j < WIDE_VECS; j++)
-                        sums[r][g] += wide[j] * load(x + r * f->K + k + j * VL);
+                        sums[r][g] += wide[j] * load(at[r / 3] + r % 3 * K + j * VL);
                 }
             }
+            UNROLL
+            for (int j = 0; j < (rows + 2) / 3; j++)
+                at[j] += WIDE;
             if (has_headers(dtype))
                 copy_header(columns, coming + (size_t)i * step, row_bytes, s->headers[i]);
         }
@@ -440,6 +450,7 @@ ALWAYS_INLINE int64_t few_groups(icae_dtype dtype, const int columns, const int 
     const size_t group_bytes = (size_t)columns * f->w->row_bytes;
     const unsigned char *w = (const unsigned char *)f->w->data + (size_t)from * f->w->row_bytes;
     scales s;
+    if (columns < GROUP) memset(s.headers, 0, sizeof s.headers);
     if (from + columns <= to) copy_headers(dtype, columns, w, f->w->row_bytes, 0, pieces, &s);
     int64_t n = from;
     for (; n + columns <= to; n += columns, w += group_bytes) {
@@ -451,19 +462,21 @@ ALWAYS_INLINE int64_t few_groups(icae_dtype dtype, const int columns, const int 
 
 ALWAYS_INLINE void few_rows(icae_dtype dtype, const int rows, const few *f, const real *x,
                             int64_t from, int64_t to, real *y) {
-    from = few_groups(dtype, GROUP, rows, f, x, from, to, y);
+    from = few_groups(dtype, rows > FEW_AT_ONCE ? PAIR : GROUP, rows, f, x, from, to, y);
     few_groups(dtype, 1, rows, f, x, from, to, y);
 }
 
 ALWAYS_INLINE void few_part(icae_dtype dtype, const few *f, int64_t from, int64_t to) {
-    for (int64_t t = 0; t < f->T; t += FEW_AT_ONCE) {
+    int64_t rows;
+    for (int64_t t = 0; t < f->T; t += rows) {
         const real *x = f->x + t * f->K;
         real *y = f->y + t * f->N;
-        switch (least(FEW_AT_ONCE, f->T - t)) {
-#if VECTOR_BYTES == 64
-        case 4:
-            few_rows(dtype, 4, f, x, from, to, y);
+        rows = f->T - t >= MANY ? MANY : least(FEW_AT_ONCE, f->T - t);
+        switch (rows) {
+        case MANY:
+            few_rows(dtype, MANY, f, x, from, to, y);
             break;
+#if VECTOR_BYTES == 64
         case 3:
             few_rows(dtype, 3, f, x, from, to, y);
             break;
