@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "icae/chat.h"
 #include "icae/slots.h"
 #include "inspect.h"
 
@@ -42,8 +43,11 @@ static void model_facts(facts *f, const icae_model *model) {
         fact_count(f, "tokenizer_size", "tokens", icae_tokenizer_size(t));
         token_fact(f, "bos", "begin of text", t, icae_tokenizer_bos(t));
         token_fact(f, "eos", "end of text", t, icae_tokenizer_eos(t));
-        fact_text(f, "chat_template", "chat template", "%s",
-                  icae_tokenizer_chat_template(t) ? "yes" : "none");
+        bool is_known;
+        fact_text(f, "chat_template", "chat template", "%s", icae_chat_choose(t, &is_known));
+        if (!is_known)
+            fact_note(f, "Its own chat template is none of those known here; this one was "
+                         "chosen by the tokens of its vocabulary.");
     }
     fact_text(f, "fingerprint", "fingerprint", "%016" PRIx64, model->fingerprint);
 }
@@ -58,10 +62,15 @@ icae_status inspect_model(facts *f, const char *path, icae_error *error) {
     return ICAE_OK;
 }
 
-icae_status inspect_gguf(facts *f, const char *path, icae_error *error) {
+icae_status inspect_gguf(facts *f, const char *path, const options *given, icae_error *error) {
     icae_gguf file = {0};
     icae_status status = icae_gguf_open(&file, path, error);
     if (status) return status;
+    if (is_gguf_adapter(&file)) {
+        status = inspect_gguf_lora(f, path, &file, given, error);
+        icae_gguf_close(&file);
+        return status;
+    }
     fact_text(f, "kind", "this is", "a GGUF file, version %u", file.version);
     icae_gguf_string name;
     if (icae_gguf_get_string(&file, "general.name", &name)) {

@@ -26,7 +26,8 @@ enum {
     TAKES_LENGTH = 1 << 4,
     TAKES_EVAL = 1 << 5,
     TAKES_GOLDEN = 1 << 6,
-    TAKES_BENCH = 1 << 7
+    TAKES_BENCH = 1 << 7,
+    TAKES_CONVERT = 1 << 8
 };
 
 typedef struct options {
@@ -36,6 +37,7 @@ typedef struct options {
     int64_t seed;
     bool is_json, is_quiet, is_verbose;
     double temperature, top_p;
+    double alpha; /* 0: not given */
     int64_t top_k;
     const char *data, *out_folder;                                      /* eval */
     int64_t tokens, continuation, samples, batch, window, stride, skip; /* -1: not given */
@@ -43,6 +45,9 @@ typedef struct options {
     int64_t n_golden;
     int64_t steps; /* bench */
     bool is_checkpointed;
+    const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
+    int64_t memory_slots, rate;                                  /* 0: not given */
+    bool is_forced;
     const char *const *words; /* what is not an option */
     int n_words;
 } options;

@@ -95,6 +95,16 @@ icae_matrix icae_tensor_matrix(const icae_tensor *tensor); /* [shape[0], rest] *
 size_t icae_graph_bytes_peak(const icae_graph *graph);
 int64_t icae_graph_nodes(const icae_graph *graph);
 
+/* Seconds of wall clock that each op took, forward (recomputation included) and backward. What happens
+ * between two ops counts for the later one. */
+typedef struct icae_profile {
+    double forward_s[ICAE_OP_COUNT], backward_s[ICAE_OP_COUNT];
+    double last_s; /* the clock when the last op ended */
+} icae_profile;
+extern const char *const icae_op_names[]; /* of ops.def; NULL at the end */
+/* From here on adds to *profile, which is the caller's; NULL: no more. */
+void icae_graph_profile(icae_graph *graph, icae_profile *profile);
+
 /* ---- for the files that define ops ---- */
 
 /* False, with the sticky error set, when a failure stands or condition is false. */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "autograd/graph_internal.h"
+#include "icae/log.h"
 
 struct icae_graph {
     icae_backend *be;
@@ -25,7 +26,14 @@ struct icae_graph {
     bool is_recording, is_generating;
     bool would_record; /* something asked to be recorded while recording was paused */
     icae_error error;  /* sticky */
+    icae_profile *profile;
 };
+
+const char *const icae_op_names[] = {
+#define OP(name) #name,
+#include "autograd/ops.def"
+#undef OP
+    NULL};
 
 static void (*const backward_of[])(icae_graph *graph, icae_node *node) = {
 #define OP(name) icae_##name##_backward,
@@ -248,11 +256,26 @@ icae_tensor *icae_graph_take(icae_graph *graph, icae_tensor *from) {
     return to;
 }
 
+/* ---- profile ---- */
+
+void icae_graph_profile(icae_graph *graph, icae_profile *profile) {
+    graph->profile = profile;
+    if (profile) profile->last_s = icae_clock_seconds();
+}
+
+/* An op has just ended: the time since the one before is its own. */
+static void note_time(icae_graph *graph, double *seconds) {
+    double now = icae_clock_seconds();
+    *seconds += now - graph->profile->last_s;
+    graph->profile->last_s = now;
+}
+
 /* ---- recording ---- */
 
 icae_node *icae_graph_record(icae_graph *graph, icae_op op, icae_tensor *output,
                              icae_tensor *const *inputs, int n_inputs) {
     assert(n_inputs <= ICAE_NODE_INPUTS);
+    if (graph->profile) note_time(graph, &graph->profile->forward_s[op]);
     bool wants = false;
     for (int i = 0; i < n_inputs; i++)
         wants |= inputs[i] && inputs[i]->wants_gradient;
@@ -317,6 +340,7 @@ static void run_backward(icae_graph *graph, int64_t first) {
         icae_node *node = graph->nodes[--graph->n_nodes];
         icae_tensor *output = node->output;
         if (output->has_gradient && !graph->error.status) backward_of[node->op](graph, node);
+        if (graph->profile) note_time(graph, &graph->profile->backward_s[node->op]);
         if (!output->is_leaf) {
             graph->be->k.release(graph->be, output->gradient);
             output->gradient = NULL;

@@ -12,6 +12,9 @@
  * called by its name, not by some shape that happens to differ. Tensors may be f32, f16 or bf16; each
  * must be there once, in its shape, and none may be left over. The hash in icae.json covers them all,
  * so a folder whose files are of two adapters is refused.
+ *
+ * A PEFT folder of another program is read by the same steps; in place of icae.json come the caller's
+ * settings and the metadata of the memory table (exchange.c).
  */
 #include <inttypes.h>
 #include <math.h>
@@ -21,6 +24,7 @@
 
 #include "formats/quote.h"
 #include "icae/adapter_internal.h"
+#include "icae/chat.h"
 #include "icae/json.h"
 #include "icae/log.h"
 
@@ -32,7 +36,9 @@ typedef struct loader {
     bool has_base, has_tokenizer, has_values; /* fingerprints that icae.json holds */
     uint64_t base, tokenizer, values;
     char base_name[128];
-    icae_text summary; /* the object "training" as text; empty when there is none */
+    icae_text summary;         /* the object "training" as text; empty when there is none */
+    const icae_import *import; /* of a PEFT folder, which has no icae.json; else NULL */
+    char *memory_path;         /* of the memory table */
     icae_error *error;
 } loader;
 
@@ -86,15 +92,47 @@ static icae_status read_holder(loader *load, icae_json_object *root, const char 
     return icae_json_end(&object);
 }
 
-static void read_text(icae_json_object *object, const char *key, char *out, size_t bytes) {
-    const char *text = icae_json_get_string(object, key, NULL);
-    if (!text) return; /* the default stays */
-    size_t length = strlen(text);
-    if (length >= bytes)
-        icae_json_complain(object, key, "has %zu bytes, expected at most %zu", length,
-                           bytes - 1);
-    else
-        memcpy(out, text, length + 1);
+/*
+ * The chat template: its name, and its texts, which count whatever the table says about the name today.
+ * Texts that are missing are the named preset's. Files of before there were names have at most prefix
+ * and suffix, and their answers end with eos; those without any get what suits the base.
+ */
+static icae_status read_chat(loader *load, icae_json_object *root) {
+    icae_adapter_settings *settings = &load->settings;
+    const icae_tokenizer *tokenizer = load->model->tokenizer;
+    const char *name = icae_json_get_string(root, "chat_template", NULL);
+    icae_chat_wish texts = {.prefix = icae_json_get_string(root, "chat_prefix", NULL),
+                            .suffix = icae_json_get_string(root, "chat_suffix", NULL),
+                            .turn = icae_json_get_string(root, "chat_turn", NULL),
+                            .end = icae_json_get_string(root, "chat_end", NULL)};
+    if (root->status) return root->status;
+    char where[320];
+    snprintf(where, sizeof where, "%.300s/icae.json: ", load->folder);
+    bool has_all = texts.prefix && texts.suffix && texts.turn && texts.end;
+    bool is_old = !name && (texts.prefix || texts.suffix);
+    if (!name && !is_old && !texts.turn && !texts.end) {
+        bool is_known;
+        const char *chosen = icae_chat_choose(tokenizer, &is_known);
+        if (!is_known) icae_chat_warn(load->model->path, chosen);
+        return ICAE_OK; /* the defaults, which are that preset */
+    }
+    if (is_old && !texts.turn) texts.turn = "";
+    if (is_old && !texts.end) texts.end = "";
+    icae_status status = ICAE_OK;
+    if (name && !has_all) {
+        icae_chat_wish preset = {.name = name};
+        status = icae_chat_apply(settings, &preset, tokenizer, where, load->error);
+    }
+    if (!status) status = icae_chat_apply(settings, &texts, NULL, where, load->error);
+    if (status) return status;
+    if (is_old && !*settings->chat_prefix && !*settings->chat_suffix) name = icae_chat_name(0);
+    if (name && strlen(name) >= sizeof settings->chat_template) {
+        return icae_fail(load->error, ICAE_INVALID,
+                         "%schat_template: has %zu bytes, expected at most %zu", where,
+                         strlen(name), sizeof settings->chat_template - 1);
+    }
+    if (name) memcpy(settings->chat_template, name, strlen(name) + 1);
+    return icae_chat_check(settings, tokenizer, where, load->error);
 }
 
 static void require_key(icae_json_object *object, const char *key) {
@@ -132,20 +170,45 @@ static icae_status read_root(loader *load, icae_json_object *root) {
                                                          (int)settings->layout);
     settings->memory_init = (icae_memory_init)icae_json_get_choice(
         root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
-    read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
-    read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
+    settings->memory_inputs = (icae_memory_inputs)icae_json_get_choice(
+        root, "memory_inputs", icae_memory_inputs_names, (int)settings->memory_inputs);
+    settings->slot_values = (icae_slot_values)icae_json_get_choice(
+        root, "slot_values", icae_slot_values_names, (int)settings->slot_values);
+    settings->closes_prompt = icae_json_get_bool(root, "closes_prompt", false);
+    settings->no_lm_token = icae_json_get_bool(root, "no_lm_token", false);
+    settings->context_bos = icae_json_get_bool(root, "context_bos", false);
+    settings->has_stop_id = icae_json_get_value(root, "stop_id") != NULL;
+    settings->stop_id = (int32_t)icae_json_get_integer(root, "stop_id", 0, 0,
+                                                       load->model->config.vocabulary - 1);
     const icae_json_value *training = icae_json_get_value(root, "training");
     if (training && !icae_json_is_object(training))
         icae_json_complain(root, "training", "expected an object {...}");
     else if (training)
         icae_adapter_write_json(&load->summary, training);
     if (root->status) return root->status;
-    icae_status status = read_base(load, root);
+    icae_status status = read_chat(load, root);
+    if (!status) status = read_base(load, root);
     if (!status)
         status = read_holder(load, root, "tokenizer", &load->has_tokenizer, &load->tokenizer);
     if (!status) status = read_holder(load, root, "adapter", &load->has_values, &load->values);
     if (!status) status = icae_json_end(root);
     if (!status && load->summary.failed) status = icae_fail_memory(load->error, load->folder);
+    return status;
+}
+
+icae_status icae_adapter_read_settings(const char *json, const char *name,
+                                       const icae_model *model, icae_adapter_settings *settings,
+                                       icae_error *error) {
+    loader load = {.folder = name, .model = model, .settings = *settings, .error = error};
+    icae_json *parsed = NULL;
+    icae_status status = icae_json_parse(&parsed, name, json, strlen(json), error);
+    if (!status) {
+        icae_json_object root = icae_json_begin(parsed, icae_json_root(parsed), "", error);
+        status = read_root(&load, &root);
+    }
+    icae_json_free(parsed);
+    icae_text_release(&load.summary);
+    if (!status) *settings = load.settings;
     return status;
 }
 
@@ -259,6 +322,14 @@ static icae_status read_json(loader *load, const char *name,
     return status;
 }
 
+icae_status icae_peft_settings(const char *folder, icae_adapter_settings *settings,
+                               icae_error *error) {
+    loader load = {.folder = folder, .settings = *settings, .error = error};
+    icae_status status = read_json(&load, "adapter_config.json", read_peft);
+    if (!status) *settings = load.settings;
+    return status;
+}
+
 /* ---- tensors ---- */
 
 /* Turns "memory_token_embed.weight", or "base_model.model.{path}.lora_A[.default].weight", into the name
@@ -330,14 +401,14 @@ static icae_status copy_tensor(const loader *load, const icae_safetensors *file,
 }
 
 /* Every tensor of one file, which must be parameters first..end-1 exactly. */
-static icae_status read_tensors(loader *load, const char *name, icae_adapter *adapter,
+static icae_status read_tensors(const loader *load, const char *path, icae_adapter *adapter,
                                 int first, int end) {
     icae_safetensors file = {0};
     const icae_params *params = &adapter->params;
     bool *seen = calloc((size_t)params->n_params, sizeof *seen);
-    char *path = icae_path_join(load->folder, name), wanted[128];
-    icae_status status = seen && path ? icae_safetensors_open(&file, path, load->error)
-                                      : icae_fail_memory(load->error, load->folder);
+    char wanted[128];
+    icae_status status = seen ? icae_safetensors_open(&file, path, load->error)
+                              : icae_fail_memory(load->error, load->folder);
     for (size_t i = 0; !status && i < file.n_entries; i++) {
         const icae_safetensors_entry *entry = &file.entries[i];
         const icae_param *param =
@@ -363,15 +434,24 @@ static icae_status read_tensors(loader *load, const char *name, icae_adapter *ad
                            path, params->list[p].name);
     }
     icae_safetensors_close(&file);
-    free(path);
     free(seen);
     return status;
 }
 
+icae_status icae_adapter_read_memory(icae_adapter *adapter, const char *path,
+                                     const icae_model *model, icae_error *error) {
+    const loader load = {.folder = path, .model = model, .error = error};
+    int table = adapter->params.n_params - 1;
+    return read_tensors(&load, path, adapter, table, table + 1);
+}
+
 static icae_status read_values(loader *load, icae_adapter *adapter) {
     int table = adapter->params.n_params - 1; /* LoRA pairs, then the memory table */
-    icae_status status = read_tensors(load, "adapter_model.safetensors", adapter, 0, table);
-    if (!status) status = read_tensors(load, "memory.safetensors", adapter, table, table + 1);
+    char *lora = icae_path_join(load->folder, "adapter_model.safetensors");
+    icae_status status = lora ? read_tensors(load, lora, adapter, 0, table)
+                              : icae_fail_memory(load->error, load->folder);
+    free(lora);
+    if (!status) status = read_tensors(load, load->memory_path, adapter, table, table + 1);
     if (status) return status;
     adapter->fingerprint = icae_adapter_hash(adapter);
     if (!load->has_values || load->values == adapter->fingerprint) return ICAE_OK;
@@ -386,7 +466,6 @@ static icae_status read_values(loader *load, icae_adapter *adapter) {
 /* Settings may claim anything; before memory is asked for, the files must be large enough to hold at
  * least two bytes for each number. */
 static icae_status check_sizes(const loader *load) {
-    static const char *const names[] = {"adapter_model.safetensors", "memory.safetensors"};
     const icae_adapter_settings *settings = &load->settings;
     const icae_model_config *config = &load->model->config;
     int64_t per_layer = 0;
@@ -398,7 +477,8 @@ static icae_status check_sizes(const loader *load) {
     const int64_t counts[] = {config->layers * per_layer,
                               (settings->memory_slots + ICAE_TASK_COUNT) * config->width};
     for (int i = 0; i < 2; i++) {
-        char *path = icae_path_join(load->folder, names[i]);
+        char *path = i ? strdup(load->memory_path)
+                       : icae_path_join(load->folder, "adapter_model.safetensors");
         if (!path) return icae_fail_memory(load->error, load->folder);
         int64_t bytes = icae_file_bytes(path);
         icae_status status = ICAE_OK;
@@ -424,10 +504,15 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     if (!icae_path_is_folder(load->folder)) {
         return icae_fail(load->error, ICAE_IO,
                          "%s: is not a folder; an adapter is one, with "
-                         "icae.json in it",
-                         load->folder);
+                         "%s in it",
+                         load->folder, load->import ? "adapter_config.json" : "icae.json");
     }
-    icae_status status = read_json(load, "icae.json", read_root);
+    icae_status status = ICAE_OK;
+    if (load->import)
+        status = icae_adapter_import_settings(load->import, load->folder, load->memory_path,
+                                              load->model, &load->settings, load->error);
+    else
+        status = read_json(load, "icae.json", read_root);
     if (!status) status = check_base(load);
     if (!status) status = read_json(load, "adapter_config.json", read_peft);
     if (!status) status = icae_adapter_check(&load->settings, load->folder, load->error);
@@ -442,7 +527,7 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     if (!(*out)->path || (load->summary.length && !(*out)->summary_json))
         return icae_fail_memory(load->error, load->folder);
     status = read_values(load, *out);
-    if (!status && !load->has_base) {
+    if (!status && !load->has_base && !load->import) {
         icae_log_warning("%s/icae.json does not say which base the adapter was made for; with "
                          "another than %s expect garbage",
                          load->folder, load->model->path);
@@ -450,19 +535,37 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     return status;
 }
 
-icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
-                              const icae_model *model, icae_backend *be, bool for_training,
-                              icae_error *error) {
+static icae_status load_adapter(icae_adapter **adapter, const char *folder,
+                                const icae_import *import, const icae_model *model,
+                                icae_backend *be, bool for_training, icae_error *error) {
     *adapter = NULL;
     loader load = {.folder = folder,
                    .model = model,
                    .settings = icae_adapter_defaults(model),
+                   .import = import,
                    .error = error};
-    icae_status status = load_folder(&load, adapter, be, for_training);
+    load.memory_path = import && import->memory_path
+                           ? strdup(import->memory_path)
+                           : icae_path_join(folder, "memory.safetensors");
+    icae_status status = load.memory_path ? load_folder(&load, adapter, be, for_training)
+                                          : icae_fail_memory(error, folder);
     icae_text_release(&load.summary);
+    free(load.memory_path);
     if (status) {
         icae_adapter_free(*adapter);
         *adapter = NULL;
     }
     return status;
+}
+
+icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
+                              const icae_model *model, icae_backend *be, bool for_training,
+                              icae_error *error) {
+    return load_adapter(adapter, folder, NULL, model, be, for_training, error);
+}
+
+icae_status icae_adapter_import_peft(icae_adapter **adapter, const char *folder,
+                                     const icae_import *given, const icae_model *model,
+                                     icae_backend *be, icae_error *error) {
+    return load_adapter(adapter, folder, given, model, be, false, error);
 }

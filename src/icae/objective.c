@@ -7,6 +7,7 @@
  * of it lives in the graph's arena, because a checkpointed block reads its pack again in backward.
  */
 #include <assert.h>
+#include <math.h>
 
 #include "icae/objective.h"
 #include "icae/rng.h"
@@ -50,14 +51,25 @@ static void put_range(plan *p, int64_t *at, int source, int64_t first, int64_t n
     }
 }
 
+/* Which mean goes to which memory row: slot j of span s to row starts[s+1] - k + j. */
+typedef struct pooling {
+    int64_t n;
+    int64_t *starts;
+    int32_t *rows, *to;
+} pooling;
+
 static icae_tensor *run_plan(icae_graph *graph, const icae_model *model, const plan *p,
-                             int n_sources, icae_tensor *const *sources,
+                             int n_sources, icae_tensor *const *sources, const pooling *means,
                              const icae_forward *settings) {
     icae_forward *options = icae_graph_arena(graph, sizeof *options);
     if (!options) return NULL;
     *options = *settings;
     options->pack = &p->pack;
     icae_tensor *x = icae_rows(graph, n_sources, sources, p->pack.n_tokens, p->which, p->rows);
+    if (means && means->n) {
+        x = icae_add_means(graph, x, sources[FROM_BASE], means->n, means->starts, means->rows,
+                           means->to);
+    }
     icae_tensor *h = icae_model_forward(graph, model, x, options);
     icae_done(graph, x);
     return h;
@@ -80,6 +92,62 @@ static void plan_span(plan *p, int64_t index, const icae_adapter *adapter, const
     for (int64_t i = start; i < at; i++)
         p->keys[i] = icae_mix64(key, (uint64_t)(i - start));
     p->starts[index + 1] = at;
+}
+
+static bool pool_memory(icae_graph *graph, const plan *p, int64_t k, pooling *out) {
+    int64_t n_spans = p->pack.n_sequences, n_rows = 0, first, end;
+    for (int64_t s = 0; s < n_spans; s++) {
+        for (int64_t j = 0; j < k; j++) {
+            icae_slot_share(j, p->starts[s + 1] - p->starts[s] - k, k, &first, &end);
+            n_rows += end - first;
+        }
+    }
+    *out = (pooling){
+        .n = n_spans * k,
+        .starts = icae_graph_arena(graph, ((size_t)(n_spans * k) + 1) * sizeof *out->starts),
+        .rows = icae_graph_arena(graph, (size_t)n_rows * sizeof *out->rows),
+        .to = icae_graph_arena(graph, (size_t)(n_spans * k) * sizeof *out->to)};
+    if (!out->starts || !out->rows || !out->to) return false;
+    int64_t mean = 0, at = 0;
+    for (int64_t s = 0; s < n_spans; s++) {
+        int64_t n = p->starts[s + 1] - p->starts[s] - k;
+        for (int64_t j = 0; j < k; j++) {
+            icae_slot_share(j, n, k, &first, &end);
+            out->starts[mean] = at;
+            out->to[mean++] = (int32_t)(p->starts[s] + n + j);
+            for (int64_t t = first; t < end; t++)
+                out->rows[at++] = p->rows[p->starts[s] + t];
+        }
+    }
+    out->starts[mean] = at;
+    return true;
+}
+
+/* Every slot with the root mean square of the base's embeddings. Backward reads the weight again, so it
+ * lives until the step is over. */
+static icae_tensor *scale_slots(icae_graph *graph, const icae_model *model,
+                                icae_tensor *slots) {
+    const int64_t D = model->config.width;
+    icae_real *list = icae_graph_arena(graph, (size_t)D * sizeof *list);
+    if (!list) return NULL;
+    double mean = model->embedding_mean, deviation = model->embedding_deviation;
+    for (int64_t d = 0; d < D; d++)
+        list[d] = (icae_real)sqrt(mean * mean + deviation * deviation);
+    icae_tensor *weight = icae_constant(graph, 1, &D, list);
+    icae_tensor *scaled = weight ? icae_rmsnorm(graph, slots, weight, (icae_real)1e-6) : NULL;
+    icae_done(graph, slots);
+    return scaled;
+}
+
+/* The means that went to memory rows, now to slots: mean i belongs to slot i. */
+static icae_tensor *add_to_slots(icae_graph *graph, const icae_model *model, icae_tensor *slots,
+                                 const pooling *means) {
+    int32_t *to = icae_graph_arena(graph, (size_t)means->n * sizeof *to);
+    for (int64_t i = 0; to && i < means->n; i++)
+        to[i] = (int32_t)i;
+    icae_tensor *table = (icae_tensor *)(uintptr_t)&model->embedding;
+    return to ? icae_add_means(graph, slots, table, means->n, means->starts, means->rows, to)
+              : NULL;
 }
 
 icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
@@ -118,9 +186,17 @@ icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
                             .dropout_seed = run->seed,
                             .is_training = run->is_training,
                             .is_checkpointed = run->is_checkpointed};
-    icae_tensor *h = run_plan(graph, model, p, 2, sources, &options);
+    bool inputs_pool = adapter->settings.memory_inputs == ICAE_MEMORY_INPUTS_POOLED;
+    bool slots_pool = adapter->settings.slot_values == ICAE_SLOT_VALUES_RESIDUAL;
+    pooling means = {0};
+    if ((inputs_pool || slots_pool) && !pool_memory(graph, p, k, &means)) return NULL;
+    icae_tensor *h =
+        run_plan(graph, model, p, 2, sources, inputs_pool ? &means : NULL, &options);
     icae_tensor *slots = h ? icae_rows(graph, 1, &h, n_spans * k, NULL, slot_rows) : NULL;
     icae_done(graph, h);
+    if (slots && adapter->settings.slot_values != ICAE_SLOT_VALUES_HIDDEN)
+        slots = scale_slots(graph, model, slots);
+    if (slots && slots_pool) slots = add_to_slots(graph, model, slots, &means);
     return slots;
 }
 
@@ -135,7 +211,8 @@ static int64_t job_tokens(const icae_adapter *adapter, const icae_batch *batch,
                           const icae_job *job) {
     int64_t slots =
         spans_of(adapter, batch->contexts[job->context].n) * adapter->settings.memory_slots;
-    return job->n_prefix + slots + 1 + job->n_prompt + job->n_target - 1;
+    return job->n_prefix + slots + icae_adapter_task_tokens(&adapter->settings, job->task) +
+           job->n_prompt + job->n_target - 1;
 }
 
 static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
@@ -147,8 +224,10 @@ static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
     int64_t start = p->starts[index], at = start;
     put_ids(p, &at, job->prefix, job->n_prefix);
     put_range(p, &at, FROM_SLOTS, first_rows[job->context], n_spans * k);
-    put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
+    int64_t n_task = icae_adapter_task_tokens(&adapter->settings, job->task);
+    if (n_task > 0) put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
     put_ids(p, &at, job->prompt, job->n_prompt);
+    if (n_task > 1) put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
     put_ids(p, &at, job->target, job->n_target - 1);
     int32_t *lengths = icae_graph_arena(graph, (size_t)n_spans * sizeof *lengths);
     if (!lengths) return ICAE_MEMORY;
@@ -156,7 +235,7 @@ static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
         lengths[s] = (int32_t)icae_span_length(context->n, n_spans, s);
     }
     icae_decoder_positions(adapter->settings.layout, job->task, job->n_prefix, n_spans, lengths,
-                           k, 1 + job->n_prompt + job->n_target - 1, p->positions + start);
+                           k, n_task + job->n_prompt + job->n_target - 1, p->positions + start);
     p->starts[index + 1] = at;
     return ICAE_OK;
 }
@@ -229,7 +308,7 @@ icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
                               slots};
     icae_forward options = {.is_checkpointed =
                                 run->is_checkpointed}; /* the frozen base alone */
-    icae_tensor *h = run_plan(graph, model, p, 3, sources, &options);
+    icae_tensor *h = run_plan(graph, model, p, 3, sources, NULL, &options);
     icae_done(graph, slots);
     icae_tensor *bearing = h ? icae_rows(graph, 1, &h, list->n, NULL, list->rows) : NULL;
     icae_done(graph, h);

@@ -9,6 +9,7 @@
 #include "gradcheck.h"
 #include "icae/half.h"
 #include "icae/rng.h"
+#include "icae/log.h"
 #include "suites.h"
 
 enum { T = 6, D = 8, R = 2, DEEP = 12 };
@@ -485,6 +486,37 @@ START_TEST(memory_may_end_at_any_point_of_a_step) {
 }
 END_TEST
 
+/* Every second of the step belongs to an op that it has, and to no other. */
+START_TEST(a_profile_accounts_for_a_step) {
+    bench s;
+    icae_error error = {0};
+    bench_open(&s, NULL);
+    icae_profile profile = {0};
+    double start_s = icae_clock_seconds();
+    icae_graph_profile(s.graph, &profile);
+    ck_ok(whole_step(&s, &error));
+    icae_graph_profile(s.graph, NULL);
+    double wall_s = icae_clock_seconds() - start_s, sum_s = 0;
+    for (int op = 0; op < ICAE_OP_COUNT; op++) {
+        double both_s = profile.forward_s[op] + profile.backward_s[op];
+        bool is_there = op == ICAE_OP_linear || op == ICAE_OP_swiglu ||
+                        op == ICAE_OP_attention || op == ICAE_OP_checkpoint ||
+                        op == ICAE_OP_linear_cross_entropy;
+        if (op == ICAE_OP_rows) ck_assert(both_s == 0);
+        if (is_there)
+            ck_assert_msg(profile.forward_s[op] > 0 && profile.backward_s[op] > 0, "%s",
+                          icae_op_names[op]);
+        sum_s += both_s;
+    }
+    ck_assert(sum_s > 0 && sum_s <= wall_s);
+    ck_assert_ptr_null(icae_op_names[ICAE_OP_COUNT]);
+    icae_profile before = profile;
+    ck_ok(whole_step(&s, &error));
+    ck_assert_int_eq(memcmp(&before, &profile, sizeof profile), 0);
+    bench_close(&s);
+}
+END_TEST
+
 SUITE_OF(graph, 60, begin_takes_every_buffer_back,
          backward_returns_all_but_the_loss_when_everything_is_done_with, done_lowers_the_peak,
          frozen_weights_get_no_gradient_and_keep_their_bytes,
@@ -493,4 +525,4 @@ SUITE_OF(graph, 60, begin_takes_every_buffer_back,
          parameters_accumulate_over_backwards, an_unreached_gradient_reads_as_zeros,
          a_pack_without_tokens_passes_through, shapes_that_do_not_fit_are_refused_in_a_sentence,
          the_first_error_stays_until_begin, a_loss_of_several_values_is_refused,
-         memory_may_end_at_any_point_of_a_step)
+         memory_may_end_at_any_point_of_a_step, a_profile_accounts_for_a_step)
