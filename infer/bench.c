@@ -4,7 +4,8 @@
  *
  *     training   8 texts of 128 random tokens -> 32 slots each, rank 32 on q and v, autoencoding:
  *                forward, backward, clipping and AdamW. Random tokens cost what real ones cost.
- *     prefill    512 tokens read by the base;  decode: 128 tokens written one by one
+ *     prefill    512 tokens read by the base;  decode: 128 tokens written one by one from an empty
+ *                context, by one sequence and by eight side by side; the best of three rounds each
  *     sgemm      OpenBLAS, 1024 x 1024: what the processor can do in single precision
  *     bf16       products of bfloat16 on registers alone, where the processor has them
  *
@@ -27,12 +28,21 @@
 #include "icae/rng.h"
 #include "report.h"
 
-enum { SAMPLES = 8, TEXT_TOKENS = 128, SLOTS = 32, RANK = 32, PREFILL = 512, DECODE = 128 };
+enum {
+    SAMPLES = 8,
+    TEXT_TOKENS = 128,
+    SLOTS = 32,
+    RANK = 32,
+    PREFILL = 512,
+    DECODE = 128,
+    ABREAST = 8,
+    ROUNDS = 3
+};
 
 typedef struct figures {
     double step_s, best_step_s; /* median, and the fastest */
     double context_tokens_s, gflop, gflops, sgemm_gflops, bf16_gflops;
-    double prefill_tokens_s, decode_tokens_s;
+    double prefill_tokens_s, decode_tokens_s, abreast_tokens_s;
     double peak_rss_bytes;
     double loss;
 } figures;
@@ -157,8 +167,8 @@ static icae_status time_training(engine *e, const options *given, figures *f,
 /* ---- generation ---- */
 
 typedef struct stopwatch {
-    double first_s, last_s; /* when the first and the last token came */
-    int64_t tokens;
+    int64_t n_requests, tokens;
+    double start_s, first_s, last_s; /* when every request had its first token, and the end */
 } stopwatch;
 
 static bool note_time(void *user, int64_t request, int32_t id) {
@@ -166,32 +176,49 @@ static bool note_time(void *user, int64_t request, int32_t id) {
     (void)request;
     (void)id;
     watch->last_s = icae_clock_seconds();
-    if (watch->tokens++ == 0) watch->first_s = watch->last_s;
+    if (++watch->tokens == watch->n_requests) watch->first_s = watch->last_s;
     return signal_caught() == 0;
+}
+
+/* n requests of n_prompt tokens each write max_tokens more; *watch tells when. */
+static icae_status time_requests(engine *e, const int32_t *prompt, int64_t n_prompt, int64_t n,
+                                 int64_t max_tokens, stopwatch *watch, icae_error *error) {
+    icae_request requests[ABREAST];
+    icae_result results[ABREAST] = {{0}};
+    icae_sampling greedy = {.top_p = 1};
+    for (int64_t i = 0; i < n; i++) {
+        requests[i] = (icae_request){.prompt = prompt + i * n_prompt,
+                                     .n_prompt = n_prompt,
+                                     .max_tokens = max_tokens,
+                                     .stop = -1};
+    }
+    *watch = (stopwatch){.n_requests = n, .start_s = icae_clock_seconds()};
+    icae_status status = icae_generate(e->graph, e->model, NULL, requests, n, &greedy,
+                                       note_time, watch, results, error);
+    icae_results_release(results, n);
+    return status;
 }
 
 static icae_status time_generation(engine *e, const options *given, figures *f,
                                    icae_error *error) {
     int64_t context = e->model->config.context_length;
-    int64_t n_prompt = context < PREFILL + DECODE + 1 ? context / 2 : PREFILL;
+    int64_t n_prompt = context < PREFILL + 1 ? context / 2 : PREFILL;
+    int64_t n_new = context < DECODE + 2 ? context - 1 : DECODE + 1;
     int32_t prompt[PREFILL];
-    random_ids(prompt, n_prompt, e->model->config.vocabulary, (uint64_t)given->seed);
-    int64_t rest = context - n_prompt;
-    icae_request request = {.prompt = prompt,
-                            .n_prompt = n_prompt,
-                            .max_tokens = rest < DECODE + 1 ? rest : DECODE + 1,
-                            .stop = -1};
-    icae_sampling greedy = {.top_p = 1};
-    for (int round = 0; round < 2; round++) { /* the first one warms up */
-        icae_result result = {0};
-        stopwatch watch = {0};
-        double start_s = icae_clock_seconds();
-        icae_status status = icae_generate(e->graph, e->model, NULL, &request, 1, &greedy,
-                                           note_time, &watch, &result, error);
-        icae_results_release(&result, 1);
+    random_ids(prompt, PREFILL, e->model->config.vocabulary, (uint64_t)given->seed);
+    for (int round = 0; round <= ROUNDS; round++) { /* the first one warms up */
+        stopwatch read, alone, abreast;
+        icae_status status = time_requests(e, prompt, n_prompt, 1, 1, &read, error);
+        if (!status) status = time_requests(e, prompt, 1, 1, n_new, &alone, error);
+        if (!status) status = time_requests(e, prompt, 1, ABREAST, n_new, &abreast, error);
         if (status) return status;
-        f->prefill_tokens_s = (double)n_prompt / (watch.first_s - start_s);
-        f->decode_tokens_s = (double)(watch.tokens - 1) / (watch.last_s - watch.first_s);
+        if (round == 0) continue;
+        double steps = (double)(n_new - 1);
+        f->prefill_tokens_s =
+            fmax(f->prefill_tokens_s, (double)n_prompt / (read.first_s - read.start_s));
+        f->decode_tokens_s = fmax(f->decode_tokens_s, steps / (alone.last_s - alone.first_s));
+        f->abreast_tokens_s =
+            fmax(f->abreast_tokens_s, ABREAST * steps / (abreast.last_s - abreast.first_s));
     }
     return ICAE_OK;
 }
@@ -210,19 +237,22 @@ static int print_figures(const options *given, const engine *e, const figures *f
         json_string(&object, "compute", compute, strlen(compute));
         json_integer(&object, "threads", e->be->n_threads);
         json_bool(&object, "checkpointing", given->is_checkpointed);
-        json_number(&object, "train_step_seconds", f->step_s);
-        json_number(&object, "train_best_step_seconds", f->best_step_s);
-        json_number(&object, "train_context_tokens_per_second", f->context_tokens_s);
-        json_number(&object, "train_gflop_per_step", f->gflop);
-        json_number(&object, "train_gflops", f->gflops);
         json_number(&object, "sgemm_gflops", f->sgemm_gflops);
-        json_number(&object, "percent_of_sgemm", share);
         json_number(&object, "bf16_gflops", f->bf16_gflops);
-        json_number(&object, "percent_of_bf16", bf16_share);
-        json_number(&object, "train_peak_rss_bytes", f->peak_rss_bytes);
-        json_number(&object, "train_loss", f->loss);
+        if (given->steps > 0) {
+            json_number(&object, "train_step_seconds", f->step_s);
+            json_number(&object, "train_best_step_seconds", f->best_step_s);
+            json_number(&object, "train_context_tokens_per_second", f->context_tokens_s);
+            json_number(&object, "train_gflop_per_step", f->gflop);
+            json_number(&object, "train_gflops", f->gflops);
+            json_number(&object, "percent_of_sgemm", share);
+            json_number(&object, "percent_of_bf16", bf16_share);
+            json_number(&object, "train_peak_rss_bytes", f->peak_rss_bytes);
+            json_number(&object, "train_loss", f->loss);
+        }
         json_number(&object, "prefill_tokens_per_second", f->prefill_tokens_s);
         json_number(&object, "decode_tokens_per_second", f->decode_tokens_s);
+        json_number(&object, "decode_8_abreast_tokens_per_second", f->abreast_tokens_s);
         return json_end(&object);
     }
     char bytes[32];
@@ -230,18 +260,22 @@ static int print_figures(const options *given, const engine *e, const figures *f
            e->be->n_threads, f->sgemm_gflops);
     if (f->bf16_gflops > 0) printf(", bf16 in registers %.0f", f->bf16_gflops);
     printf("\ncompute    %s\n", compute);
-    printf(
-        "training   %.1f context tokens/s (%d x %d tokens -> %d slots, rank %d; a step takes "
-        "%.2f s, the best %.2f s)\n",
-        f->context_tokens_s, SAMPLES, TEXT_TOKENS, SLOTS, RANK, f->step_s, f->best_step_s);
-    printf("           %.1f GFLOP/s of useful work (%.0f GFLOP a step) = %.1f %% of sgemm",
-           f->gflops, f->gflop, share);
-    if (f->bf16_gflops > 0) printf(", %.1f %% of bf16", bf16_share);
-    putchar('\n');
-    printf("           peak memory %s%s\n", human_bytes(f->peak_rss_bytes, bytes),
-           given->is_checkpointed ? ", with checkpointing" : "");
+    if (given->steps > 0) {
+        printf("training   %.1f context tokens/s (%d x %d tokens -> %d slots, rank %d; a step "
+               "takes "
+               "%.2f s, the best %.2f s)\n",
+               f->context_tokens_s, SAMPLES, TEXT_TOKENS, SLOTS, RANK, f->step_s,
+               f->best_step_s);
+        printf("           %.1f GFLOP/s of useful work (%.0f GFLOP a step) = %.1f %% of sgemm",
+               f->gflops, f->gflop, share);
+        if (f->bf16_gflops > 0) printf(", %.1f %% of bf16", bf16_share);
+        putchar('\n');
+        printf("           peak memory %s%s\n", human_bytes(f->peak_rss_bytes, bytes),
+               given->is_checkpointed ? ", with checkpointing" : "");
+    }
     printf("prefill    %.1f tokens/s (%d tokens)\n", f->prefill_tokens_s, PREFILL);
-    printf("decode     %.1f tokens/s (%d tokens)\n", f->decode_tokens_s, DECODE);
+    printf("decode     %.1f tokens/s (%d tokens), %.1f in %d sequences side by side\n",
+           f->decode_tokens_s, DECODE, f->abreast_tokens_s, ABREAST);
     return finish_output();
 }
 
@@ -254,7 +288,7 @@ int run_bench(const options *given) {
     if (!status && (!given->compute || !strcmp(given->compute, "auto"))) {
         icae_backend_set_compute(e.be, ICAE_COMPUTE_AUTO); /* as training takes it */
     }
-    if (!status) status = time_training(&e, given, &f, &error);
+    if (!status && given->steps > 0) status = time_training(&e, given, &f, &error);
     if (!status) status = time_generation(&e, given, &f, &error);
     if (!status) f.sgemm_gflops = icae_cpu_sgemm_peak(e.be->n_threads, 1.0);
     if (!status) f.bf16_gflops = icae_cpu_bf16_peak(e.be->n_threads, 0.5);

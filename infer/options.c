@@ -54,7 +54,7 @@ static const option_row rows[] = {
     {0, "window", "N", TAKES_EVAL, KIND_INTEGER, AT(window), 2, COUNT, "ppl: tokens that the base sees at a time (1024, or its context)"},
     {0, "stride", "N", TAKES_EVAL, KIND_INTEGER, AT(stride), 1, COUNT, "ppl: how far the window moves (half of it)"},
     {0, "golden", "DIR", TAKES_GOLDEN, KIND_GOLDEN, 0, 0, 0, "a folder of expected numbers; may be given several times"},
-    {0, "steps", "N", TAKES_BENCH, KIND_INTEGER, AT(steps), 1, 10000, "training steps to time, after one to warm up (3)"},
+    {0, "steps", "N", TAKES_BENCH, KIND_INTEGER, AT(steps), 0, 10000, "training steps to time, after one to warm up; 0 = none (3)"},
     {0, "checkpoint", NULL, TAKES_BENCH, KIND_FLAG, AT(is_checkpointed), 0, 0, "recompute blocks in backward: less memory, more work"},
     {0, "to", "FORMAT", TAKES_CONVERT, KIND_STRING, AT(to), 0, 0, "what TO shall be, where its name's ending does not say it"},
     {0, "dtype", "TYPE", TAKES_CONVERT, KIND_STRING, AT(dtype), 0, 0, "f32, bf16 or f16: type of the tensors written (f32)"},

@@ -17,10 +17,13 @@ void icae_cpu_simd_portable(icae_kernels *table);
 void icae_cpu_simd_avx2(icae_kernels *table);
 void icae_cpu_simd_avx512(icae_kernels *table);
 
-/* cpu_linear.c and cpu_attention.c, parts of the above */
+/* cpu_linear.c, cpu_few.c and cpu_attention.c, parts of the above */
 void icae_cpu_linear_portable(icae_kernels *table);
 void icae_cpu_linear_avx2(icae_kernels *table);
 void icae_cpu_linear_avx512(icae_kernels *table);
+void icae_cpu_few_portable(icae_kernels *table);
+void icae_cpu_few_avx2(icae_kernels *table);
+void icae_cpu_few_avx512(icae_kernels *table);
 void icae_cpu_attention_portable(icae_kernels *table);
 void icae_cpu_attention_avx2(icae_kernels *table);
 void icae_cpu_attention_avx512(icae_kernels *table);

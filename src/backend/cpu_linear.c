@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Products with stored weights: linear, linear_dx, their bf16 forms, linear_few, gather. Compiled once per
- * level.
+ * Products with stored weights: linear, linear_dx, their bf16 forms, gather. Compiled once per level.
  *
  * linear and linear_dx cut the result into panels of 32 columns. The weights that a panel needs are
  * widened into scratch once, [R][32] with R the axis of the sum, and multiplied by all rows of x
@@ -13,9 +12,6 @@
  *     first block: sums start at 0, or at y when adding
  *
  * Threads share the panels, and blocks of rows where panels are few; never a sum.
- *
- * linear_few reads the weights as they are stored: a row of w is widened in registers and
- * multiplied by up to FEW_AT_ONCE rows of x, each with its own sums.
  */
 #include <assert.h>
 
@@ -177,112 +173,6 @@ static void linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K, co
     multiply_rounded(be, T, K, N, dy, w, straight_packers[w->dtype], add, dx);
 }
 
-/* ---- few rows ---- */
-
-/* Rows of x that share one widening; their sums must fit the registers. */
-enum { FEW_AT_ONCE = VECTOR_BYTES == 64 ? 4 : 2 };
-
-/* y[r, n] (+)= x[r,:] . w[n,:] for r < rows */
-ALWAYS_INLINE void dot_rows(icae_dtype dtype, const int rows, int64_t K, const real *x,
-                            const unsigned char *w, bool add, real *y, int64_t y_ld) {
-    vec sums[FEW_AT_ONCE][WIDE_VECS] = {{{0}}};
-    int64_t k = 0;
-    for (; k + WIDE <= K; k += WIDE) {
-        vec wide[WIDE_VECS];
-        widen_at(dtype, w, k, wide);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            UNROLL
-            for (int i = 0; i < WIDE_VECS; i++)
-                sums[r][i] += wide[i] * load(x + r * K + k + i * VL);
-        }
-    }
-    if (k < K) {
-        real wide[WIDE] = {0};
-        icae_dtype_widen(dtype, w + (size_t)(k / WIDE) * bytes_of_32(dtype), K - k, wide);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            real rest[WIDE] = {0};
-            memcpy(rest, x + r * K + k, (size_t)(K - k) * sizeof(real));
-            UNROLL
-            for (int i = 0; i < WIDE_VECS; i++)
-                sums[r][i] += load(wide + i * VL) * load(rest + i * VL);
-        }
-    }
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int half = WIDE_VECS / 2; half > 0; half /= 2) {
-            UNROLL
-            for (int i = 0; i < half; i++)
-                sums[r][i] += sums[r][i + half];
-        }
-        real sum = lane_sum(sums[r][0]);
-        y[r * y_ld] = add ? y[r * y_ld] + sum : sum;
-    }
-}
-
-typedef struct few {
-    int64_t T, N, K;
-    const real *x;
-    const icae_matrix *w;
-    bool add;
-    real *y;
-} few;
-
-ALWAYS_INLINE void few_columns(icae_dtype dtype, const few *f, int64_t from, int64_t to) {
-    for (int64_t n = from; n < to; n++) {
-        const unsigned char *w =
-            (const unsigned char *)f->w->data + (size_t)n * f->w->row_bytes;
-        const real *x = f->x;
-        real *y = f->y + n;
-        int64_t t = 0;
-        for (; t + FEW_AT_ONCE <= f->T; t += FEW_AT_ONCE) {
-            dot_rows(dtype, FEW_AT_ONCE, f->K, x, w, f->add, y, f->N);
-            x += FEW_AT_ONCE * f->K;
-            y += FEW_AT_ONCE * f->N;
-        }
-        switch (f->T - t) {
-#if VECTOR_BYTES == 64
-        case 3:
-            dot_rows(dtype, 3, f->K, x, w, f->add, y, f->N);
-            break;
-        case 2:
-            dot_rows(dtype, 2, f->K, x, w, f->add, y, f->N);
-            break;
-#endif
-        case 1:
-            dot_rows(dtype, 1, f->K, x, w, f->add, y, f->N);
-            break;
-        default:
-            break;
-        }
-    }
-}
-
-#define FEW(name, values, bytes, safetensors, ggml)                                            \
-    static void few_##name(const few *f, int64_t from, int64_t to) {                           \
-        few_columns(ICAE_DTYPE_##name, f, from, to);                                           \
-    }
-ICAE_DTYPE_LIST(FEW)
-#undef FEW
-static void (*const few_functions[])(const few *, int64_t, int64_t) = {
-#define FEW(name, values, bytes, safetensors, ggml) few_##name,
-    ICAE_DTYPE_LIST(FEW)
-#undef FEW
-};
-
-static void linear_few(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
-                       const icae_matrix *w, bool add, real *y) {
-    assert(w->rows == N && w->cols == K);
-    const few f = {T, N, K, x, w, add, y};
-    const int threads = T * N * K >= WORTH_THREADS / 4 ? be->n_threads : 1;
-    const int64_t parts = threads > 1 ? 4 * (int64_t)threads : 1;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (int64_t part = 0; part < parts; part++)
-        few_functions[w->dtype](&f, N * part / parts, N * (part + 1) / parts);
-}
-
 /* ---- rows of a table ---- */
 
 static void gather(icae_backend *be, int64_t n, const icae_matrix *w, const int32_t *rows,
@@ -304,6 +194,5 @@ void LEVEL_NAME(icae_cpu_linear_)(icae_kernels *table) {
     table->linear_dx = linear_dx;
     table->linear_bf16 = linear_bf16;
     table->linear_bf16_dx = linear_bf16_dx;
-    table->linear_few = linear_few;
     table->gather = gather;
 }

@@ -103,6 +103,16 @@ static void check_linear(icae_backend *be, icae_backend *ref) {
 static void check_linear_few(icae_backend *be, icae_backend *ref) {
     compare_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, false,
                      few_counts, COUNT(few_counts));
+    /* More columns than one stretch of scales (cpu_few.c): part of a second, whole ones, a third. */
+    static const int widths[] = {2080, 2304, 4096, 4352};
+    for (int dtype = 0; dtype < ICAE_DTYPE_COUNT; dtype++) {
+        for (size_t i = 0; i < COUNT(widths); i++) {
+            if (widths[i] % icae_dtype_describe((icae_dtype)dtype)->block_values) continue;
+            icae_matrix w = random_matrix((icae_dtype)dtype, 11, widths[i], 7);
+            compare_product("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, 3, &w,
+                            widths[i], 11);
+        }
+    }
 }
 
 static void check_linear_dx(icae_backend *be, icae_backend *ref) {
