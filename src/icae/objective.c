@@ -51,13 +51,14 @@ static void put_range(plan *p, int64_t *at, int source, int64_t first, int64_t n
 }
 
 static icae_tensor *run_plan(icae_graph *graph, const icae_model *model, const plan *p,
-                             int n_sources, icae_tensor *const *sources,
+                             int n_others, icae_tensor *const *others,
                              const icae_forward *settings) {
     icae_forward *options = icae_graph_arena(graph, sizeof *options);
     if (!options) return NULL;
     *options = *settings;
     options->pack = &p->pack;
-    icae_tensor *x = icae_rows(graph, n_sources, sources, p->pack.n_tokens, p->which, p->rows);
+    icae_tensor *x =
+        icae_model_inputs(graph, model, n_others, others, p->pack.n_tokens, p->which, p->rows);
     icae_tensor *h = icae_model_forward(graph, model, x, options);
     icae_done(graph, x);
     return h;
@@ -113,12 +114,11 @@ icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
         }
         assert(offset == contexts[c].n);
     }
-    icae_tensor *sources[] = {(icae_tensor *)(uintptr_t)&model->embedding, adapter->memory};
     icae_forward options = {.lora = &adapter->lora,
                             .dropout_seed = run->seed,
                             .is_training = run->is_training,
                             .is_checkpointed = run->is_checkpointed};
-    icae_tensor *h = run_plan(graph, model, p, 2, sources, &options);
+    icae_tensor *h = run_plan(graph, model, p, 1, &adapter->memory, &options);
     icae_tensor *slots = h ? icae_rows(graph, 1, &h, n_spans * k, NULL, slot_rows) : NULL;
     icae_done(graph, h);
     return slots;
@@ -225,11 +225,10 @@ icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
     }
     loss_rows *list = p ? collect_loss_rows(graph, p, batch) : NULL;
     if (!list || !slots) return NULL;
-    icae_tensor *sources[] = {(icae_tensor *)(uintptr_t)&model->embedding, adapter->memory,
-                              slots};
+    icae_tensor *others[] = {adapter->memory, slots};
     icae_forward options = {.is_checkpointed =
                                 run->is_checkpointed}; /* the frozen base alone */
-    icae_tensor *h = run_plan(graph, model, p, 3, sources, &options);
+    icae_tensor *h = run_plan(graph, model, p, 2, others, &options);
     icae_done(graph, slots);
     icae_tensor *bearing = h ? icae_rows(graph, 1, &h, list->n, NULL, list->rows) : NULL;
     icae_done(graph, h);

@@ -43,10 +43,15 @@ icae_status icae_model_check_config(const icae_model_config *config, const char 
                          path, (long long)config->head_width);
     }
     if (!(config->norm_eps > 0 && config->norm_eps < 1) ||
-        !(config->rope_theta > 0 && isfinite(config->rope_theta))) {
+        !(config->rope_theta > 0 && isfinite(config->rope_theta)) ||
+        !(config->local_rope_theta >= 0 && isfinite(config->local_rope_theta))) {
         return icae_fail(error, ICAE_FORMAT,
-                         "%s: norm epsilon %g or rope theta %g makes no sense", path,
-                         config->norm_eps, config->rope_theta);
+                         "%s: norm epsilon %g or rope theta %g (in windows %g) makes no sense",
+                         path, config->norm_eps, config->rope_theta, config->local_rope_theta);
+    }
+    if (!(config->attention_scale > 0 && isfinite(config->attention_scale))) {
+        return icae_fail(error, ICAE_FORMAT, "%s: the attention scale %g makes no sense", path,
+                         config->attention_scale);
     }
     const char *rope_fault = icae_rope_check(&config->rope);
     if (rope_fault) {
@@ -68,7 +73,7 @@ typedef struct loader {
 static icae_status find_weight(loader *load, int weight, int64_t layer, int rank,
                                const int64_t *shape, icae_weight_view *view, char name[128]) {
     icae_model *model = load->model;
-    load->source->name(weight, layer, name, 128);
+    load->source->name(&model->config, weight, layer, name, 128);
     if (!load->source->find(model, name, view)) {
         return icae_fail(load->error, ICAE_FORMAT,
                          "%s: the tensor %s is missing; the file is incomplete or of another "
@@ -153,6 +158,10 @@ static icae_status load_vector(loader *load, int weight, int64_t layer, int64_t 
                          load->model->path, name, icae_dtype_describe(view.dtype)->name);
     }
     icae_dtype_widen(view.dtype, view.data, n, values);
+    bool is_offset = weight < ICAE_WEIGHT_MODULE && !load->source->is_gguf &&
+                     load->architecture->has_offset_norms;
+    for (int64_t i = 0; i < n && is_offset; i++)
+        values[i] += 1;
     const void *data = values;
     if (weight >= ICAE_WEIGHT_BIAS && is_paired(load, weight - ICAE_WEIGHT_BIAS)) {
         data = unpair_rows(load->model, n, sizeof *values, values);
@@ -170,7 +179,7 @@ static icae_status load_optional(loader *load, bool is_promised, int weight, int
     if (is_promised) return load_vector(load, weight, layer, n, out);
     icae_weight_view view;
     char name[128];
-    load->source->name(weight, layer, name, sizeof name);
+    load->source->name(&load->model->config, weight, layer, name, sizeof name);
     if (!load->source->find(load->model, name, &view)) return ICAE_OK;
     return icae_fail(load->error, ICAE_MISMATCH,
                      "%s: holds the tensor %s, which its config does not promise and the "
@@ -209,6 +218,15 @@ static icae_status load_layer(loader *load, int64_t index) {
     icae_status status =
         load_vector(load, ICAE_WEIGHT_INPUT_NORM, index, D, &layer->input_norm);
     if (!status) status = load_vector(load, ICAE_WEIGHT_POST_NORM, index, D, &layer->post_norm);
+    const struct {
+        int weight;
+        icae_tensor *out;
+    } results[] = {{ICAE_WEIGHT_ATTENTION_NORM, &layer->attention_norm},
+                   {ICAE_WEIGHT_FEED_FORWARD_NORM, &layer->feed_forward_norm}};
+    for (int i = 0; i < 2 && !status; i++) {
+        status = load_optional(load, config->has_result_norms, results[i].weight, index, D,
+                               results[i].out);
+    }
     if (!status)
         status = load_optional(load, has_norms, ICAE_WEIGHT_Q_NORM, index, E, &layer->q_norm);
     if (!status)
@@ -245,9 +263,10 @@ static icae_status measure_embedding(loader *load) {
         count += (double)D;
     }
     free(row);
-    model->embedding_mean = sum / count;
-    double variance = squares / count - model->embedding_mean * model->embedding_mean;
-    model->embedding_deviation = variance > 0 ? sqrt(variance) : 0;
+    double mean = sum / count, variance = squares / count - mean * mean;
+    double scale = model->config.embedding_scale;
+    model->embedding_mean = scale * mean;
+    model->embedding_deviation = variance > 0 ? scale * sqrt(variance) : 0;
     return ICAE_OK;
 }
 
@@ -258,7 +277,13 @@ static icae_status set_frequencies(loader *load) {
     model->rope_frequencies =
         icae_arena_array(&model->arena, (size_t)half, sizeof *model->rope_frequencies);
     if (!model->rope_frequencies) return icae_fail_memory(load->error, model->path);
-    icae_rope_frequencies(&model->config, model->rope_frequencies);
+    icae_rope_frequencies(&model->config, false, model->rope_frequencies);
+    if (model->config.window && model->config.local_rope_theta > 0) {
+        model->local_rope_frequencies =
+            icae_arena_array(&model->arena, (size_t)half, sizeof *model->rope_frequencies);
+        if (!model->local_rope_frequencies) return icae_fail_memory(load->error, model->path);
+        icae_rope_frequencies(&model->config, true, model->local_rope_frequencies);
+    }
     const icae_gguf_tensor *divisors =
         load->source->is_gguf ? icae_gguf_find(&model->gguf, "rope_freqs.weight") : NULL;
     if (!divisors) return ICAE_OK;
@@ -303,6 +328,15 @@ static uint64_t config_fingerprint(const icae_model_config *config) {
         h = icae_hash64(scaling, sizeof scaling, h);
     }
     if (config->first_windowed) h = icae_mix64(h, (uint64_t)config->first_windowed);
+    double plain_scale = 1 / sqrt((double)config->head_width);
+    if (config->window_period || config->local_rope_theta > 0 || config->activation ||
+        config->has_result_norms || config->embedding_scale != 1 ||
+        config->attention_scale != plain_scale) {
+        const double more[] = {(double)config->window_period, config->local_rope_theta,
+                               (double)config->activation,    config->has_result_norms,
+                               config->embedding_scale,       config->attention_scale};
+        h = icae_hash64(more, sizeof more, h);
+    }
     return h;
 }
 
@@ -327,6 +361,17 @@ static icae_status load_weights(loader *load) {
     return status ? status : measure_embedding(load);
 }
 
+/* What follows from the row alone; readers set the rest. */
+static void apply_architecture(icae_model_config *config, const icae_architecture *row) {
+    config->has_head_norms = row->has_head_norms;
+    config->has_result_norms = row->has_result_norms;
+    config->activation = row->activation;
+    config->embedding_scale = row->scales_embedding ? sqrt((double)config->width) : 1;
+    if (!(config->attention_scale > 0)) {
+        config->attention_scale = 1 / sqrt((double)config->head_width);
+    }
+}
+
 /* ---- life ---- */
 
 icae_status icae_model_open(icae_model **out, const char *path, icae_error *error) {
@@ -347,6 +392,7 @@ icae_status icae_model_open(icae_model **out, const char *path, icae_error *erro
         status = icae_model_read_gguf(model, path, &load.architecture, error);
     }
     snprintf(model->file_type, sizeof model->file_type, "%s", load.source->file_type);
+    if (!status) apply_architecture(&model->config, load.architecture);
     if (!status) status = icae_model_check_config(&model->config, path, error);
     if (!status) status = load_weights(&load);
     if (!status && icae_tokenizer_size(model->tokenizer) > model->config.vocabulary) {

@@ -127,7 +127,7 @@ START_TEST(unknown_settings_are_refused_by_name) {
         const char *golden, *from, *to, *part;
     } rows[] = {
         {"llama", "\"model_type\": \"llama\"", "\"model_type\": \"mamba\"",
-         "'mamba' is not known; known are: llama, mistral, qwen2, qwen3"},
+         "'mamba' is not known; known are: llama, mistral, qwen2, qwen3, gemma3_text"},
         {"llama3", "\"rope_type\": \"llama3\"", "\"rope_type\": \"longrope\"", "'longrope'"},
         {"llama3", "\"factor\": 8.0,", "", "factor is missing"},
         {"llama3", "\"low_freq_factor\": 1.0", "\"low_freq_factor\": 9.0", "low_freq_factor"},
@@ -158,9 +158,9 @@ END_TEST
 START_TEST(yarn_and_linear_frequencies_are_those_of_transformers) {
     icae_model_config config = {.head_width = 16, .rope_theta = 10000};
     double plain[8], scaled[8];
-    icae_rope_frequencies(&config, plain);
+    icae_rope_frequencies(&config, false, plain);
     config.rope = (icae_rope_scaling){.type = ICAE_ROPE_LINEAR, .factor = 4};
-    icae_rope_frequencies(&config, scaled);
+    icae_rope_frequencies(&config, false, scaled);
     for (int i = 0; i < 8; i++) {
         ck_assert_double_eq_tol(plain[i], pow(10, -i / 2.0), 1e-15);
         ck_assert_double_eq_tol(scaled[i], plain[i] / 4, 1e-15);
@@ -181,11 +181,11 @@ START_TEST(yarn_and_linear_frequencies_are_those_of_transformers) {
                                     0.0007905694150420947,
                                     0.00025,
                                     7.905694150420948e-05};
-    icae_rope_frequencies(&config, scaled);
+    icae_rope_frequencies(&config, false, scaled);
     for (int i = 0; i < 8; i++)
         ck_assert_double_eq_tol(scaled[i], rounded[i], 1e-14);
     config.rope.has_exact_ramp = true;
-    icae_rope_frequencies(&config, scaled);
+    icae_rope_frequencies(&config, false, scaled);
     for (int i = 0; i < 8; i++)
         ck_assert_double_eq_tol(scaled[i], exact[i], 1e-14);
 }
