@@ -205,18 +205,21 @@ static void check_layer_types(icae_json_object *object, const icae_model_config 
     }
 }
 
-/* The period of layers without a window: a key says it, or the list of kinds by its first one without. */
+/* The period of layers without a window. A list of every layer's kind, if there, counts alone, as in
+ * transformers, which writes a key of its own that may be wrong beside it; the place of the first layer
+ * without is the period then, 0 if there is none. */
 static int64_t read_period(icae_json_object *object, int64_t default_period) {
-    const icae_json_value *list = icae_json_get_value(object, "layer_types");
-    int64_t period = default_period, place = 1;
-    const icae_json_value *v = icae_json_is_array(list) ? icae_json_first(list) : NULL;
-    for (; v; v = icae_json_next(v), place++) {
-        const char *type = icae_json_as_string(v);
-        if (!type || strcmp(type, "full_attention")) continue;
-        period = place;
-        break;
-    }
     const int64_t most = INT64_C(1) << 30;
+    int64_t period = default_period, place = 1;
+    const icae_json_value *list = icae_json_get_value(object, "layer_types");
+    if (icae_json_is_array(list)) {
+        for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v)) {
+            const char *type = icae_json_as_string(v);
+            if (type && !strcmp(type, "full_attention")) return place;
+            place++;
+        }
+        return 0;
+    }
     period = icae_json_get_integer(object, "_sliding_window_pattern", period, 1, most);
     return icae_json_get_integer(object, "sliding_window_pattern", period, 1, most);
 }
