@@ -11,6 +11,7 @@
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #     fuzz           short libFuzzer runs over every parser (needs clang)
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
+#     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -23,6 +24,7 @@
 #
 # VARIABLES
 #     CC=gcc|clang   MODE=release|debug|asan|f64   V=1 (show commands)   PREFIX= DESTDIR=
+#     PYTHON=python3 for the interop targets
 #     TESTS=name     runs the test suites whose name contains this word
 
 MODE ?= release
@@ -30,6 +32,7 @@ PREFIX ?= /usr/local
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+PYTHON ?= python3
 BUILD := build/$(MODE)
 VERSION := 0.1.0
 Q := $(if $(V),,@)
@@ -197,11 +200,19 @@ asan:
 	  $(MAKE) --no-print-directory MODE=asan check-only
 
 # ---- against other programs: needs the network once, Python and its packages; no part of test ----
-.PHONY: interop-tokenizers
-$(BUILD)/interop-tokenize: $(BUILD)/tests/interop/tokenize.o $(BUILD)/libicae.a
+.PHONY: interop-tokenizers interop-dequant interop-peft interop-llama-cpp
+.PRECIOUS: $(BUILD)/tests/interop/%.o
+$(BUILD)/interop-%: $(BUILD)/tests/interop/%.o $(BUILD)/libicae.a
 	$(call link,)
 interop-tokenizers: $(BUILD)/interop-tokenize
-	$(Q)ICAE_TOKENIZE=$(BUILD)/interop-tokenize python3 tests/interop/tokenizers.py
+	$(Q)ICAE_TOKENIZE=$< $(PYTHON) tests/interop/tokenizers.py
+interop-dequant: $(BUILD)/interop-dequant
+	$(Q)ICAE_DEQUANT=$< $(PYTHON) tests/interop/dequant.py
+interop-peft: $(BUILD)/interop-logits $(BUILD)/icae
+	$(Q)ICAE_LOGITS=$< ICAE=$(BUILD)/icae $(PYTHON) tests/interop/peft_logits.py
+interop-llama-cpp: $(BUILD)/interop-logits $(BUILD)/icae
+	$(Q)$(MAKE) --no-print-directory base
+	$(Q)ICAE_LOGITS=$< ICAE=$(BUILD)/icae $(PYTHON) tests/interop/llama_cpp.py $(BASE)
 
 # ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
 FUZZ_RUNS ?= 20000

@@ -100,7 +100,7 @@ void fact_members(facts *f, const icae_json_value *object) {
 
 /* ---- folders ---- */
 
-static bool has(const char *folder, const char *name) {
+bool has_file(const char *folder, const char *name) {
     char *path = icae_path_join(folder, name);
     bool exists = path && icae_path_exists(path);
     free(path);
@@ -277,9 +277,9 @@ static icae_status inspect_run(facts *f, const char *path, icae_error *error) {
             fact_text(f, keys[i], keys[i], "%.9g", number);
     }
     icae_json_free(config);
-    if (has(path, "metrics.jsonl")) status = last_metrics(f, path, error);
+    if (has_file(path, "metrics.jsonl")) status = last_metrics(f, path, error);
     if (!status) status = list_checkpoints(f, path, error);
-    bool has_adapter = has(path, "adapter/icae.json");
+    bool has_adapter = has_file(path, "adapter/icae.json");
     if (!status && !has_adapter) fact_note(f, "It has no adapter/ yet: the run has not ended.");
     if (!status && has_adapter) {
         fact_text(f, "adapter", "the result", "%s/adapter", path);
@@ -295,7 +295,7 @@ static icae_status inspect_golden(facts *f, const char *path, icae_error *error)
     fact_members(f, icae_json_root(expected));
     fact_count(f, "samples", "samples",
                (int64_t)icae_json_count(icae_json_member(icae_json_root(expected), "samples")));
-    if (!has(path, "model")) {
+    if (!has_file(path, "model")) {
         fact_note(f, "It has no model/ of its own: give selftest the base with -m.");
     }
     icae_json_free(expected);
@@ -304,18 +304,19 @@ static icae_status inspect_golden(facts *f, const char *path, icae_error *error)
 
 static icae_status inspect_folder(facts *f, const char *path, const options *given,
                                   icae_error *error) {
-    if (has(path, "icae.json")) return inspect_adapter(f, path, given, error);
-    if (has(path, "state.json") && has(path, "hashes.json"))
+    if (has_file(path, "icae.json")) return inspect_adapter(f, path, given, error);
+    if (has_file(path, "adapter_config.json")) return inspect_peft(f, path, given, error);
+    if (has_file(path, "state.json") && has_file(path, "hashes.json"))
         return inspect_checkpoint(f, path, error);
-    if (has(path, "metrics.jsonl") || has(path, "checkpoints"))
+    if (has_file(path, "metrics.jsonl") || has_file(path, "checkpoints"))
         return inspect_run(f, path, error);
-    if (has(path, "expected.json")) return inspect_golden(f, path, error);
-    if (has(path, "config.json")) return inspect_model(f, path, error);
+    if (has_file(path, "expected.json")) return inspect_golden(f, path, error);
+    if (has_file(path, "config.json")) return inspect_model(f, path, error);
     return icae_fail(
         error, ICAE_UNSUPPORTED,
         "%s: this folder is none that icae knows; expected one with config.json (a "
-        "model, or a run with metrics.jsonl), icae.json (an adapter) or state.json "
-        "(a checkpoint)",
+        "model, or a run with metrics.jsonl), icae.json (an adapter), adapter_config.json "
+        "(a PEFT LoRA) or state.json (a checkpoint)",
         path);
 }
 
@@ -331,8 +332,9 @@ static icae_status inspect_file(facts *f, const char *path, const options *given
     bool is_safetensors = mapping.bytes >= 10 && mapping.data[8] == '{';
     bool is_empty = mapping.bytes == 0;
     icae_mapping_close(&mapping);
-    if (is_gguf) return inspect_gguf(f, path, error);
+    if (is_gguf) return inspect_gguf(f, path, given, error);
     if (is_slots_file(path)) return inspect_slots(f, path, given, error);
+    if (is_safetensors && is_embeds_file(path)) return inspect_embeds(f, path, error);
     if (is_safetensors) return inspect_safetensors(f, path, error);
     return icae_fail(error, ICAE_UNSUPPORTED,
                      "%s: %s; expected a GGUF or safetensors file, or one of slots", path,

@@ -25,11 +25,22 @@ void fact_note(facts *f, const char *format, ...) ICAE_PRINTF(2, 3);
 void fact_members(facts *f, const icae_json_value *object);
 
 /* inspect_files.c: each fails when the thing is broken. */
-icae_status inspect_gguf(facts *f, const char *path, icae_error *error);
+icae_status inspect_gguf(facts *f, const char *path, const options *given, icae_error *error);
 icae_status inspect_safetensors(facts *f, const char *path, icae_error *error);
 icae_status inspect_slots(facts *f, const char *path, const options *given, icae_error *error);
 icae_status inspect_model(facts *f, const char *path, icae_error *error);
 bool is_slots_file(const char *path);
+
+/* inspect_lora.c: adapters of other programs, and what icae convert makes of slots. */
+bool is_gguf_adapter(const icae_gguf *file);
+bool is_embeds_file(const char *path);
+icae_status inspect_peft(facts *f, const char *path, const options *given, icae_error *error);
+icae_status inspect_gguf_lora(facts *f, const char *path, const icae_gguf *file,
+                              const options *given, icae_error *error);
+icae_status inspect_embeds(facts *f, const char *path, icae_error *error);
+
+/* Whether there is folder/name. */
+bool has_file(const char *folder, const char *name);
 
 int run_inspect(const options *given);
 

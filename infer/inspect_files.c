@@ -65,10 +65,15 @@ icae_status inspect_model(facts *f, const char *path, icae_error *error) {
     return ICAE_OK;
 }
 
-icae_status inspect_gguf(facts *f, const char *path, icae_error *error) {
+icae_status inspect_gguf(facts *f, const char *path, const options *given, icae_error *error) {
     icae_gguf file = {0};
     icae_status status = icae_gguf_open(&file, path, error);
     if (status) return status;
+    if (is_gguf_adapter(&file)) {
+        status = inspect_gguf_lora(f, path, &file, given, error);
+        icae_gguf_close(&file);
+        return status;
+    }
     fact_text(f, "kind", "this is", "a GGUF file, version %u", file.version);
     icae_gguf_string name;
     if (icae_gguf_get_string(&file, "general.name", &name)) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "convert.h"
 #include "engine.h"
 #include "icae.h"
 #include "icae/threads.h"
@@ -51,6 +52,10 @@ static const command commands[] = {
      "Models, GGUF and safetensors files, adapters, slots, checkpoints, runs, golden cases. With -m (for an\n"
      "adapter) or -m and -a (for slots) it is also checked that they belong together.\n",
      BASE_AND_ADAPTER, 0, 1, 1, run_inspect},
+    {"convert", "FROM TO [-m BASE] [-a ADAPTER] [--to FORMAT]",
+     "translate adapters and slots from and to the formats of other programs",
+     CONVERT_DETAILS,
+     BASE_AND_ADAPTER | TAKES_CONVERT, 0, 2, 2, run_convert},
     {"selftest", "[-m BASE] [--golden DIR]...",
      "check this build on this machine",
      "Without --golden: the kernels in use against the plain ones, and the tokenizer when -m is given. With it:\n"

@@ -26,7 +26,8 @@ enum {
     TAKES_LENGTH = 1 << 4,
     TAKES_EVAL = 1 << 5,
     TAKES_GOLDEN = 1 << 6,
-    TAKES_BENCH = 1 << 7
+    TAKES_BENCH = 1 << 7,
+    TAKES_CONVERT = 1 << 8
 };
 
 typedef struct options {
@@ -43,6 +44,9 @@ typedef struct options {
     int64_t n_golden;
     int64_t steps; /* bench */
     bool is_checkpointed;
+    const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
+    int64_t memory_slots, rate;                                  /* 0: not given */
+    bool is_forced;
     const char *const *words; /* what is not an option */
     int n_words;
 } options;

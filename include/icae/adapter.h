@@ -24,11 +24,22 @@ typedef enum icae_memory_init {
 } icae_memory_init;
 extern const char *const icae_memory_init_names[]; /* "base", "normal", NULL */
 
+/* What the encoder reads at a memory token. Pooled: slot j of a span of n tokens adds the mean of the
+ * embeddings of the tokens that it stands for, floor(j n / k) .. ceil((j+1) n / k) - 1, to the learned
+ * token, so that the encoder starts from a bag of words in the right place. */
+typedef enum icae_memory_inputs {
+    ICAE_MEMORY_INPUTS_LEARNED, /* the learned tokens alone: the paper's */
+    ICAE_MEMORY_INPUTS_POOLED,
+    ICAE_MEMORY_INPUTS_COUNT
+} icae_memory_inputs;
+extern const char *const icae_memory_inputs_names[]; /* "learned", "pooled", NULL */
+
 typedef struct icae_adapter_settings {
     int64_t memory_slots;     /* k */
     int64_t compression_rate; /* tokens per slot, so a span has at most k * rate */
     icae_layout layout;
     icae_memory_init memory_init;
+    icae_memory_inputs memory_inputs;
     int64_t rank;
     double alpha;   /* LoRA scale = alpha / rank */
     double dropout; /* on the input of LoRA, in training */
@@ -73,7 +84,8 @@ icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
                               const icae_model *model, icae_error *error);
 void icae_adapter_free(icae_adapter *adapter);
 
-/* Hash of what makes slots: all trained values with their names and shapes, LoRA scale and layout. */
+/* Hash of what makes slots: all trained values with their names and shapes, LoRA scale, layout and memory
+ * inputs. */
 uint64_t icae_adapter_hash(const icae_adapter *adapter);
 
 #ifdef __cplusplus

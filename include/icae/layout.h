@@ -40,6 +40,10 @@ int64_t icae_span_count(int64_t length, int64_t slots, int64_t rate);
 /* Tokens in span `index` of `count`; 0 for spans that equalising left empty. */
 int64_t icae_span_length(int64_t length, int64_t count, int64_t index);
 
+/* The tokens of a span of n that slot j of k stands for: first <= t < end, 0-based, at least one where
+ * n > 0. Neighbours share a token where k does not divide n. */
+void icae_slot_share(int64_t j, int64_t n, int64_t k, int64_t *first, int64_t *end);
+
 int32_t icae_slot_position(int64_t j, int64_t x1, int64_t n, int64_t k);
 
 /* Positions of one encoder sequence, n text tokens then k memory tokens: out [n + k]. */

@@ -44,6 +44,24 @@ icae_tensor *icae_rows_scaled(icae_graph *graph, icae_real scale, int n_sources,
                               const int32_t *rows);
 
 /*
+ * Adds to some rows of x the mean of several rows of a frozen table:
+ *
+ *     y[to[i],:] += scale * mean of table[rows[r],:] over starts[i] <= r < starts[i+1],  i < n
+ *
+ * CONSUMES x [T,D]: its buffer becomes the result's.
+ *
+ *   table   [*, D] of any dtype, without gradient
+ *   starts  [n + 1] host, rising: no mean is of nothing
+ *   rows    [starts[n]] host, rows of the table
+ *   to      [n] host, rows of x, none twice
+ *
+ * Memory inputs that begin as the mean of the text they stand for. Gradient flows to x unchanged.
+ */
+icae_tensor *icae_add_means(icae_graph *graph, icae_tensor *x, icae_tensor *table,
+                            icae_real scale, int64_t n, const int64_t *starts,
+                            const int32_t *rows, const int32_t *to);
+
+/*
  * Root-mean-square normalisation of every row: y[t,:] = w * x[t,:] / sqrt(mean(x[t,:]^2) + eps).
  *
  *   x   [T,D]; or [T,H,D] or [T,H*D], of which every D numbers are a row: heads, each by itself

@@ -45,8 +45,9 @@ typedef struct icae_settings {
     struct {
         const char *start; /* adapter folder to go on from, or "" for a fresh one */
         int64_t memory_slots, compression_rate;
-        int layout;      /* icae_layout */
-        int memory_init; /* icae_memory_init */
+        int layout;        /* icae_layout */
+        int memory_init;   /* icae_memory_init */
+        int memory_inputs; /* icae_memory_inputs */
         int64_t rank;
         double alpha, dropout;
         icae_strings targets;

@@ -89,6 +89,28 @@ static void ref_gather(icae_backend *be, int64_t n, const icae_matrix *w, const 
     }
 }
 
+static void ref_add_means(icae_backend *be, int64_t n, const icae_matrix *w,
+                          const int64_t *starts, const int32_t *rows, const int32_t *to,
+                          icae_real scale, icae_real *y) {
+    const int64_t D = w->cols;
+    size_t stride;
+    double *sum = (double *)(void *)icae_backend_scratch(
+        be, (size_t)D * (sizeof *sum + sizeof(icae_real)), &stride);
+    icae_real *wide = (icae_real *)(void *)(sum + D);
+    for (int64_t i = 0; i < n; i++) {
+        assert(starts[i] < starts[i + 1]);
+        memset(sum, 0, (size_t)D * sizeof *sum);
+        for (int64_t r = starts[i]; r < starts[i + 1]; r++) {
+            icae_dtype_widen(w->dtype, row_of(w, rows[r]), D, wide);
+            for (int64_t d = 0; d < D; d++)
+                sum[d] += (double)wide[d];
+        }
+        double share = (double)scale / (double)(starts[i + 1] - starts[i]);
+        for (int64_t d = 0; d < D; d++)
+            y[to[i] * D + d] += (icae_real)(sum[d] * share);
+    }
+}
+
 static void ref_scatter_add(icae_backend *be, int64_t n, int64_t D, const icae_real *dy,
                             const int32_t *from, const int32_t *rows, icae_real scale,
                             icae_real *dw) {

@@ -19,29 +19,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "icae/gguf.h"
+#include "gguf_internal.h"
 #include "quote.h"
 
 enum {
     OLDEST_VERSION = 2,
     NEWEST_VERSION = 3,
-    DEFAULT_ALIGNMENT = 32,
-    LEAST_ALIGNMENT = 8,
-    MOST_ALIGNMENT = 1 << 20,
-    LONGEST_NAME = 65535,       /* bytes of a key or tensor name */
     LEAST_STRING = 8,           /* bytes that an empty string takes */
     LEAST_ITEM = 8 + 1 + 4 + 1, /* one-byte key, type, one-byte value */
     LEAST_TENSOR = 8 + 1 + 4 + 8 + 4 + 8
 };
-
-/* Bytes of one value; 0 for what has no fixed size. */
-static const size_t value_bytes[] = {
-    [ICAE_GGUF_U8] = 1,  [ICAE_GGUF_I8] = 1,     [ICAE_GGUF_U16] = 2,   [ICAE_GGUF_I16] = 2,
-    [ICAE_GGUF_U32] = 4, [ICAE_GGUF_I32] = 4,    [ICAE_GGUF_F32] = 4,   [ICAE_GGUF_BOOL] = 1,
-    [ICAE_GGUF_U64] = 8, [ICAE_GGUF_STRING] = 0, [ICAE_GGUF_ARRAY] = 0, [ICAE_GGUF_I64] = 8,
-    [ICAE_GGUF_F64] = 8,
-};
-enum { TYPE_COUNT = sizeof value_bytes / sizeof value_bytes[0] };
 
 /* ---- the cursor ---- */
 
@@ -117,7 +104,7 @@ static const char *take_name(cursor *c, icae_arena *arena) {
     if (c->status) return NULL;
     if (!string.bytes) {
         cursor_fail(c, ICAE_FORMAT, "the name is empty");
-    } else if (string.bytes > LONGEST_NAME) {
+    } else if (string.bytes > GGUF_LONGEST_NAME) {
         cursor_fail(c, ICAE_FORMAT, "the name is longer than 65535 bytes");
     } else if (memchr(string.data, 0, string.bytes)) {
         cursor_fail(c, ICAE_FORMAT, "the name holds a 0 byte");
@@ -137,7 +124,7 @@ static void *take_memory(cursor *c, icae_arena *arena, uint64_t count, size_t by
 
 static icae_gguf_type take_type(cursor *c) {
     uint32_t type = take_u32(c);
-    if (!c->status && type >= TYPE_COUNT) {
+    if (!c->status && type >= GGUF_TYPE_COUNT) {
         char sentence[96];
         snprintf(sentence, sizeof sentence, "unknown value type %u; expected 0 to 12", type);
         cursor_fail(c, ICAE_FORMAT, sentence);
@@ -155,7 +142,7 @@ static void take_values(cursor *c, icae_arena *arena, icae_gguf_type type,
         return;
     }
     /* No overflow: take_count held the count of an array against the bytes that are left. */
-    const unsigned char *raw = take(c, item->count * value_bytes[type]);
+    const unsigned char *raw = take(c, item->count * icae_gguf_value_bytes[type]);
     if (raw && type == ICAE_GGUF_BOOL) {
         for (uint64_t i = 0; i < item->count; i++) {
             if (raw[i] > 1) cursor_fail(c, ICAE_FORMAT, "a bool is neither 0 nor 1");
@@ -178,7 +165,7 @@ static void take_item(cursor *c, icae_arena *arena, size_t number, icae_gguf_ite
             cursor_fail(c, ICAE_UNSUPPORTED, "an array of arrays; expected numbers or strings");
         }
         if (c->status) return;
-        size_t least = value_bytes[item->element_type];
+        size_t least = icae_gguf_value_bytes[item->element_type];
         item->count = take_count(c, least ? least : LEAST_STRING, "elements");
     }
     if (!c->status) take_values(c, arena, item->element_type, item);
@@ -207,14 +194,14 @@ static void index_items(cursor *c, icae_gguf *file) {
 
 static uint64_t read_alignment(cursor *c, const icae_gguf *file) {
     const icae_gguf_item *item = icae_gguf_item_find(file, "general.alignment");
-    if (!item) return DEFAULT_ALIGNMENT;
+    if (!item) return GGUF_DEFAULT_ALIGNMENT;
     int64_t value = 0;
-    if (!icae_gguf_get_integer(file, "general.alignment", &value) || value < LEAST_ALIGNMENT ||
-        value > MOST_ALIGNMENT || (value & (value - 1))) {
+    if (!icae_gguf_get_integer(file, "general.alignment", &value) ||
+        !icae_gguf_is_alignment(value)) {
         c->status = icae_fail(c->error, ICAE_FORMAT,
                               "%s: general.alignment: expected a power of two from %d to %d",
-                              c->path, LEAST_ALIGNMENT, MOST_ALIGNMENT);
-        return DEFAULT_ALIGNMENT;
+                              c->path, GGUF_LEAST_ALIGNMENT, GGUF_MOST_ALIGNMENT);
+        return GGUF_DEFAULT_ALIGNMENT;
     }
     return (uint64_t)value;
 }
@@ -378,7 +365,7 @@ static void read_all(cursor *c, icae_gguf *file) {
     for (size_t i = 0; i < file->n_items && !c->status; i++)
         take_item(c, &file->arena, i, &file->items[i]);
     if (!c->status) index_items(c, file);
-    uint64_t alignment = c->status ? DEFAULT_ALIGNMENT : read_alignment(c, file);
+    uint64_t alignment = c->status ? GGUF_DEFAULT_ALIGNMENT : read_alignment(c, file);
 
     uint64_t *offsets = take_memory(c, &file->arena, n_tensors, sizeof *offsets);
     for (size_t i = 0; i < file->n_tensors && !c->status; i++)
@@ -441,7 +428,7 @@ typedef struct number {
 static number read_number(const icae_gguf_item *item, uint64_t index) {
     number n = {NO_NUMBER, 0, 0, 0};
     if (!item || !item->raw || index >= item->count) return n;
-    size_t bytes = value_bytes[item->element_type];
+    size_t bytes = icae_gguf_value_bytes[item->element_type];
     const unsigned char *from = (const unsigned char *)item->raw + index * bytes;
     uint64_t bits = 0;
     for (size_t i = 0; i < bytes; i++)

@@ -18,6 +18,7 @@
 enum { CHUNK = 4096 }; /* numbers that pass through the stack at a time */
 
 const char *const icae_memory_init_names[] = {"base", "normal", NULL};
+const char *const icae_memory_inputs_names[] = {"learned", "pooled", NULL};
 
 /* ---- settings ---- */
 
@@ -88,8 +89,10 @@ icae_status icae_adapter_check(const icae_adapter_settings *settings, const char
                          settings->dropout);
     }
     if ((unsigned)settings->layout >= ICAE_LAYOUT_COUNT ||
-        (unsigned)settings->memory_init >= ICAE_MEMORY_INIT_COUNT) {
-        return icae_fail(error, ICAE_INVALID, "%s: layout or memory_init is none of the known",
+        (unsigned)settings->memory_init >= ICAE_MEMORY_INIT_COUNT ||
+        (unsigned)settings->memory_inputs >= ICAE_MEMORY_INPUTS_COUNT) {
+        return icae_fail(error, ICAE_INVALID,
+                         "%s: layout, memory_init or memory_inputs is none of the known",
                          where);
     }
     if (!memchr(settings->chat_prefix, 0, sizeof settings->chat_prefix) ||
@@ -216,7 +219,9 @@ void icae_adapter_set(icae_adapter *adapter, const icae_param *param, int64_t fi
 uint64_t icae_adapter_hash(const icae_adapter *adapter) {
     float chunk[CHUNK];
     double scale = adapter->lora.scale;
-    uint64_t h = icae_hash64(&scale, sizeof scale, (uint64_t)adapter->settings.layout);
+    uint64_t kind =
+        (uint64_t)adapter->settings.layout | (uint64_t)adapter->settings.memory_inputs << 8;
+    uint64_t h = icae_hash64(&scale, sizeof scale, kind);
     for (int p = 0; p < adapter->params.n_params; p++) {
         const icae_param *param = &adapter->params.list[p];
         h = icae_hash64(param->name, strlen(param->name), h);

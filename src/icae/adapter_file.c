@@ -12,6 +12,9 @@
  * called by its name, not by some shape that happens to differ. Tensors may be f32, f16 or bf16; each
  * must be there once, in its shape, and none may be left over. The hash in icae.json covers them all,
  * so a folder whose files are of two adapters is refused.
+ *
+ * A PEFT folder of another program is read by the same steps; in place of icae.json come the caller's
+ * settings and the metadata of the memory table (exchange.c).
  */
 #include <inttypes.h>
 #include <math.h>
@@ -32,7 +35,9 @@ typedef struct loader {
     bool has_base, has_tokenizer, has_values; /* fingerprints that icae.json holds */
     uint64_t base, tokenizer, values;
     char base_name[128];
-    icae_text summary; /* the object "training" as text; empty when there is none */
+    icae_text summary;         /* the object "training" as text; empty when there is none */
+    const icae_import *import; /* of a PEFT folder, which has no icae.json; else NULL */
+    char *memory_path;         /* of the memory table */
     icae_error *error;
 } loader;
 
@@ -132,6 +137,8 @@ static icae_status read_root(loader *load, icae_json_object *root) {
                                                          (int)settings->layout);
     settings->memory_init = (icae_memory_init)icae_json_get_choice(
         root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
+    settings->memory_inputs = (icae_memory_inputs)icae_json_get_choice(
+        root, "memory_inputs", icae_memory_inputs_names, (int)settings->memory_inputs);
     read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
     read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
     const icae_json_value *training = icae_json_get_value(root, "training");
@@ -146,6 +153,22 @@ static icae_status read_root(loader *load, icae_json_object *root) {
     if (!status) status = read_holder(load, root, "adapter", &load->has_values, &load->values);
     if (!status) status = icae_json_end(root);
     if (!status && load->summary.failed) status = icae_fail_memory(load->error, load->folder);
+    return status;
+}
+
+icae_status icae_adapter_read_settings(const char *json, const char *name,
+                                       const icae_model *model, icae_adapter_settings *settings,
+                                       icae_error *error) {
+    loader load = {.folder = name, .model = model, .settings = *settings, .error = error};
+    icae_json *parsed = NULL;
+    icae_status status = icae_json_parse(&parsed, name, json, strlen(json), error);
+    if (!status) {
+        icae_json_object root = icae_json_begin(parsed, icae_json_root(parsed), "", error);
+        status = read_root(&load, &root);
+    }
+    icae_json_free(parsed);
+    icae_text_release(&load.summary);
+    if (!status) *settings = load.settings;
     return status;
 }
 
@@ -259,6 +282,14 @@ static icae_status read_json(loader *load, const char *name,
     return status;
 }
 
+icae_status icae_peft_settings(const char *folder, icae_adapter_settings *settings,
+                               icae_error *error) {
+    loader load = {.folder = folder, .settings = *settings, .error = error};
+    icae_status status = read_json(&load, "adapter_config.json", read_peft);
+    if (!status) *settings = load.settings;
+    return status;
+}
+
 /* ---- tensors ---- */
 
 /* Turns "memory_token_embed.weight", or "base_model.model.{path}.lora_A[.default].weight", into the name
@@ -330,14 +361,14 @@ static icae_status copy_tensor(const loader *load, const icae_safetensors *file,
 }
 
 /* Every tensor of one file, which must be parameters first..end-1 exactly. */
-static icae_status read_tensors(loader *load, const char *name, icae_adapter *adapter,
+static icae_status read_tensors(const loader *load, const char *path, icae_adapter *adapter,
                                 int first, int end) {
     icae_safetensors file = {0};
     const icae_params *params = &adapter->params;
     bool *seen = calloc((size_t)params->n_params, sizeof *seen);
-    char *path = icae_path_join(load->folder, name), wanted[128];
-    icae_status status = seen && path ? icae_safetensors_open(&file, path, load->error)
-                                      : icae_fail_memory(load->error, load->folder);
+    char wanted[128];
+    icae_status status = seen ? icae_safetensors_open(&file, path, load->error)
+                              : icae_fail_memory(load->error, load->folder);
     for (size_t i = 0; !status && i < file.n_entries; i++) {
         const icae_safetensors_entry *entry = &file.entries[i];
         const icae_param *param =
@@ -363,15 +394,24 @@ static icae_status read_tensors(loader *load, const char *name, icae_adapter *ad
                            path, params->list[p].name);
     }
     icae_safetensors_close(&file);
-    free(path);
     free(seen);
     return status;
 }
 
+icae_status icae_adapter_read_memory(icae_adapter *adapter, const char *path,
+                                     const icae_model *model, icae_error *error) {
+    const loader load = {.folder = path, .model = model, .error = error};
+    int table = adapter->params.n_params - 1;
+    return read_tensors(&load, path, adapter, table, table + 1);
+}
+
 static icae_status read_values(loader *load, icae_adapter *adapter) {
     int table = adapter->params.n_params - 1; /* LoRA pairs, then the memory table */
-    icae_status status = read_tensors(load, "adapter_model.safetensors", adapter, 0, table);
-    if (!status) status = read_tensors(load, "memory.safetensors", adapter, table, table + 1);
+    char *lora = icae_path_join(load->folder, "adapter_model.safetensors");
+    icae_status status = lora ? read_tensors(load, lora, adapter, 0, table)
+                              : icae_fail_memory(load->error, load->folder);
+    free(lora);
+    if (!status) status = read_tensors(load, load->memory_path, adapter, table, table + 1);
     if (status) return status;
     adapter->fingerprint = icae_adapter_hash(adapter);
     if (!load->has_values || load->values == adapter->fingerprint) return ICAE_OK;
@@ -386,7 +426,6 @@ static icae_status read_values(loader *load, icae_adapter *adapter) {
 /* Settings may claim anything; before memory is asked for, the files must be large enough to hold at
  * least two bytes for each number. */
 static icae_status check_sizes(const loader *load) {
-    static const char *const names[] = {"adapter_model.safetensors", "memory.safetensors"};
     const icae_adapter_settings *settings = &load->settings;
     const icae_model_config *config = &load->model->config;
     int64_t per_layer = 0;
@@ -398,7 +437,8 @@ static icae_status check_sizes(const loader *load) {
     const int64_t counts[] = {config->layers * per_layer,
                               (settings->memory_slots + ICAE_TASK_COUNT) * config->width};
     for (int i = 0; i < 2; i++) {
-        char *path = icae_path_join(load->folder, names[i]);
+        char *path = i ? strdup(load->memory_path)
+                       : icae_path_join(load->folder, "adapter_model.safetensors");
         if (!path) return icae_fail_memory(load->error, load->folder);
         int64_t bytes = icae_file_bytes(path);
         icae_status status = ICAE_OK;
@@ -424,10 +464,15 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     if (!icae_path_is_folder(load->folder)) {
         return icae_fail(load->error, ICAE_IO,
                          "%s: is not a folder; an adapter is one, with "
-                         "icae.json in it",
-                         load->folder);
+                         "%s in it",
+                         load->folder, load->import ? "adapter_config.json" : "icae.json");
     }
-    icae_status status = read_json(load, "icae.json", read_root);
+    icae_status status = ICAE_OK;
+    if (load->import)
+        status = icae_adapter_import_settings(load->import, load->folder, load->memory_path,
+                                              load->model, &load->settings, load->error);
+    else
+        status = read_json(load, "icae.json", read_root);
     if (!status) status = check_base(load);
     if (!status) status = read_json(load, "adapter_config.json", read_peft);
     if (!status) status = icae_adapter_check(&load->settings, load->folder, load->error);
@@ -442,7 +487,7 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     if (!(*out)->path || (load->summary.length && !(*out)->summary_json))
         return icae_fail_memory(load->error, load->folder);
     status = read_values(load, *out);
-    if (!status && !load->has_base) {
+    if (!status && !load->has_base && !load->import) {
         icae_log_warning("%s/icae.json does not say which base the adapter was made for; with "
                          "another than %s expect garbage",
                          load->folder, load->model->path);
@@ -450,19 +495,37 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     return status;
 }
 
-icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
-                              const icae_model *model, icae_backend *be, bool for_training,
-                              icae_error *error) {
+static icae_status load_adapter(icae_adapter **adapter, const char *folder,
+                                const icae_import *import, const icae_model *model,
+                                icae_backend *be, bool for_training, icae_error *error) {
     *adapter = NULL;
     loader load = {.folder = folder,
                    .model = model,
                    .settings = icae_adapter_defaults(model),
+                   .import = import,
                    .error = error};
-    icae_status status = load_folder(&load, adapter, be, for_training);
+    load.memory_path = import && import->memory_path
+                           ? strdup(import->memory_path)
+                           : icae_path_join(folder, "memory.safetensors");
+    icae_status status = load.memory_path ? load_folder(&load, adapter, be, for_training)
+                                          : icae_fail_memory(error, folder);
     icae_text_release(&load.summary);
+    free(load.memory_path);
     if (status) {
         icae_adapter_free(*adapter);
         *adapter = NULL;
     }
     return status;
+}
+
+icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
+                              const icae_model *model, icae_backend *be, bool for_training,
+                              icae_error *error) {
+    return load_adapter(adapter, folder, NULL, model, be, for_training, error);
+}
+
+icae_status icae_adapter_import_peft(icae_adapter **adapter, const char *folder,
+                                     const icae_import *given, const icae_model *model,
+                                     icae_backend *be, icae_error *error) {
+    return load_adapter(adapter, folder, given, model, be, false, error);
 }

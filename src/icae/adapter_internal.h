@@ -4,6 +4,7 @@
 #define ICAE_ADAPTER_INTERNAL_H
 
 #include "icae/adapter.h"
+#include "icae/exchange.h"
 #include "icae/json.h"
 
 enum {
@@ -28,5 +29,34 @@ void icae_adapter_set(icae_adapter *adapter, const icae_param *param, int64_t fi
 
 /* A parsed value as JSON text again, in one spelling. */
 void icae_adapter_write_json(icae_text *out, const icae_json_value *value);
+
+/* Parameters first..end-1 as one safetensors file of F32, F16 or BF16; metadata as key, value, ... */
+icae_status icae_adapter_write_tensors(const icae_adapter *adapter, int first, int end,
+                                       const char *path, icae_dtype dtype,
+                                       const char *const *metadata, size_t n_metadata,
+                                       icae_error *error);
+
+/* ---- settings as JSON, and the memory table as a file of its own; exchange.c ---- */
+
+/* The first part of icae.json, up to the comma behind the last setting. */
+void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out);
+/* Reads such an object, closed by a brace; `name` is what messages call it. On failure *settings is as it
+ * was. */
+icae_status icae_adapter_read_settings(const char *json, const char *name,
+                                       const icae_model *model, icae_adapter_settings *settings,
+                                       icae_error *error);
+/* Writes memory_token_embed.weight with the settings as metadata. */
+icae_status icae_adapter_write_memory(const icae_adapter *adapter, const char *path,
+                                      icae_dtype dtype, icae_error *error);
+/* What icae.json would say, out of the caller's wish and that metadata; the rest stays as it is. `from`
+ * names the adapter in messages. */
+icae_status icae_adapter_import_settings(const icae_import *given, const char *from,
+                                         const char *memory_path, const icae_model *model,
+                                         icae_adapter_settings *settings, icae_error *error);
+/* The values of the table, from such a file. */
+icae_status icae_adapter_read_memory(icae_adapter *adapter, const char *path,
+                                     const icae_model *model, icae_error *error);
+/* Narrows count floats to dtype: F32, F16, BF16. False when a finite value becomes infinite. */
+bool icae_narrow(icae_dtype dtype, const float *values, int64_t count, void *out);
 
 #endif

@@ -6,6 +6,8 @@
  * takes its name, so the adapter appears at once. Otherwise the files are renamed into it one by one,
  * icae.json last: between the first and the last rename its hash does not fit the tensors, and what a
  * crash leaves there is refused. No file holds a time or a path, so equal adapters are equal bytes.
+ *
+ * A PEFT folder is the same less icae.json, in any float type; its memory table carries the settings.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,9 +17,10 @@
 #include <unistd.h>
 
 #include "icae/adapter_internal.h"
+#include "icae/half.h"
 #include "icae/json.h"
 
-/* In the order in which an existing folder gets them. */
+/* In the order in which an existing folder gets them; a PEFT folder has all but the last. */
 static const char *const file_names[] = {"adapter_model.safetensors", "memory.safetensors",
                                          "adapter_config.json", "icae.json"};
 enum { N_FILES = sizeof file_names / sizeof file_names[0] };
@@ -91,20 +94,25 @@ static void append_setting(icae_text *out, const char *key, const char *value) {
     icae_text_append_string(out, ",\n");
 }
 
-static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
-                                  icae_text *out, icae_error *error) {
+void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out) {
     const icae_adapter_settings *settings = &adapter->settings;
-    const icae_model_config *config = &model->config;
-    char name[128];
-    base_name(model, name, sizeof name);
     icae_text_append_string(out, "{\n  \"format\": \"icae-adapter\",\n  \"version\": 1,\n");
     icae_text_printf(out,
                      "  \"memory_slots\": %" PRId64 ",\n  \"compression_rate\": %" PRId64 ",\n",
                      settings->memory_slots, settings->compression_rate);
     append_setting(out, "layout", icae_layout_names[settings->layout]);
     append_setting(out, "memory_init", icae_memory_init_names[settings->memory_init]);
+    append_setting(out, "memory_inputs", icae_memory_inputs_names[settings->memory_inputs]);
     append_setting(out, "chat_prefix", settings->chat_prefix);
     append_setting(out, "chat_suffix", settings->chat_suffix);
+}
+
+static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
+                                  icae_text *out, icae_error *error) {
+    const icae_model_config *config = &model->config;
+    char name[128];
+    base_name(model, name, sizeof name);
+    icae_adapter_write_settings(adapter, out);
     icae_text_printf(out, "  \"base\": {\"fingerprint\": \"%016" PRIx64 "\", \"name\": ",
                      adapter->base_fingerprint);
     append_string(out, name);
@@ -129,14 +137,11 @@ static icae_status make_icae_json(const icae_adapter *adapter, const icae_model 
     return status;
 }
 
-static void make_peft_json(const icae_adapter *adapter, const icae_model *model,
-                           icae_text *out) {
+static void make_peft_json(const icae_adapter *adapter, const char *base, icae_text *out) {
     const icae_adapter_settings *settings = &adapter->settings;
-    char name[128];
-    base_name(model, name, sizeof name);
     icae_text_append_string(out, "{\n  \"peft_type\": \"LORA\",\n"
                                  "  \"task_type\": \"CAUSAL_LM\",\n");
-    append_setting(out, "base_model_name_or_path", name);
+    append_setting(out, "base_model_name_or_path", base);
     icae_text_printf(out, "  \"r\": %" PRId64 ",\n  \"lora_alpha\": ", settings->rank);
     icae_json_write_number(out, settings->alpha);
     icae_text_append_string(out, ",\n  \"lora_dropout\": ");
@@ -156,13 +161,29 @@ static void make_peft_json(const icae_adapter *adapter, const icae_model *model,
 
 /* ---- tensors ---- */
 
-/* Parameters first..end-1 as one file. They are copied to the host together: the writer wants all of
- * a file's tensors at a time. */
-static icae_status write_tensors(const icae_adapter *adapter, int first, int end,
-                                 const char *path, icae_error *error) {
+bool icae_narrow(icae_dtype dtype, const float *values, int64_t count, void *out) {
+    uint16_t *halves = out;
+    bool fits = true;
+    if (dtype == ICAE_DTYPE_F32) memcpy(out, values, (size_t)count * sizeof *values);
+    for (int64_t i = 0; i < count && dtype == ICAE_DTYPE_BF16; i++) {
+        halves[i] = icae_f32_to_bf16(values[i]);
+        fits = fits && (halves[i] & 0x7FFFu) < 0x7F80u;
+    }
+    for (int64_t i = 0; i < count && dtype == ICAE_DTYPE_F16; i++) {
+        halves[i] = icae_f32_to_f16(values[i]);
+        fits = fits && (halves[i] & 0x7FFFu) < 0x7C00u;
+    }
+    return fits;
+}
+
+/* All parameters are copied to the host together: the writer wants all of a file's tensors at a time. */
+icae_status icae_adapter_write_tensors(const icae_adapter *adapter, int first, int end,
+                                       const char *path, icae_dtype dtype,
+                                       const char *const *metadata, size_t n_metadata,
+                                       icae_error *error) {
     typedef char tensor_name[176];
     const icae_param *list = adapter->params.list;
-    size_t n = (size_t)(end - first);
+    size_t n = (size_t)(end - first), each = icae_dtype_describe(dtype)->block_bytes;
     int64_t start = list[first].offset, count = list[end - 1].offset + list[end - 1].count;
     icae_safetensors_source *sources = calloc(n, sizeof *sources);
     tensor_name *names = calloc(n, sizeof *names);
@@ -171,18 +192,24 @@ static icae_status write_tensors(const icae_adapter *adapter, int first, int end
     if (!sources || !names || !values) status = icae_fail_memory(error, path);
     for (size_t i = 0; i < n && !status; i++) {
         const icae_param *param = &list[first + (int)i];
-        float *to = values + (param->offset - start);
+        float *from = values + (param->offset - start);
+        /* Narrowed in place: what is written lies never behind what is still to be read. */
+        unsigned char *to = (unsigned char *)values + (size_t)(param->offset - start) * each;
         bool is_lora = strstr(param->name, ".lora_") != NULL;
         snprintf(names[i], sizeof names[i], "%s%s.weight", is_lora ? "base_model.model." : "",
                  param->name);
-        icae_adapter_get(adapter, param, 0, param->count, to);
+        icae_adapter_get(adapter, param, 0, param->count, from);
+        if (!icae_narrow(dtype, from, param->count, to)) {
+            status = icae_fail(error, ICAE_INVALID,
+                               "%s: %s holds a number that is too large for %s; take another "
+                               "type",
+                               path, names[i], icae_dtype_describe(dtype)->name);
+        }
         sources[i] = (icae_safetensors_source){
-            .name = names[i], .dtype = ICAE_DTYPE_F32, .rank = param->rank, .data = to};
+            .name = names[i], .dtype = dtype, .rank = param->rank, .data = to};
         memcpy(sources[i].shape, param->shape, sizeof sources[i].shape);
     }
-    static const char *const metadata[] = {"format",
-                                           "pt"}; /* what Hugging Face's loaders ask for */
-    if (!status) status = icae_safetensors_write(path, sources, n, metadata, 1, error);
+    if (!status) status = icae_safetensors_write(path, sources, n, metadata, n_metadata, error);
     free(values);
     free(names);
     free(sources);
@@ -191,15 +218,37 @@ static icae_status write_tensors(const icae_adapter *adapter, int first, int end
 
 /* ---- the folder ---- */
 
-static icae_status write_file(const icae_adapter *adapter, const icae_model *model, int file,
-                              const char *path, icae_error *error) {
+/* What is written: an adapter folder, or (is_peft) a PEFT folder, which has no icae.json. */
+typedef struct folder_plan {
+    bool is_peft;
+    icae_dtype dtype;
+    const char *base_name; /* as peft shall open it */
+} folder_plan;
+
+static int n_files(const folder_plan *plan) {
+    return plan->is_peft ? N_FILES - 1 : N_FILES;
+}
+
+static icae_status write_file(const icae_adapter *adapter, const icae_model *model,
+                              const folder_plan *plan, int file, const char *path,
+                              icae_error *error) {
+    static const char *const metadata[] = {"format",
+                                           "pt"}; /* what Hugging Face's loaders ask for */
     int table = adapter->params.n_params - 1;
-    if (file == 0) return write_tensors(adapter, 0, table, path, error);
-    if (file == 1) return write_tensors(adapter, table, table + 1, path, error);
+    if (file == 0) {
+        return icae_adapter_write_tensors(adapter, 0, table, path, plan->dtype, metadata, 1,
+                                          error);
+    }
+    if (file == 1 && plan->is_peft)
+        return icae_adapter_write_memory(adapter, path, plan->dtype, error);
+    if (file == 1) {
+        return icae_adapter_write_tensors(adapter, table, table + 1, path, plan->dtype,
+                                          metadata, 1, error);
+    }
     icae_text text = {0};
     icae_status status = ICAE_OK;
     if (file == 2)
-        make_peft_json(adapter, model, &text);
+        make_peft_json(adapter, plan->base_name, &text);
     else
         status = make_icae_json(adapter, model, &text, error);
     if (!status && text.failed) status = icae_fail_memory(error, path);
@@ -209,13 +258,13 @@ static icae_status write_file(const icae_adapter *adapter, const icae_model *mod
 }
 
 static icae_status write_files(const icae_adapter *adapter, const icae_model *model,
-                               const char *folder, icae_error *error) {
+                               const folder_plan *plan, const char *folder, icae_error *error) {
     icae_status status = icae_folder_remove(folder, error); /* of a process with our number */
     if (!status) status = icae_folder_make(folder, error);
-    for (int i = 0; i < N_FILES && !status; i++) {
+    for (int i = 0; i < n_files(plan) && !status; i++) {
         char *path = icae_path_join(folder, file_names[i]);
-        status =
-            path ? write_file(adapter, model, i, path, error) : icae_fail_memory(error, folder);
+        status = path ? write_file(adapter, model, plan, i, path, error)
+                      : icae_fail_memory(error, folder);
         free(path);
     }
     return status;
@@ -226,9 +275,9 @@ static icae_status move(const char *from, const char *to, icae_error *error) {
     return icae_fail(error, ICAE_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
 }
 
-static icae_status move_files(const char *from, const char *to, icae_error *error) {
+static icae_status move_files(const char *from, const char *to, int count, icae_error *error) {
     icae_status status = ICAE_OK;
-    for (int i = 0; i < N_FILES && !status; i++) {
+    for (int i = 0; i < count && !status; i++) {
         char *old_path = icae_path_join(from, file_names[i]);
         char *new_path = icae_path_join(to, file_names[i]);
         status = old_path && new_path ? move(old_path, new_path, error)
@@ -253,7 +302,8 @@ static char *temporary_path(const char *folder, bool is_there, char **parent) {
 }
 
 static icae_status save_at(const icae_adapter *adapter, const char *folder,
-                           const icae_model *model, icae_error *error) {
+                           const icae_model *model, const folder_plan *plan,
+                           icae_error *error) {
     bool is_there = icae_path_exists(folder);
     if (is_there && !icae_path_is_folder(folder)) {
         return icae_fail(error, ICAE_IO, "%s: is a file, expected a folder or nothing", folder);
@@ -261,9 +311,9 @@ static icae_status save_at(const icae_adapter *adapter, const char *folder,
     char *parent, *temporary = temporary_path(folder, is_there, &parent);
     icae_status status =
         temporary && parent ? icae_folder_make(parent, error) : icae_fail_memory(error, folder);
-    if (!status) status = write_files(adapter, model, temporary, error);
+    if (!status) status = write_files(adapter, model, plan, temporary, error);
     if (!status && is_there) {
-        status = move_files(temporary, folder, error);
+        status = move_files(temporary, folder, n_files(plan), error);
     } else if (!status) {
         status = move(temporary, folder, error);
         if (!status) status = icae_folder_sync(parent, error);
@@ -274,15 +324,33 @@ static icae_status save_at(const icae_adapter *adapter, const char *folder,
     return status;
 }
 
-icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
-                              const icae_model *model, icae_error *error) {
+/* save_at for a name that may end with slashes. */
+static icae_status save_trimmed(const icae_adapter *adapter, const char *folder,
+                                const icae_model *model, const folder_plan *plan,
+                                icae_error *error) {
     if (!*folder) return icae_fail(error, ICAE_INVALID, "an adapter needs a folder's name");
     char *trimmed = strdup(folder);
     if (!trimmed) return icae_fail_memory(error, folder);
     for (size_t n = strlen(trimmed); n > 1 && trimmed[n - 1] == '/'; n--)
         trimmed[n - 1] = 0;
-    adapter->fingerprint = icae_adapter_hash(adapter);
-    icae_status status = save_at(adapter, trimmed, model, error);
+    icae_status status = save_at(adapter, trimmed, model, plan, error);
     free(trimmed);
     return status;
+}
+
+icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
+                              const icae_model *model, icae_error *error) {
+    char name[128];
+    base_name(model, name, sizeof name);
+    adapter->fingerprint = icae_adapter_hash(adapter);
+    const folder_plan plan = {.dtype = ICAE_DTYPE_F32, .base_name = name};
+    return save_trimmed(adapter, folder, model, &plan, error);
+}
+
+icae_status icae_adapter_export_peft(const icae_adapter *adapter, const char *folder,
+                                     const icae_model *model, icae_dtype dtype,
+                                     const char *base, icae_error *error) {
+    const folder_plan plan = {
+        .is_peft = true, .dtype = dtype, .base_name = base ? base : model->path};
+    return save_trimmed(adapter, folder, model, &plan, error);
 }

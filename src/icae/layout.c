@@ -48,6 +48,12 @@ int32_t icae_slot_position(int64_t j, int64_t x1, int64_t n, int64_t k) {
     return (int32_t)(x1 + divide_even((2 * j + 1) * n - k, 2 * k));
 }
 
+void icae_slot_share(int64_t j, int64_t n, int64_t k, int64_t *first, int64_t *end) {
+    assert(k > 0 && j >= 0 && j < k && n > 0);
+    *first = j * n / k;
+    *end = divide_up((j + 1) * n, k);
+}
+
 /* count positions from `first` on; returns where the next ones go. */
 static int32_t *count_up(int32_t *out, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; i++)

@@ -50,8 +50,15 @@ static void put_range(plan *p, int64_t *at, int source, int64_t first, int64_t n
     }
 }
 
+/* Which mean goes to which memory row: slot j of span s to row starts[s+1] - k + j. */
+typedef struct pooling {
+    int64_t n;
+    int64_t *starts;
+    int32_t *rows, *to;
+} pooling;
+
 static icae_tensor *run_plan(icae_graph *graph, const icae_model *model, const plan *p,
-                             int n_others, icae_tensor *const *others,
+                             int n_others, icae_tensor *const *others, const pooling *means,
                              const icae_forward *settings) {
     icae_forward *options = icae_graph_arena(graph, sizeof *options);
     if (!options) return NULL;
@@ -59,6 +66,11 @@ static icae_tensor *run_plan(icae_graph *graph, const icae_model *model, const p
     options->pack = &p->pack;
     icae_tensor *x =
         icae_model_inputs(graph, model, n_others, others, p->pack.n_tokens, p->which, p->rows);
+    if (means && means->n) {
+        x = icae_add_means(graph, x, (icae_tensor *)(uintptr_t)&model->embedding,
+                           (icae_real)model->config.embedding_scale, means->n, means->starts,
+                           means->rows, means->to);
+    }
     icae_tensor *h = icae_model_forward(graph, model, x, options);
     icae_done(graph, x);
     return h;
@@ -81,6 +93,35 @@ static void plan_span(plan *p, int64_t index, const icae_adapter *adapter, const
     for (int64_t i = start; i < at; i++)
         p->keys[i] = icae_mix64(key, (uint64_t)(i - start));
     p->starts[index + 1] = at;
+}
+
+static bool pool_memory(icae_graph *graph, const plan *p, int64_t k, pooling *out) {
+    int64_t n_spans = p->pack.n_sequences, n_rows = 0, first, end;
+    for (int64_t s = 0; s < n_spans; s++) {
+        for (int64_t j = 0; j < k; j++) {
+            icae_slot_share(j, p->starts[s + 1] - p->starts[s] - k, k, &first, &end);
+            n_rows += end - first;
+        }
+    }
+    *out = (pooling){
+        .n = n_spans * k,
+        .starts = icae_graph_arena(graph, ((size_t)(n_spans * k) + 1) * sizeof *out->starts),
+        .rows = icae_graph_arena(graph, (size_t)n_rows * sizeof *out->rows),
+        .to = icae_graph_arena(graph, (size_t)(n_spans * k) * sizeof *out->to)};
+    if (!out->starts || !out->rows || !out->to) return false;
+    int64_t mean = 0, at = 0;
+    for (int64_t s = 0; s < n_spans; s++) {
+        int64_t n = p->starts[s + 1] - p->starts[s] - k;
+        for (int64_t j = 0; j < k; j++) {
+            icae_slot_share(j, n, k, &first, &end);
+            out->starts[mean] = at;
+            out->to[mean++] = (int32_t)(p->starts[s] + n + j);
+            for (int64_t t = first; t < end; t++)
+                out->rows[at++] = p->rows[p->starts[s] + t];
+        }
+    }
+    out->starts[mean] = at;
+    return true;
 }
 
 icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
@@ -118,7 +159,10 @@ icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
                             .dropout_seed = run->seed,
                             .is_training = run->is_training,
                             .is_checkpointed = run->is_checkpointed};
-    icae_tensor *h = run_plan(graph, model, p, 1, &adapter->memory, &options);
+    pooling means = {0};
+    bool pools = adapter->settings.memory_inputs == ICAE_MEMORY_INPUTS_POOLED;
+    if (pools && !pool_memory(graph, p, k, &means)) return NULL;
+    icae_tensor *h = run_plan(graph, model, p, 1, &adapter->memory, &means, &options);
     icae_tensor *slots = h ? icae_rows(graph, 1, &h, n_spans * k, NULL, slot_rows) : NULL;
     icae_done(graph, h);
     return slots;
@@ -228,7 +272,7 @@ icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
     icae_tensor *others[] = {adapter->memory, slots};
     icae_forward options = {.is_checkpointed =
                                 run->is_checkpointed}; /* the frozen base alone */
-    icae_tensor *h = run_plan(graph, model, p, 2, others, &options);
+    icae_tensor *h = run_plan(graph, model, p, 2, others, NULL, &options);
     icae_done(graph, slots);
     icae_tensor *bearing = h ? icae_rows(graph, 1, &h, list->n, NULL, list->rows) : NULL;
     icae_done(graph, h);

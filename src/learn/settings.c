@@ -47,6 +47,7 @@ typedef struct row {
     X("adapter", "compression_rate",      INTEGER, FIXED, adapter.compression_rate,      1, 65536, NULL) \
     X("adapter", "layout",                CHOICE,  FIXED, adapter.layout,                0, 0, icae_layout_names) \
     X("adapter", "memory_init",           CHOICE,  FIXED, adapter.memory_init,           0, 0, icae_memory_init_names) \
+    X("adapter", "memory_inputs",         CHOICE,  FIXED, adapter.memory_inputs,         0, 0, icae_memory_inputs_names) \
     X("adapter", "rank",                  INTEGER, FIXED, adapter.rank,                  1, 65536, NULL) \
     X("adapter", "alpha",                 NUMBER,  FIXED, adapter.alpha,                 1e-6, 1e6, NULL) \
     X("adapter", "dropout",               NUMBER,  FIXED, adapter.dropout,               0, 0.99, NULL) \
@@ -118,6 +119,7 @@ void icae_settings_init(icae_settings *settings) {
                     .compression_rate = 4,
                     .layout = ICAE_LAYOUT_UNIFORM,
                     .memory_init = ICAE_MEMORY_INIT_BASE,
+                    .memory_inputs = ICAE_MEMORY_INPUTS_LEARNED,
                     .rank = 32,
                     .alpha = 32,
                     .dropout = 0.05,

@@ -84,6 +84,7 @@ icae_status icae_settings_adapter(const icae_settings *settings, const icae_mode
     out->compression_rate = settings->adapter.compression_rate;
     out->layout = (icae_layout)settings->adapter.layout;
     out->memory_init = (icae_memory_init)settings->adapter.memory_init;
+    out->memory_inputs = (icae_memory_inputs)settings->adapter.memory_inputs;
     out->rank = settings->adapter.rank;
     out->alpha = settings->adapter.alpha;
     out->dropout = settings->adapter.dropout;
@@ -92,6 +93,16 @@ icae_status icae_settings_adapter(const icae_settings *settings, const icae_mode
         out->targets[icae_module_from_name(settings->adapter.targets.list[i])] = true;
     }
     return chat_texts(settings, out, error);
+}
+
+/* Whether the config names a choice that is not the loaded adapter's; then the error is set. */
+static bool differs(const icae_settings *settings, const char *key, int given, int loaded,
+                    const char *const *names, icae_error *error) {
+    if (!icae_settings_has(settings, key) || given == loaded) return false;
+    icae_fail(error, ICAE_MISMATCH,
+              "%s: the config says %s, but the adapter %s was made with %s; remove the key",
+              key, names[given], settings->adapter.start, names[loaded]);
+    return true;
 }
 
 static icae_status refuse(const icae_settings *settings, const char *key, double given,
@@ -150,15 +161,14 @@ icae_status icae_settings_adopt(icae_settings *settings, icae_adapter_settings *
         return refuse(settings, "adapter.alpha", settings->adapter.alpha, loaded->alpha, error);
     }
     settings->adapter.alpha = loaded->alpha;
-    if (icae_settings_has(settings, "adapter.layout") &&
-        settings->adapter.layout != (int)loaded->layout) {
-        return icae_fail(error, ICAE_MISMATCH,
-                         "adapter.layout: the config says %s, but the adapter %s was made with "
-                         "%s; remove the key",
-                         icae_layout_names[settings->adapter.layout], settings->adapter.start,
-                         icae_layout_names[loaded->layout]);
+    if (differs(settings, "adapter.layout", settings->adapter.layout, (int)loaded->layout,
+                icae_layout_names, error) ||
+        differs(settings, "adapter.memory_inputs", settings->adapter.memory_inputs,
+                (int)loaded->memory_inputs, icae_memory_inputs_names, error)) {
+        return ICAE_MISMATCH;
     }
     settings->adapter.layout = (int)loaded->layout;
+    settings->adapter.memory_inputs = (int)loaded->memory_inputs;
     settings->adapter.memory_init = (int)loaded->memory_init;
     icae_status status = adopt_targets(settings, loaded, error);
     if (status) return status;

@@ -382,7 +382,8 @@ START_TEST(reads_what_it_wrote_and_writes_equal_bytes) {
     ck_assert_ptr_nonnull(again->params.moment2);
     icae_adapter_settings a = adapter->settings, b = again->settings;
     ck_assert(a.memory_slots == b.memory_slots && a.compression_rate == b.compression_rate);
-    ck_assert(a.layout == b.layout && a.memory_init == b.memory_init && a.rank == b.rank);
+    ck_assert(a.layout == b.layout && a.memory_init == b.memory_init &&
+              a.memory_inputs == b.memory_inputs && a.rank == b.rank);
     ck_assert(a.alpha == b.alpha && a.dropout == b.dropout);
     ck_assert_mem_eq(a.targets, b.targets, sizeof a.targets);
     ck_assert_str_eq(a.chat_prefix, b.chat_prefix);
@@ -573,6 +574,8 @@ START_TEST(refuses_a_damaged_icae_json) {
         {"\"width\"", "\"breadth\"", "breadth"},
         {"000000000000ba5e", "BA5E", "16 digits"},
         {"\"memory_init\": \"base\"", "\"memory_init\": 3", "memory_init"},
+        {"\"memory_inputs\": \"learned\"", "\"memory_inputs\": \"raw\"", "pooled"},
+        {"\"memory_inputs\": \"learned\"", "\"memory_inputs\": \"pooled\"", "written for"},
         {"\"base\": {", "\"base\": [{", ""},
         {"}\n", "", "expected"},
     };

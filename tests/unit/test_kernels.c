@@ -138,6 +138,31 @@ static void check_gather(icae_backend *be, icae_backend *ref) {
     same_values("gather of many", got, want, MANY * WIDE, 0);
 }
 
+static void check_add_means(icae_backend *be, icae_backend *ref) {
+    static const int64_t starts[] = {0, 1, 4, 6, 13};
+    static const int32_t rows[] = {6, 0, 3, 3, 1, 2, 0, 1, 2, 3, 4, 5, 6}, to[] = {4, 2, 0, 1};
+    for (int dtype = 0; dtype < ICAE_DTYPE_COUNT; dtype++) {
+        int64_t cols = 3 * icae_dtype_describe((icae_dtype)dtype)->block_values;
+        icae_matrix w = random_matrix((icae_dtype)dtype, 7, cols, 7);
+        const real *before = random_reals(5 * cols, 8);
+        real *got = output_from(before, 5 * cols), *want = output_from(before, 5 * cols);
+        real *row = output(cols);
+        be->k.add_means(be, 4, &w, starts, rows, to, 2, got);
+        ref->k.add_means(ref, 4, &w, starts, rows, to, 2, want);
+        same_values("add_means", got, want, 5 * cols, 1e-6);
+        icae_dtype_widen(w.dtype, (const unsigned char *)w.data + 6 * w.row_bytes, cols, row);
+        for (int64_t d = 0; d < cols; d++) {
+            ck_assert(got[4 * cols + d] ==
+                      before[4 * cols + d] + 2 * row[d]);         /* the mean of one */
+            ck_assert(got[3 * cols + d] == before[3 * cols + d]); /* and no mean */
+        }
+        be->k.add_means(be, 0, &w, starts, NULL, NULL, 1, got);
+        free(got);
+        free(want);
+        free(row);
+    }
+}
+
 static void check_scatter_add(icae_backend *be, icae_backend *ref) {
     static const int32_t from[] = {2, 0, 1, 3}, rows[] = {1, 1, 0, 1};
     const real *dy = random_reals(4 * 37, 9), *before = random_reals(2 * 37, 10);
@@ -548,6 +573,7 @@ static const struct {
     {"linear_few", check_linear_few},
     {"linear_dx", check_linear_dx},
     {"gather", check_gather},
+    {"add_means", check_add_means},
     {"scatter_add", check_scatter_add},
     {"matmul", check_matmul},
     {"rmsnorm", check_rmsnorm},

@@ -151,6 +151,29 @@ START_TEST(lays_out_the_decoder) {
 }
 END_TEST
 
+START_TEST(shares_a_span_among_its_slots) {
+    int64_t first, end;
+    for (int64_t n = 1; n <= 70; n++) {
+        for (int64_t k = 1; k <= 40; k++) {
+            int64_t reached = 0;
+            for (int64_t j = 0; j < k; j++) {
+                icae_slot_share(j, n, k, &first, &end);
+                ck_assert(first >= 0 && first < end && end <= n);
+                ck_assert_int_le(first, reached); /* no token is left out */
+                ck_assert_int_le(end - first, n / k + 2);
+                if (n % k == 0) ck_assert(first == reached && end - first == n / k);
+                reached = end;
+            }
+            ck_assert_int_eq(reached, n);
+        }
+    }
+    icae_slot_share(2, 10, 4, &first, &end); /* 5 .. 7.5 */
+    ck_assert(first == 5 && end == 8);
+    icae_slot_share(5, 3, 8, &first, &end); /* 1.875 .. 2.25 */
+    ck_assert(first == 1 && end == 3);
+}
+END_TEST
+
 START_TEST(names_every_layout_and_task) {
     ck_assert_str_eq(icae_layout_names[ICAE_LAYOUT_UNIFORM], "uniform");
     ck_assert_str_eq(icae_layout_names[ICAE_LAYOUT_APPEND], "append");
@@ -164,4 +187,4 @@ END_TEST
 SUITE_OF(layout, 60, cuts_every_length_as_a_simulation_does, cuts_as_the_method_says,
          rounds_halves_to_the_even_position,
          agrees_with_rint_in_double_and_stays_inside_the_span, lays_out_the_encoder,
-         lays_out_the_decoder, names_every_layout_and_task)
+         lays_out_the_decoder, shares_a_span_among_its_slots, names_every_layout_and_task)

@@ -104,9 +104,11 @@ static void shift(icae_real *values, const icae_real *kept, const double *direct
 
 /* Derivative along a random direction of every parameter, against a difference of fourth order. The
  * float build checks the same with the step and the limit that its rounding allows. */
-static void check_gradients(bool with_dropout, bool is_checkpointed) {
+static void check_gradients_of(icae_memory_inputs inputs, bool with_dropout,
+                               bool is_checkpointed) {
     scene s;
     open_scene(&s, with_dropout);
+    s.adapter->settings.memory_inputs = inputs;
     icae_run run = {.is_training = true, .is_checkpointed = is_checkpointed, .seed = 5};
     loss_of(&s, &run, true);
     icae_params *params = &s.adapter->params;
@@ -147,6 +149,10 @@ static void check_gradients(bool with_dropout, bool is_checkpointed) {
     free(gradients);
     free(direction);
     close_scene(&s);
+}
+
+static void check_gradients(bool with_dropout, bool is_checkpointed) {
+    check_gradients_of(ICAE_MEMORY_INPUTS_LEARNED, with_dropout, is_checkpointed);
 }
 
 START_TEST(gradients_agree_with_differences) {
@@ -269,6 +275,68 @@ START_TEST(a_sample_does_not_depend_on_its_batch) {
 }
 END_TEST
 
+/* ---- memory inputs ---- */
+
+/* The slots of the first n tokens of sample 0; the caller frees. */
+static icae_real *encode_one(scene *s, int64_t n) {
+    icae_context context = {s->ids[0], n, 1};
+    icae_run run = {0};
+    int64_t firsts[2];
+    icae_graph_begin(s->graph, false, false);
+    icae_tensor *made = icae_encode(s->graph, s->model, s->adapter, &context, 1, &run, firsts);
+    ck_ok(icae_graph_status(s->graph, &error));
+    icae_real *slots = malloc((size_t)icae_tensor_count(made) * sizeof *slots);
+    ck_assert_ptr_nonnull(slots);
+    icae_tensor_read(s->graph, made, slots);
+    return slots;
+}
+
+/* Pooled inputs of one span are learned ones to which somebody has added the means by hand. */
+START_TEST(pools_the_text_that_a_slot_stands_for) {
+    scene s;
+    open_scene(&s, false);
+    const int64_t D = s.model->config.width, k = 8, n = 21;
+    icae_matrix table = icae_tensor_matrix(&s.model->embedding);
+    icae_real *learned = encode_one(&s, n), *row = malloc((size_t)D * sizeof *row);
+    ck_assert_ptr_nonnull(row);
+    s.adapter->settings.memory_inputs = ICAE_MEMORY_INPUTS_POOLED;
+    uint64_t pooled_hash = icae_adapter_hash(s.adapter);
+    icae_real *pooled = encode_one(&s, n);
+    s.adapter->settings.memory_inputs = ICAE_MEMORY_INPUTS_LEARNED;
+    ck_assert(pooled_hash != icae_adapter_hash(s.adapter));
+    icae_real *memory = (icae_real *)(uintptr_t)s.adapter->memory->data;
+    for (int64_t j = 0; j < k; j++) {
+        int64_t first, end;
+        icae_slot_share(j, n, k, &first, &end);
+        for (int64_t t = first; t < end; t++) {
+            icae_dtype_widen(table.dtype,
+                             (const char *)table.data + (size_t)s.ids[0][t] * table.row_bytes,
+                             D, row);
+            for (int64_t d = 0; d < D; d++)
+                memory[j * D + d] += row[d] / (icae_real)(end - first);
+        }
+    }
+    icae_real *by_hand = encode_one(&s, n);
+    double apart = 0, differ = 0;
+    for (int64_t i = 0; i < k * D; i++) {
+        apart = fmax(apart, fabs((double)(pooled[i] - learned[i])));
+        differ = fmax(differ, fabs((double)(pooled[i] - by_hand[i])));
+    }
+    ck_assert(apart > 1e-3);
+    ck_assert(differ < (sizeof(icae_real) == 8 ? 1e-12 : 1e-5));
+    free(learned);
+    free(pooled);
+    free(by_hand);
+    free(row);
+    close_scene(&s);
+}
+END_TEST
+
+START_TEST(gradients_agree_with_pooled_inputs) {
+    check_gradients_of(ICAE_MEMORY_INPUTS_POOLED, true, true);
+}
+END_TEST
+
 START_TEST(refuses_jobs_that_make_no_sense) {
     scene s;
     open_scene(&s, false);
@@ -306,5 +374,6 @@ END_TEST
 SUITE_OF(objective, 300, gradients_agree_with_differences, gradients_agree_with_dropout,
          gradients_agree_with_dropout_and_checkpointing, checkpointing_changes_no_bit,
          dropout_differs_from_step_to_step_and_is_off_outside_training,
-         a_sample_does_not_depend_on_its_batch, refuses_jobs_that_make_no_sense,
+         a_sample_does_not_depend_on_its_batch, pools_the_text_that_a_slot_stands_for,
+         gradients_agree_with_pooled_inputs, refuses_jobs_that_make_no_sense,
          counts_what_a_batch_costs)

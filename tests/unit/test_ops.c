@@ -53,6 +53,16 @@ static icae_tensor *build_rows_twice(icae_graph *graph, icae_tensor *const *in,
     return icae_rows(graph, 2, sources, 4, which, rows);
 }
 
+/* in: x, the table, a constant as in build_rmsnorm. */
+static icae_tensor *build_means(icae_graph *graph, icae_tensor *const *in,
+                                const void *setting) {
+    static const int64_t firsts[] = {0, 1, 5, 7};
+    static const int32_t rows[] = {1, 0, 0, 1, 2, 2, 1}, to[] = {3, 0, 1};
+    (void)setting;
+    icae_tensor *y = icae_swiglu(graph, in[0], in[0]); /* it may take only what is no leaf */
+    return icae_add_means(graph, y, in[1], (icae_real)1.5, 3, firsts, rows, to);
+}
+
 /* A result [T,H,E] is seen as [T,H*E] by gating a constant of that shape with it. */
 static icae_tensor *build_rmsnorm(icae_graph *graph, icae_tensor *const *in,
                                   const void *setting) {
@@ -250,6 +260,9 @@ static const grad_case cases[] = {
     {"rows, the first source scaled", ICAE_OP_rows, build_scaled_rows, NULL,
      {VARIABLE(2, 4), PARAMETER(3, 4)}},
     ICAE_DTYPE_LIST(ROWS_STORED)
+
+    {"means of frozen rows", ICAE_OP_add_means, build_means, NULL,
+     {VARIABLE(5, 32), FROZEN(Q8_0, 3, 32)}},
 
     {"rmsnorm", ICAE_OP_rmsnorm, build_rmsnorm, NULL, {VARIABLE(5, 12), FROZEN(REAL, 12)}},
     {"rmsnorm of heads", ICAE_OP_rmsnorm, build_rmsnorm, NULL,
