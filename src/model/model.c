@@ -66,6 +66,7 @@ typedef struct loader {
     icae_model *model;
     const icae_weight_source *source;
     const icae_architecture *architecture;
+    bool is_checking; /* names, shapes and types only: nothing is read or kept */
     icae_error *error;
 } loader;
 
@@ -151,12 +152,13 @@ static icae_status load_vector(loader *load, int weight, int64_t layer, int64_t 
     char name[128];
     icae_status status = find_weight(load, weight, layer, 1, &n, &view, name);
     if (status) return status;
-    icae_real *values = icae_arena_array(&load->model->arena, (size_t)n, sizeof *values);
-    if (!values) return icae_fail_memory(load->error, name);
     if (n % icae_dtype_describe(view.dtype)->block_values) {
         return icae_fail(load->error, ICAE_UNSUPPORTED, "%s: the vector %s has the type %s",
                          load->model->path, name, icae_dtype_describe(view.dtype)->name);
     }
+    if (load->is_checking) return ICAE_OK;
+    icae_real *values = icae_arena_array(&load->model->arena, (size_t)n, sizeof *values);
+    if (!values) return icae_fail_memory(load->error, name);
     icae_dtype_widen(view.dtype, view.data, n, values);
     bool is_offset = weight < ICAE_WEIGHT_MODULE && !load->source->is_gguf &&
                      load->architecture->has_offset_norms;
@@ -200,6 +202,7 @@ static icae_status load_matrix(loader *load, int weight, int64_t layer, int64_t 
                          load->model->path, name, (long long)cols,
                          icae_dtype_describe(view.dtype)->name);
     }
+    if (load->is_checking) return ICAE_OK;
     const void *data = view.data;
     if (weight >= ICAE_WEIGHT_MODULE && is_paired(load, weight - ICAE_WEIGHT_MODULE)) {
         data = unpair_rows(load->model, rows, view.bytes / (size_t)rows, view.data);
@@ -340,23 +343,31 @@ static uint64_t config_fingerprint(const icae_model_config *config) {
     return h;
 }
 
-static icae_status load_weights(loader *load) {
+static icae_status walk_weights(loader *load) {
     icae_model *model = load->model;
     const icae_model_config *config = &model->config;
     int64_t V = config->vocabulary, D = config->width;
-    model->layers =
-        icae_arena_array(&model->arena, (size_t)config->layers, sizeof *model->layers);
-    if (!model->layers) return icae_fail_memory(load->error, model->path);
-    model->fingerprint = config_fingerprint(config);
     icae_status status = load_matrix(load, ICAE_WEIGHT_EMBEDDING, 0, V, D, &model->embedding);
     for (int64_t i = 0; i < config->layers && !status; i++)
         status = load_layer(load, i);
     if (!status) status = load_vector(load, ICAE_WEIGHT_FINAL_NORM, 0, D, &model->final_norm);
-    if (!status && config->has_own_head) {
+    if (!status && config->has_own_head)
         status = load_matrix(load, ICAE_WEIGHT_HEAD, 0, V, D, &model->head);
-    } else if (!status) {
-        model->head = model->embedding;
-    }
+    return status;
+}
+
+/* All is looked at before anything is read: a large base that lacks something says so at once. */
+static icae_status load_weights(loader *load) {
+    icae_model *model = load->model;
+    model->layers =
+        icae_arena_array(&model->arena, (size_t)model->config.layers, sizeof *model->layers);
+    if (!model->layers) return icae_fail_memory(load->error, model->path);
+    model->fingerprint = config_fingerprint(&model->config);
+    load->is_checking = true;
+    icae_status status = walk_weights(load);
+    load->is_checking = false;
+    if (!status) status = walk_weights(load);
+    if (!status && !model->config.has_own_head) model->head = model->embedding;
     if (!status) status = set_frequencies(load);
     return status ? status : measure_embedding(load);
 }
@@ -395,6 +406,7 @@ icae_status icae_model_open(icae_model **out, const char *path, icae_error *erro
     if (!status) apply_architecture(&model->config, load.architecture);
     if (!status) status = icae_model_check_config(&model->config, path, error);
     if (!status) status = load_weights(&load);
+    if (!status) status = load.source->read_tokenizer(model, error);
     if (!status && icae_tokenizer_size(model->tokenizer) > model->config.vocabulary) {
         status = icae_fail(
             error, ICAE_MISMATCH, "%s: the tokenizer has %d ids, the embedding only %lld rows",

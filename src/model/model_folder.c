@@ -66,7 +66,12 @@ static bool folder_find(const icae_model *model, const char *name, icae_weight_v
     return true;
 }
 
-const icae_weight_source icae_folder_source = {"safetensors", folder_name, folder_find, false};
+static icae_status folder_tokenizer(icae_model *model, icae_error *error) {
+    return icae_tokenizer_open_folder(&model->tokenizer, model->path, error);
+}
+
+const icae_weight_source icae_folder_source = {"safetensors", folder_name, folder_find,
+                                               folder_tokenizer, false};
 
 /* The rope of a type other than "default", as transformers reads it. */
 static void read_scaling(icae_json_object *in, icae_rope_type type, icae_model_config *config) {
@@ -353,7 +358,6 @@ static icae_status open_parts(icae_model *model, const char *folder, const char 
     icae_json_free(json);
     if (!status) status = icae_shards_open(model, folder, error);
     if (!status) complete_heads(model);
-    if (!status) status = icae_tokenizer_open_folder(&model->tokenizer, folder, error);
     return status;
 }
 

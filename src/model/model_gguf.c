@@ -62,7 +62,12 @@ static bool gguf_find(const icae_model *model, const char *name, icae_weight_vie
     return true;
 }
 
-const icae_weight_source icae_gguf_source = {"GGUF", gguf_name, gguf_find, true};
+static icae_status gguf_tokenizer(icae_model *model, icae_error *error) {
+    return icae_tokenizer_from_gguf(&model->tokenizer, &model->gguf, error);
+}
+
+const icae_weight_source icae_gguf_source = {"GGUF", gguf_name, gguf_find, gguf_tokenizer,
+                                             true};
 
 /* Metadata keys carry the architecture's name: "llama.block_count". */
 typedef struct reader {
@@ -251,5 +256,5 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path,
     const icae_gguf_tensor *embedding = icae_gguf_find(&model->gguf, "token_embd.weight");
     config->vocabulary = embedding ? embedding->shape[0] : 0;
     config->has_own_head = icae_gguf_find(&model->gguf, "output.weight") != NULL;
-    return icae_tokenizer_from_gguf(&model->tokenizer, &model->gguf, error);
+    return ICAE_OK;
 }

@@ -92,6 +92,7 @@ typedef struct icae_weight_source {
     void (*name)(const icae_model_config *config, int weight, int64_t layer, char *out,
                  size_t bytes);
     bool (*find)(const icae_model *model, const char *name, icae_weight_view *view);
+    icae_status (*read_tokenizer)(icae_model *model, icae_error *error);
     bool is_gguf;
 } icae_weight_source;
 
@@ -100,7 +101,7 @@ icae_status icae_shards_open(icae_model *model, const char *folder, icae_error *
 void icae_shards_close(icae_model *model);
 const icae_safetensors_entry *icae_shards_find(const icae_model *model, const char *name);
 
-/* Open the file(s), read config and tokenizer. On failure the model is released by the caller. */
+/* Open the file(s) and read the config. On failure the model is released by the caller. */
 icae_status icae_model_read_gguf(icae_model *model, const char *path,
                                  const icae_architecture **architecture, icae_error *error);
 icae_status icae_model_read_folder(icae_model *model, const char *path,
