@@ -11,7 +11,10 @@
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #     fuzz           short libFuzzer runs over every parser (needs clang)
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
+#     interop-released    golden files of the released layout against PyTorch (Python)
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
+#     instructions   counts a fixed step's instructions (valgrind), against the committed figures
+#     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -200,7 +203,7 @@ asan:
 	  $(MAKE) --no-print-directory MODE=asan check-only
 
 # ---- against other programs: needs the network once, Python and its packages; no part of test ----
-.PHONY: interop-tokenizers interop-dequant interop-peft interop-llama-cpp
+.PHONY: interop-tokenizers interop-dequant interop-peft interop-llama-cpp interop-released
 .PRECIOUS: $(BUILD)/tests/interop/%.o
 $(BUILD)/interop-%: $(BUILD)/tests/interop/%.o $(BUILD)/libicae.a
 	$(call link,)
@@ -213,6 +216,11 @@ interop-peft: $(BUILD)/interop-logits $(BUILD)/icae
 interop-llama-cpp: $(BUILD)/interop-logits $(BUILD)/icae
 	$(Q)$(MAKE) --no-print-directory base
 	$(Q)ICAE_LOGITS=$< ICAE=$(BUILD)/icae $(PYTHON) tests/interop/llama_cpp.py $(BASE)
+interop-released:
+	$(Q)$(PYTHON) tests/interop/released.py check
+.PHONY: interop-chat
+interop-chat:
+	$(Q)$(PYTHON) tests/interop/chat_templates.py check
 
 # ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
 FUZZ_RUNS ?= 20000
@@ -232,7 +240,7 @@ fuzz:
 
 # ---- style ----
 FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
-	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c)
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c tests/bench/*.c)
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 .PHONY: format format-check layers
 format:
@@ -271,6 +279,14 @@ demo: setup
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
 	$(Q)$(BUILD)/icae bench -m $(BASE)
+
+# ---- the guard that does not time: instructions of a fixed piece of work (needs valgrind) ----
+.PHONY: instructions
+$(BUILD)/fixed-work: $(BUILD)/tests/bench/fixed_work.o $(BUILD)/libicae.a
+	$(call link,)
+instructions: $(BUILD)/fixed-work
+	$(Q)$(MAKE) --no-print-directory base
+	$(Q)tests/bench/instructions.sh $(BUILD)/fixed-work $(BASE) $(if $(UPDATE),update)
 
 .PHONY: clean help
 clean:

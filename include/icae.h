@@ -113,10 +113,17 @@ typedef enum icae_mode {
     ICAE_ASK          /* the answer to `prompt` about it */
 } icae_mode;
 
+/* A question and its answer of before, UTF-8, 0-terminated; special tokens in them are plain text. */
+typedef struct icae_turn {
+    const char *question, *answer;
+} icae_turn;
+
 /* A zeroed struct, apart from mode and prompt, asks for greedy decoding of a fitting length. */
 typedef struct icae_generation {
     icae_mode mode;
     const char *prompt; /* ICAE_ASK: UTF-8, 0-terminated; special tokens in it are plain text */
+    const icae_turn *turns; /* ICAE_ASK: the dialogue before this prompt, oldest turn first */
+    size_t n_turns;
     int64_t
         max_tokens; /* 0: for RECONSTRUCT the source's length and an eighth more, else 256 */
     double temperature; /* 0: always the likeliest token */
@@ -132,9 +139,10 @@ typedef bool icae_piece_callback(void *user, const char *piece, size_t bytes);
 typedef struct icae_generated {
     char *text; /* all of it, 0-terminated; free with icae_generated_release */
     size_t bytes;
-    int64_t prompt_tokens; /* chat prefix, slots, task token, prompt and chat suffix */
+    int64_t prompt_tokens; /* chat prefix, slots, task token, dialogue, prompt, chat suffix */
     int64_t generated_tokens;
-    bool is_complete; /* ended by the end token, not by max_tokens or the base's context */
+    bool is_complete; /* ended by the end token (of an answer: the chat template's), not by
+                         max_tokens or the base's context */
 } icae_generated;
 
 /*

@@ -2,10 +2,10 @@
 /*
  * icae ask and icae chat: answers from slots.
  *
- * A dialogue has no memory but its text: every turn is asked afresh, with the slots and, as the
- * question, all turns so far ("User: ...", "Assistant: ..."). The first turn is the plain question,
- * exactly as `ask` would put it. When the dialogue outgrows the base's context, the oldest turn is
- * forgotten, and said to be.
+ * A dialogue has no memory but its text: every turn is asked afresh, with the slots and all turns so
+ * far, laid out as the adapter's chat template has them. The first turn is the plain question, exactly
+ * as `ask` would put it. When the dialogue outgrows the base's context, the oldest turn is forgotten, and
+ * said to be.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -82,20 +82,16 @@ int run_ask(const options *given) {
 
 /* ---- chat ---- */
 
-typedef struct turn {
-    char *question, *answer;
-} turn;
-
 typedef struct dialogue {
-    turn *turns;
+    icae_turn *turns; /* their texts are the dialogue's own */
     size_t n_turns, capacity;
     size_t first; /* the oldest turn that is not forgotten */
 } dialogue;
 
 static void dialogue_release(dialogue *d) {
     for (size_t i = 0; i < d->n_turns; i++) {
-        free(d->turns[i].question);
-        free(d->turns[i].answer);
+        free((char *)(uintptr_t)d->turns[i].question);
+        free((char *)(uintptr_t)d->turns[i].answer);
     }
     free(d->turns);
 }
@@ -104,48 +100,30 @@ static icae_status dialogue_add(dialogue *d, const char *question, const char *a
                                 icae_error *error) {
     if (d->n_turns == d->capacity) {
         size_t capacity = d->capacity ? 2 * d->capacity : 16;
-        turn *grown = realloc(d->turns, capacity * sizeof *grown);
+        icae_turn *grown = realloc(d->turns, capacity * sizeof *grown);
         if (!grown) return icae_fail_memory(error, "the dialogue");
         d->turns = grown;
         d->capacity = capacity;
     }
-    turn made = {strdup(question), strdup(answer_text)};
+    icae_turn made = {strdup(question), strdup(answer_text)};
     d->turns[d->n_turns++] = made;
     return made.question && made.answer ? ICAE_OK : icae_fail_memory(error, "the dialogue");
-}
-
-static void dialogue_prompt(const dialogue *d, const char *question, icae_text *out) {
-    icae_text_clear(out);
-    if (d->first == d->n_turns) {
-        icae_text_append_string(out, question);
-        return;
-    }
-    for (size_t i = d->first; i < d->n_turns; i++) {
-        icae_text_printf(out, "User: %s\nAssistant: %s\n", d->turns[i].question,
-                         d->turns[i].answer);
-    }
-    icae_text_printf(out, "User: %s", question);
 }
 
 /* Asks with as much of the dialogue as fits. */
 static icae_status ask_turn(const options *given, speaker *s, dialogue *d, const char *question,
                             icae_generated *result, icae_error *error) {
-    icae_text prompt = {0};
     icae_status status;
     for (;;) {
-        dialogue_prompt(d, question, &prompt);
-        if (prompt.failed) {
-            status = icae_fail_memory(error, "the dialogue");
-            break;
-        }
-        icae_generation wish = speaker_wish(given, ICAE_ASK, icae_text_string(&prompt));
+        icae_generation wish = speaker_wish(given, ICAE_ASK, question);
+        wish.turns = d->turns ? d->turns + d->first : NULL;
+        wish.n_turns = d->n_turns - d->first;
         status = speaker_write(s, &wish, given->is_json, result, NULL, error);
         /* Only a prompt that does not fit is ICAE_INVALID here: nothing was written yet. */
         if (status != ICAE_INVALID || d->first == d->n_turns) break;
         d->first++;
         icae_log_info("(the dialogue is too long for the base: its oldest turn is forgotten)");
     }
-    icae_text_release(&prompt);
     return status;
 }
 

@@ -14,6 +14,7 @@
 #include "icae/file.h"
 #include "icae/gguf.h"
 #include "icae/log.h"
+#include "icae/released.h"
 #include "inspect.h"
 
 typedef enum kind {
@@ -83,6 +84,15 @@ static icae_status gguf_to_adapter(job *j) {
     return status ? status : save(j, adapter);
 }
 
+static icae_status released_to_adapter(job *j) {
+    icae_adapter *adapter;
+    icae_released_options wanted = {.alpha = j->given->alpha,
+                                    .compression_rate = j->given->rate};
+    icae_status status =
+        icae_released_convert(&adapter, j->from, j->e.model, &wanted, j->e.be, false, j->error);
+    return status ? status : save(j, adapter);
+}
+
 static icae_status slots_to_embeds(job *j) {
     icae_slots slots = {0};
     icae_status status = icae_slots_load(&slots, j->from, j->e.model, j->e.adapter, j->error);
@@ -128,6 +138,8 @@ static icae_status recognise(const char *path, kind *what, icae_error *error) {
         *what = KIND_PEFT;
     } else if (!icae_path_is_folder(path) && is_slots_file(path)) {
         *what = KIND_SLOTS;
+    } else if (!icae_path_is_folder(path) && icae_released_kind(path)) {
+        *what = KIND_RELEASED;
     } else if (!icae_path_is_folder(path) && !icae_gguf_open(&gguf, path, NULL)) {
         bool is_adapter = is_gguf_adapter(&gguf);
         icae_gguf_close(&gguf);
@@ -139,8 +151,8 @@ static icae_status recognise(const char *path, kind *what, icae_error *error) {
     } else {
         return icae_fail(error, ICAE_UNSUPPORTED,
                          "%s: is nothing that can be converted: expected an adapter folder, a "
-                         "PEFT folder, a GGUF LoRA or a slots file (icae inspect tells what "
-                         "it is)",
+                         "PEFT folder, a GGUF LoRA, released weights or a slots file (icae "
+                         "inspect tells what it is)",
                          path);
     }
     return ICAE_OK;

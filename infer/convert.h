@@ -14,6 +14,7 @@
     X(ADAPTER, "adapter", "", "an ICAE adapter folder")                                        \
     X(PEFT, "peft", "", "a PEFT LoRA folder")                                                  \
     X(GGUF, "gguf", ".gguf", "a GGUF LoRA")                                                    \
+    X(RELEASED, "released", "", "weights released by ICAE's authors")                          \
     X(SLOTS, "slots", ".slots", "a slots file")                                                \
     X(EMBEDS, "embeds", ".safetensors", "input embeddings with positions (safetensors)")       \
     X(TORCH, "torch", ".pt", "input embeddings as one torch tensor")
@@ -28,17 +29,20 @@
       "a LoRA from peft, with memory.safetensors in the folder or --memory")                   \
     X(GGUF, ADAPTER, gguf_to_adapter, TAKES_BASE,                                              \
       "a LoRA from llama.cpp, with X.memory.safetensors beside X.gguf or --memory")            \
+    X(RELEASED, ADAPTER, released_to_adapter, TAKES_BASE,                                      \
+      "v1 .pt or v2 .safetensors of the authors, checked against the base's shapes")           \
     X(SLOTS, EMBEDS, slots_to_embeds, TAKES_BASE | TAKES_ADAPTER,                              \
       "slots and task token for inputs_embeds in transformers or llama.cpp")                   \
     X(SLOTS, TORCH, slots_to_torch, TAKES_BASE | TAKES_ADAPTER,                                \
       "the same for vLLM's prompt embeddings (layout append only)")
 
-#define CONVERT_NAME_ADAPTER "adapter"
-#define CONVERT_NAME_PEFT    "peft   "
-#define CONVERT_NAME_GGUF    "gguf   "
-#define CONVERT_NAME_SLOTS   "slots  "
-#define CONVERT_NAME_EMBEDS  "embeds "
-#define CONVERT_NAME_TORCH   "torch  "
+#define CONVERT_NAME_ADAPTER  "adapter "
+#define CONVERT_NAME_PEFT     "peft    "
+#define CONVERT_NAME_GGUF     "gguf    "
+#define CONVERT_NAME_RELEASED "released"
+#define CONVERT_NAME_SLOTS    "slots   "
+#define CONVERT_NAME_EMBEDS   "embeds  "
+#define CONVERT_NAME_TORCH    "torch   "
 #define CONVERT_HELP_ROW(from, to, function, needs, help)                                      \
     "  " CONVERT_NAME_##from " -> " CONVERT_NAME_##to "  " help "\n"
 #define CONVERT_DETAILS                                                                        \

@@ -65,7 +65,8 @@ typedef struct cutting {
     int64_t tokens;       /* of a context; 0: documents whole */
     int64_t continuation; /* of what follows; 0: none wanted */
     int64_t least_continuation;
-    int64_t most; /* samples; 0: all */
+    int64_t most;                         /* samples; 0: all */
+    const icae_adapter_settings *adapter; /* NULL: the bare base reads them */
 } cutting;
 
 static bool is_full(const samples *s, const cutting *cut) {
@@ -103,8 +104,8 @@ static icae_status add_document(samples *s, const icae_document *document,
                                 icae_error *error) {
     int32_t *ids = NULL;
     size_t n = 0;
-    icae_status status = icae_tokenizer_encode(tokenizer, document->text, document->bytes,
-                                               false, &ids, &n, error);
+    icae_status status = icae_adapter_encode(cut->adapter, tokenizer, document->text,
+                                             document->bytes, &ids, &n, error);
     if (status) return status;
     if (s->n_owned == s->owned_capacity &&
         !grow((void **)&s->owned, &s->owned_capacity, sizeof *s->owned)) {
@@ -315,6 +316,7 @@ static cutting choose_cutting(const struct suite *suite, const options *given,
         return cut;
     }
     const icae_adapter_settings *settings = &e->adapter->settings;
+    cut.adapter = settings;
     cut.tokens = or_default(given->tokens, settings->memory_slots * settings->compression_rate);
     if (suite->run == suite_lm) {
         cut.continuation = or_default(given->continuation, DEFAULT_CONTINUATION);

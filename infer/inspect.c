@@ -15,6 +15,8 @@
 #include "icae/checkpoint.h"
 #include "icae/file.h"
 #include "icae/lines.h"
+#include "icae/released.h"
+#include "icae/torch_file.h"
 
 /* ---- facts ---- */
 
@@ -330,14 +332,18 @@ static icae_status inspect_file(facts *f, const char *path, const options *given
     bool is_gguf = mapping.bytes >= 4 && memcmp(mapping.data, "GGUF", 4) == 0;
     /* Eight bytes of header length, then the header: a JSON object. */
     bool is_safetensors = mapping.bytes >= 10 && mapping.data[8] == '{';
+    bool is_torch = icae_torch_file_begins(mapping.data, mapping.bytes);
     bool is_empty = mapping.bytes == 0;
     icae_mapping_close(&mapping);
     if (is_gguf) return inspect_gguf(f, path, given, error);
     if (is_slots_file(path)) return inspect_slots(f, path, given, error);
     if (is_safetensors && is_embeds_file(path)) return inspect_embeds(f, path, error);
+    if ((is_torch || is_safetensors) && icae_released_kind(path))
+        return inspect_released(f, path, given, error);
+    if (is_torch) return inspect_torch(f, path, error);
     if (is_safetensors) return inspect_safetensors(f, path, error);
     return icae_fail(error, ICAE_UNSUPPORTED,
-                     "%s: %s; expected a GGUF or safetensors file, or one of slots", path,
+                     "%s: %s; expected a GGUF, safetensors or .pt file, or one of slots", path,
                      is_empty ? "the file is empty" : "its first bytes are of no known format");
 }
 

@@ -30,6 +30,10 @@ icae_status inspect_safetensors(facts *f, const char *path, icae_error *error);
 icae_status inspect_slots(facts *f, const char *path, const options *given, icae_error *error);
 icae_status inspect_model(facts *f, const char *path, icae_error *error);
 bool is_slots_file(const char *path);
+/* inspect_released.c */
+icae_status inspect_released(facts *f, const char *path, const options *given,
+                             icae_error *error);
+icae_status inspect_torch(facts *f, const char *path, icae_error *error);
 
 /* inspect_lora.c: adapters of other programs, and what icae convert makes of slots. */
 bool is_gguf_adapter(const icae_gguf *file);

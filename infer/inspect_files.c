@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "icae/chat.h"
 #include "icae/slots.h"
 #include "inspect.h"
 
@@ -49,8 +50,11 @@ static void model_facts(facts *f, const icae_model *model) {
         fact_count(f, "tokenizer_size", "tokens", icae_tokenizer_size(t));
         token_fact(f, "bos", "begin of text", t, icae_tokenizer_bos(t));
         token_fact(f, "eos", "end of text", t, icae_tokenizer_eos(t));
-        fact_text(f, "chat_template", "chat template", "%s",
-                  icae_tokenizer_chat_template(t) ? "yes" : "none");
+        bool is_known;
+        fact_text(f, "chat_template", "chat template", "%s", icae_chat_choose(t, &is_known));
+        if (!is_known)
+            fact_note(f, "Its own chat template is none of those known here; this one was "
+                         "chosen by the tokens of its vocabulary.");
     }
     fact_text(f, "fingerprint", "fingerprint", "%016" PRIx64, model->fingerprint);
 }

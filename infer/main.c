@@ -38,8 +38,8 @@ static const command commands[] = {
      BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 2, -1, run_ask},
     {"chat", "-m BASE -a ADAPTER FILE.slots...",
      "answer one question after the other, a line each",
-     "Every turn is asked with the slots and, as text, the whole dialogue so far; when that does not fit any\n"
-     "more, the oldest turn is forgotten, and said to be.\n",
+     "Every turn is asked with the slots and the whole dialogue so far, laid out by the adapter's chat template;\n"
+     "when that does not fit any more, the oldest turn is forgotten, and said to be.\n",
      BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, -1, run_chat},
     {"eval", "SUITE -m BASE -a ADAPTER --data FILE [--out DIR]",
      "measure an adapter on texts: suites ae, lm, ppl",
@@ -49,8 +49,9 @@ static const command commands[] = {
      BASE_AND_ADAPTER | TAKES_EVAL, TAKES_BASE, 1, 1, run_eval},
     {"inspect", "PATH [-m BASE] [-a ADAPTER]",
      "say in plain words what a file or folder is",
-     "Models, GGUF and safetensors files, adapters, slots, checkpoints, runs, golden cases. With -m (for an\n"
-     "adapter) or -m and -a (for slots) it is also checked that they belong together.\n",
+     "Models, GGUF and safetensors files, adapters, slots, checkpoints, runs, golden cases; of models and\n"
+     "adapters also the chat template. With -m (for an adapter) or -m and -a (for slots) it is also checked that\n"
+     "they belong together.\n",
      BASE_AND_ADAPTER, 0, 1, 1, run_inspect},
     {"convert", "FROM TO [-m BASE] [-a ADAPTER] [--to FORMAT]",
      "translate adapters and slots from and to the formats of other programs",

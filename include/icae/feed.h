@@ -20,7 +20,8 @@
  * what costs time, shuffle the file by inputs beforehand and set shuffle_documents to 0. An input
  * longer than C, a prompt or an answer over its limit: cut at its end, and counted; an answer that lost
  * its end gets no eos, which would teach to stop there. Special tokens spelled in texts and rows are
- * plain text; those in the adapter's chat prefix and suffix are meant.
+ * plain text; those in the adapter's chat template are meant; an answer ends with
+ * the template's end.
  *
  * Determinism: sample number i draws from the stream (seed, i) whatever thread makes it; the state
  * saved with a step is the state right after that step, however far prefetching has run ahead.
@@ -86,7 +87,8 @@ typedef struct icae_feed_step {
 typedef struct icae_feed icae_feed;
 
 /* The tokenizer and the strings of settings must outlive the feed. Refuses settings out of range, and a
- * tokenizer without eos. adapter: for its chat prefix and suffix; may be NULL but for fine-tuning. */
+ * tokenizer without eos. adapter: for its chat template, its BOS and its stop id; it must outlive the feed
+ * and may be NULL but for fine-tuning. */
 icae_status icae_feed_open(icae_feed **feed, const icae_feed_settings *settings,
                            const icae_tokenizer *tokenizer,
                            const icae_adapter_settings *adapter, icae_error *error);

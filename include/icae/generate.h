@@ -25,7 +25,6 @@ typedef struct icae_sampling {
 typedef struct icae_request {
     const icae_slots *slots; /* NULL: no compressed context (chat prefix and prompt alone) */
     icae_task task;          /* which task token follows the slots (ignored without slots) */
-    bool no_task_token;      /* LM without its token, as some released weights want */
     const int32_t *prefix, *prompt; /* ids before the slots, and after the task token */
     int64_t n_prefix, n_prompt;
     int64_t max_tokens;

@@ -5,10 +5,12 @@
  * All spans of all contexts go through the encoder as one pack, all decoder sequences through the
  * frozen base as another. A context is compressed once, however many decoder jobs read it.
  *
- *     encoder   e(w_1..w_n), m_1..m_k           with LoRA; slots = final hidden states at m
+ *     encoder   e(w_1..w_n), m_1..m_k           with LoRA; slots = final hidden states at m, or what
+ *               icae_slot_values makes of them
  *     AE        slots, AE, w_1..w_L -> w_1..w_L, eos
  *     LM        slots, LM, o_1..    -> o, without its first `skip` targets
  *     FT        prefix, slots, FT, prompt, answer -> answer, eos
+ * The adapter's settings may close the prompt with FT once more, and leave out LM (icae/adapter.h).
  * Source: Ge et al., arXiv 2307.06945, sections 2.2-2.4.
  */
 #ifndef ICAE_OBJECTIVE_H

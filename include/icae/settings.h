@@ -48,11 +48,12 @@ typedef struct icae_settings {
         int layout;        /* icae_layout */
         int memory_init;   /* icae_memory_init */
         int memory_inputs; /* icae_memory_inputs */
+        int slot_values;   /* icae_slot_values */
         int64_t rank;
         double alpha, dropout;
         icae_strings targets;
-        const char *chat_prefix,
-            *chat_suffix; /* NULL: what the base's chat template asks for */
+        /* See icae/chat.h. NULL: what the base's chat template asks for. */
+        const char *chat_template, *chat_prefix, *chat_suffix, *chat_turn, *chat_end;
     } adapter;
     struct {
         int kind; /* icae_objective */
@@ -129,8 +130,8 @@ icae_status icae_settings_adapter(const icae_settings *settings, const icae_mode
                                   icae_adapter_settings *out, icae_error *error);
 /* The other way round, after an adapter was loaded from `start`: keys that were given and differ from
  * it are refused, except dropout and the chat texts, which are handed on to it. */
-icae_status icae_settings_adopt(icae_settings *settings, icae_adapter_settings *loaded,
-                                icae_error *error);
+icae_status icae_settings_adopt(icae_settings *settings, const icae_model *model,
+                                icae_adapter_settings *loaded, icae_error *error);
 /* Puts in what was left open (limits that were 0, the chat texts), so that the written settings are
  * those used. */
 icae_status icae_settings_complete(icae_settings *settings, const icae_adapter_settings *used,

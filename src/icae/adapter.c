@@ -13,37 +13,16 @@
 #include <string.h>
 
 #include "icae/adapter_internal.h"
+#include "icae/chat.h"
 #include "icae/rng.h"
 
 enum { CHUNK = 4096 }; /* numbers that pass through the stack at a time */
 
 const char *const icae_memory_init_names[] = {"base", "normal", NULL};
 const char *const icae_memory_inputs_names[] = {"learned", "pooled", NULL};
+const char *const icae_slot_values_names[] = {"hidden", "scaled", "residual", NULL};
 
 /* ---- settings ---- */
-
-/* What stands around a question in chat models, by a mark in their template. In the decoder: prefix,
- * slots, FT token, question, suffix, answer. */
-static const struct {
-    const char *mark, *prefix, *suffix;
-} chat_families[] = {
-    {"<|im_start|>", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"},
-    {"<|start_header_id|>", "<|start_header_id|>user<|end_header_id|>\n\n",
-     "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
-    {"[INST]", "[INST] ", " [/INST]"},
-};
-
-static void set_chat(icae_adapter_settings *settings, const icae_tokenizer *tokenizer) {
-    const char *chat = tokenizer ? icae_tokenizer_chat_template(tokenizer) : NULL;
-    for (size_t i = 0; chat && i < sizeof chat_families / sizeof chat_families[0]; i++) {
-        if (!strstr(chat, chat_families[i].mark)) continue;
-        snprintf(settings->chat_prefix, sizeof settings->chat_prefix, "%s",
-                 chat_families[i].prefix);
-        snprintf(settings->chat_suffix, sizeof settings->chat_suffix, "%s",
-                 chat_families[i].suffix);
-        return;
-    }
-}
 
 icae_adapter_settings icae_adapter_defaults(const icae_model *model) {
     icae_adapter_settings settings = {.memory_slots = 128,
@@ -54,7 +33,10 @@ icae_adapter_settings icae_adapter_defaults(const icae_model *model) {
                                       .alpha = 32,
                                       .dropout = 0.05};
     settings.targets[ICAE_MODULE_Q] = settings.targets[ICAE_MODULE_V] = true;
-    set_chat(&settings, model->tokenizer);
+    icae_chat_wish wish = {.name = icae_chat_choose(model->tokenizer, NULL)};
+    icae_status status = icae_chat_apply(&settings, &wish, model->tokenizer, "", NULL);
+    assert(!status && "a preset that was chosen fits its tokenizer");
+    (void)status;
     return settings;
 }
 
@@ -90,21 +72,49 @@ icae_status icae_adapter_check(const icae_adapter_settings *settings, const char
     }
     if ((unsigned)settings->layout >= ICAE_LAYOUT_COUNT ||
         (unsigned)settings->memory_init >= ICAE_MEMORY_INIT_COUNT ||
-        (unsigned)settings->memory_inputs >= ICAE_MEMORY_INPUTS_COUNT) {
-        return icae_fail(error, ICAE_INVALID,
-                         "%s: layout, memory_init or memory_inputs is none of the known",
-                         where);
-    }
-    if (!memchr(settings->chat_prefix, 0, sizeof settings->chat_prefix) ||
-        !memchr(settings->chat_suffix, 0, sizeof settings->chat_suffix)) {
-        return icae_fail(error, ICAE_INVALID,
-                         "%s: chat_prefix or chat_suffix is longer than 255 bytes", where);
+        (unsigned)settings->memory_inputs >= ICAE_MEMORY_INPUTS_COUNT ||
+        (unsigned)settings->slot_values >= ICAE_SLOT_VALUES_COUNT) {
+        return icae_fail(
+            error, ICAE_INVALID,
+            "%s: layout, memory_init, memory_inputs or slot_values is none of the known",
+            where);
     }
     for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
         if (settings->targets[m]) return ICAE_OK;
     }
     return icae_fail(error, ICAE_INVALID,
                      "%s: no target module; name at least one, such as q_proj", where);
+}
+
+int32_t icae_adapter_stop(const icae_adapter_settings *settings,
+                          const icae_tokenizer *tokenizer) {
+    if (settings && settings->has_stop_id) return settings->stop_id;
+    return tokenizer ? icae_tokenizer_eos(tokenizer) : -1;
+}
+
+icae_status icae_adapter_encode(const icae_adapter_settings *settings,
+                                const icae_tokenizer *tokenizer, const char *text, size_t bytes,
+                                int32_t **ids, size_t *count, icae_error *error) {
+    icae_status status =
+        icae_tokenizer_encode(tokenizer, text, bytes, false, ids, count, error);
+    int32_t bos = icae_tokenizer_bos(tokenizer);
+    if (status || !settings || !settings->context_bos || bos < 0) return status;
+    int32_t *more = realloc(*ids, (*count + 1) * sizeof *more);
+    if (!more) {
+        free(*ids);
+        *ids = NULL;
+        return icae_fail_memory(error, "the tokens of a text");
+    }
+    memmove(more + 1, more, *count * sizeof *more);
+    more[0] = bos;
+    *ids = more;
+    ++*count;
+    return ICAE_OK;
+}
+
+int64_t icae_adapter_task_tokens(const icae_adapter_settings *settings, icae_task task) {
+    if (task == ICAE_TASK_LM) return settings->no_lm_token ? 0 : 1;
+    return task == ICAE_TASK_FT && settings->closes_prompt ? 2 : 1;
 }
 
 /* ---- parameters ---- */
@@ -150,6 +160,14 @@ icae_status icae_adapter_allocate(icae_adapter **out, const icae_model *model,
                                   const icae_adapter_settings *settings, icae_backend *be,
                                   bool for_training, icae_error *error) {
     *out = NULL;
+    const int64_t V = model->config.vocabulary;
+    if (settings->has_stop_id && (settings->stop_id < 0 || settings->stop_id >= V)) {
+        return icae_fail(
+            error, ICAE_MISMATCH,
+            "the adapter's stop_id is %d, but the base given (%s) has the tokens 0 "
+            "to %lld",
+            settings->stop_id, model->path ? model->path : "unnamed", (long long)V - 1);
+    }
     icae_adapter *adapter = calloc(1, sizeof *adapter);
     if (!adapter) return icae_fail_memory(error, "an adapter");
     adapter->settings = *settings;
@@ -219,8 +237,9 @@ void icae_adapter_set(icae_adapter *adapter, const icae_param *param, int64_t fi
 uint64_t icae_adapter_hash(const icae_adapter *adapter) {
     float chunk[CHUNK];
     double scale = adapter->lora.scale;
-    uint64_t kind =
-        (uint64_t)adapter->settings.layout | (uint64_t)adapter->settings.memory_inputs << 8;
+    uint64_t kind = (uint64_t)adapter->settings.layout |
+                    (uint64_t)adapter->settings.memory_inputs << 8 |
+                    (uint64_t)adapter->settings.slot_values << 16;
     uint64_t h = icae_hash64(&scale, sizeof scale, kind);
     for (int p = 0; p < adapter->params.n_params; p++) {
         const icae_param *param = &adapter->params.list[p];
@@ -261,6 +280,8 @@ icae_status icae_adapter_create(icae_adapter **out, const icae_model *model,
                                 icae_backend *be, bool for_training, icae_error *error) {
     *out = NULL;
     icae_status status = icae_adapter_check(settings, "adapter settings", error);
+    if (!status)
+        status = icae_chat_check(settings, model->tokenizer, "adapter settings: ", error);
     if (!status) status = icae_adapter_allocate(out, model, settings, be, for_training, error);
     if (status) return status;
     icae_adapter *adapter = *out;

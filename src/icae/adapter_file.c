@@ -24,6 +24,7 @@
 
 #include "formats/quote.h"
 #include "icae/adapter_internal.h"
+#include "icae/chat.h"
 #include "icae/json.h"
 #include "icae/log.h"
 
@@ -91,15 +92,47 @@ static icae_status read_holder(loader *load, icae_json_object *root, const char 
     return icae_json_end(&object);
 }
 
-static void read_text(icae_json_object *object, const char *key, char *out, size_t bytes) {
-    const char *text = icae_json_get_string(object, key, NULL);
-    if (!text) return; /* the default stays */
-    size_t length = strlen(text);
-    if (length >= bytes)
-        icae_json_complain(object, key, "has %zu bytes, expected at most %zu", length,
-                           bytes - 1);
-    else
-        memcpy(out, text, length + 1);
+/*
+ * The chat template: its name, and its texts, which count whatever the table says about the name today.
+ * Texts that are missing are the named preset's. Files of before there were names have at most prefix
+ * and suffix, and their answers end with eos; those without any get what suits the base.
+ */
+static icae_status read_chat(loader *load, icae_json_object *root) {
+    icae_adapter_settings *settings = &load->settings;
+    const icae_tokenizer *tokenizer = load->model->tokenizer;
+    const char *name = icae_json_get_string(root, "chat_template", NULL);
+    icae_chat_wish texts = {.prefix = icae_json_get_string(root, "chat_prefix", NULL),
+                            .suffix = icae_json_get_string(root, "chat_suffix", NULL),
+                            .turn = icae_json_get_string(root, "chat_turn", NULL),
+                            .end = icae_json_get_string(root, "chat_end", NULL)};
+    if (root->status) return root->status;
+    char where[320];
+    snprintf(where, sizeof where, "%.300s/icae.json: ", load->folder);
+    bool has_all = texts.prefix && texts.suffix && texts.turn && texts.end;
+    bool is_old = !name && (texts.prefix || texts.suffix);
+    if (!name && !is_old && !texts.turn && !texts.end) {
+        bool is_known;
+        const char *chosen = icae_chat_choose(tokenizer, &is_known);
+        if (!is_known) icae_chat_warn(load->model->path, chosen);
+        return ICAE_OK; /* the defaults, which are that preset */
+    }
+    if (is_old && !texts.turn) texts.turn = "";
+    if (is_old && !texts.end) texts.end = "";
+    icae_status status = ICAE_OK;
+    if (name && !has_all) {
+        icae_chat_wish preset = {.name = name};
+        status = icae_chat_apply(settings, &preset, tokenizer, where, load->error);
+    }
+    if (!status) status = icae_chat_apply(settings, &texts, NULL, where, load->error);
+    if (status) return status;
+    if (is_old && !*settings->chat_prefix && !*settings->chat_suffix) name = icae_chat_name(0);
+    if (name && strlen(name) >= sizeof settings->chat_template) {
+        return icae_fail(load->error, ICAE_INVALID,
+                         "%schat_template: has %zu bytes, expected at most %zu", where,
+                         strlen(name), sizeof settings->chat_template - 1);
+    }
+    if (name) memcpy(settings->chat_template, name, strlen(name) + 1);
+    return icae_chat_check(settings, tokenizer, where, load->error);
 }
 
 static void require_key(icae_json_object *object, const char *key) {
@@ -139,15 +172,22 @@ static icae_status read_root(loader *load, icae_json_object *root) {
         root, "memory_init", icae_memory_init_names, (int)settings->memory_init);
     settings->memory_inputs = (icae_memory_inputs)icae_json_get_choice(
         root, "memory_inputs", icae_memory_inputs_names, (int)settings->memory_inputs);
-    read_text(root, "chat_prefix", settings->chat_prefix, sizeof settings->chat_prefix);
-    read_text(root, "chat_suffix", settings->chat_suffix, sizeof settings->chat_suffix);
+    settings->slot_values = (icae_slot_values)icae_json_get_choice(
+        root, "slot_values", icae_slot_values_names, (int)settings->slot_values);
+    settings->closes_prompt = icae_json_get_bool(root, "closes_prompt", false);
+    settings->no_lm_token = icae_json_get_bool(root, "no_lm_token", false);
+    settings->context_bos = icae_json_get_bool(root, "context_bos", false);
+    settings->has_stop_id = icae_json_get_value(root, "stop_id") != NULL;
+    settings->stop_id = (int32_t)icae_json_get_integer(root, "stop_id", 0, 0,
+                                                       load->model->config.vocabulary - 1);
     const icae_json_value *training = icae_json_get_value(root, "training");
     if (training && !icae_json_is_object(training))
         icae_json_complain(root, "training", "expected an object {...}");
     else if (training)
         icae_adapter_write_json(&load->summary, training);
     if (root->status) return root->status;
-    icae_status status = read_base(load, root);
+    icae_status status = read_chat(load, root);
+    if (!status) status = read_base(load, root);
     if (!status)
         status = read_holder(load, root, "tokenizer", &load->has_tokenizer, &load->tokenizer);
     if (!status) status = read_holder(load, root, "adapter", &load->has_values, &load->values);

@@ -94,6 +94,15 @@ static void append_setting(icae_text *out, const char *key, const char *value) {
     icae_text_append_string(out, ",\n");
 }
 
+/* What only released weights ask for is written only where it is so. */
+static void append_rare_settings(icae_text *out, const icae_adapter_settings *settings) {
+    if (settings->closes_prompt) icae_text_append_string(out, "  \"closes_prompt\": true,\n");
+    if (settings->no_lm_token) icae_text_append_string(out, "  \"no_lm_token\": true,\n");
+    if (settings->context_bos) icae_text_append_string(out, "  \"context_bos\": true,\n");
+    if (settings->has_stop_id)
+        icae_text_printf(out, "  \"stop_id\": %" PRId32 ",\n", settings->stop_id);
+}
+
 void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out) {
     const icae_adapter_settings *settings = &adapter->settings;
     icae_text_append_string(out, "{\n  \"format\": \"icae-adapter\",\n  \"version\": 1,\n");
@@ -103,8 +112,13 @@ void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out) {
     append_setting(out, "layout", icae_layout_names[settings->layout]);
     append_setting(out, "memory_init", icae_memory_init_names[settings->memory_init]);
     append_setting(out, "memory_inputs", icae_memory_inputs_names[settings->memory_inputs]);
+    append_setting(out, "slot_values", icae_slot_values_names[settings->slot_values]);
+    append_setting(out, "chat_template", settings->chat_template);
     append_setting(out, "chat_prefix", settings->chat_prefix);
     append_setting(out, "chat_suffix", settings->chat_suffix);
+    append_setting(out, "chat_turn", settings->chat_turn);
+    append_setting(out, "chat_end", settings->chat_end);
+    append_rare_settings(out, settings);
 }
 
 static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "icae/chat.h"
 #include "icae/generate.h"
 #include "icae/log.h"
 #include "icae/rng.h"
@@ -70,11 +71,12 @@ icae_base_info icae_base_describe(const icae_base *base) {
                             .fingerprint = model->fingerprint};
 }
 
-static icae_status encode(const icae_base *base, const char *text, size_t bytes,
-                          bool parse_special, int32_t **ids, int64_t *n, icae_error *error) {
+/* Text from outside: special tokens in it are plain text. */
+static icae_status encode(const icae_base *base, const char *text, size_t bytes, int32_t **ids,
+                          int64_t *n, icae_error *error) {
     size_t count = 0;
-    icae_status status = icae_tokenizer_encode(base->model->tokenizer, text, bytes,
-                                               parse_special, ids, &count, error);
+    icae_status status =
+        icae_tokenizer_encode(base->model->tokenizer, text, bytes, false, ids, &count, error);
     *n = status ? 0 : (int64_t)count;
     return status;
 }
@@ -82,7 +84,7 @@ static icae_status encode(const icae_base *base, const char *text, size_t bytes,
 icae_status icae_base_count_tokens(const icae_base *base, const char *text, size_t bytes,
                                    int64_t *tokens, icae_error *error) {
     int32_t *ids = NULL;
-    icae_status status = encode(base, text, bytes, false, &ids, tokens, error);
+    icae_status status = encode(base, text, bytes, &ids, tokens, error);
     free(ids);
     return status;
 }
@@ -138,13 +140,14 @@ icae_status icae_session_compress(icae_session *session, const char *text, size_
     }
     const icae_model *model = session->base->model;
     int32_t *ids = NULL;
-    int64_t n;
-    icae_status status = encode(session->base, text, bytes, false, &ids, &n, error);
+    size_t n;
+    icae_status status = icae_adapter_encode(&session->adapter->settings, model->tokenizer,
+                                             text, bytes, &ids, &n, error);
     if (status) return status;
     icae_slots *made = calloc(1, sizeof *made);
-    status =
-        made ? icae_compress_ids(session->graph, model, session->adapter, ids, n, made, error)
-             : icae_fail_memory(error, "slots");
+    status = made ? icae_compress_ids(session->graph, model, session->adapter, ids, (int64_t)n,
+                                      made, error)
+                  : icae_fail_memory(error, "slots");
     free(ids);
     if (status) {
         icae_slots_free(made);
@@ -193,68 +196,48 @@ void icae_slots_free(icae_slots *slots) {
 /* A request and the ids that it points to. */
 typedef struct question {
     icae_request request;
-    int32_t *prefix, *prompt;
+    icae_chat_ids chat; /* its prefix is the request's */
+    int32_t *prompt;
     int64_t input_tokens; /* all rows before the first new token */
 } question;
 
 static void question_release(question *q) {
-    free(q->prefix);
+    icae_chat_release(&q->chat);
     free(q->prompt);
-}
-
-/* The prompt, then the chat suffix. The prompt may come from strangers: no special tokens in it. The
- * suffix comes from the adapter and spells them. */
-static icae_status join_prompt(const icae_base *base, const char *prompt, const char *suffix,
-                               question *q, icae_error *error) {
-    int32_t *asked = NULL, *ending = NULL;
-    int64_t n_asked, n_ending;
-    icae_status status = encode(base, prompt, strlen(prompt), false, &asked, &n_asked, error);
-    if (!status) status = encode(base, suffix, strlen(suffix), true, &ending, &n_ending, error);
-    if (!status) {
-        size_t total = (size_t)(n_asked + n_ending);
-        q->prompt = malloc((total ? total : 1) * sizeof *q->prompt);
-        if (!q->prompt) {
-            status = icae_fail_memory(error, "a prompt");
-        } else {
-            if (n_asked) memcpy(q->prompt, asked, (size_t)n_asked * sizeof *asked);
-            if (n_ending)
-                memcpy(q->prompt + n_asked, ending, (size_t)n_ending * sizeof *ending);
-            q->request.n_prompt = (int64_t)total;
-        }
-    }
-    free(asked);
-    free(ending);
-    return status;
 }
 
 static icae_status question_make(const icae_session *session, const icae_slots *slots,
                                  const icae_generation *what, question *q, icae_error *error) {
     static const icae_task task_of[] = {ICAE_TASK_AE, ICAE_TASK_LM, ICAE_TASK_FT};
     const icae_adapter_settings *settings = &session->adapter->settings;
+    const icae_tokenizer *tokenizer = session->base->model->tokenizer;
     *q = (question){.request = {.slots = slots,
                                 .task = task_of[what->mode],
-                                .stop = icae_tokenizer_eos(session->base->model->tokenizer)}};
+                                .stop = icae_adapter_stop(settings, tokenizer)}};
     if (what->mode == ICAE_ASK) {
         icae_status status =
-            encode(session->base, settings->chat_prefix, strlen(settings->chat_prefix), true,
-                   &q->prefix, &q->request.n_prefix, error);
+            icae_chat_encode(&q->chat, &session->adapter->settings, tokenizer, error);
         if (!status) {
-            status = join_prompt(session->base, what->prompt, settings->chat_suffix, q, error);
+            status = icae_chat_dialogue(&q->chat, tokenizer, what->turns, what->n_turns,
+                                        what->prompt, &q->prompt, &q->request.n_prompt, error);
         }
         if (status) return status;
+        q->request.prefix = q->chat.prefix;
+        q->request.n_prefix = q->chat.n_prefix;
+        q->request.prompt = q->prompt;
+        q->request.stop = q->chat.end;
     }
-    q->request.prefix = q->prefix;
-    q->request.prompt = q->prompt;
-    q->input_tokens =
-        q->request.n_prefix + slots->n_spans * slots->slots_per_span + 1 + q->request.n_prompt;
+    q->input_tokens = q->request.n_prefix + slots->n_spans * slots->slots_per_span +
+                      icae_adapter_task_tokens(settings, q->request.task) + q->request.n_prompt;
     return ICAE_OK;
 }
 
 /* The position id of the first new token. */
 static int64_t first_position(const icae_session *session, const icae_slots *slots,
                               const icae_request *request) {
-    int64_t after = 1 + request->n_prompt; /* the task token and the prompt */
-    if (session->adapter->settings.layout == ICAE_LAYOUT_APPEND) {
+    const icae_adapter_settings *settings = &session->adapter->settings;
+    int64_t after = icae_adapter_task_tokens(settings, request->task) + request->n_prompt;
+    if (settings->layout == ICAE_LAYOUT_APPEND) {
         return request->n_prefix + slots->n_spans * slots->slots_per_span + after;
     }
     if (request->task == ICAE_TASK_AE) return after;
@@ -329,6 +312,10 @@ static icae_status check_generation(const icae_session *session, const icae_slot
     }
     if (what->mode == ICAE_ASK && !what->prompt) {
         return icae_fail(error, ICAE_INVALID, "a question needs a prompt");
+    }
+    for (size_t i = 0; what->mode == ICAE_ASK && i < what->n_turns; i++) {
+        if (what->turns && what->turns[i].question && what->turns[i].answer) continue;
+        return icae_fail(error, ICAE_INVALID, "turn %zu lacks its question or its answer", i);
     }
     if (what->max_tokens < 0 || what->top_k < 0) {
         return icae_fail(error, ICAE_INVALID, "max_tokens and top_k cannot be negative");

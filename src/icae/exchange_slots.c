@@ -30,7 +30,8 @@ static icae_status make_rows(rows *r, const icae_slots *slots, const char *path,
                              const icae_adapter *adapter, icae_task task, icae_dtype dtype,
                              icae_error *error) {
     int64_t n_slots = slots->n_spans * slots->slots_per_span, D = slots->width;
-    *r = (rows){.n = n_slots + 1, .width = D};
+    const int64_t n_task = icae_adapter_task_tokens(&adapter->settings, task); /* 0 or 1 */
+    *r = (rows){.n = n_slots + n_task, .width = D};
     if (task != ICAE_TASK_AE && task != ICAE_TASK_LM) {
         return icae_fail(error, ICAE_INVALID,
                          "%s: the task %s asks with a prompt, which these rows do not hold; "
@@ -47,9 +48,10 @@ static icae_status make_rows(rows *r, const icae_slots *slots, const char *path,
         const icae_param *table = &adapter->params.list[adapter->params.n_params - 1];
         int64_t row = adapter->settings.memory_slots + (int64_t)task;
         memcpy(values, slots->values, (size_t)(n_slots * D) * sizeof *values);
-        icae_adapter_get(adapter, table, row * D, D, values + n_slots * D);
+        icae_adapter_get(adapter, table, row * D, n_task * D, values + n_slots * D);
         icae_decoder_positions(adapter->settings.layout, task, 0, slots->n_spans,
-                               slots->span_lengths, slots->slots_per_span, 2, r->positions);
+                               slots->span_lengths, slots->slots_per_span, n_task + 1,
+                               r->positions);
         if (!icae_narrow(dtype, values, r->n * D, r->values)) {
             status = icae_fail(error, ICAE_INVALID,
                                "%s: a slot holds a number that is too large for %s; take "
@@ -64,7 +66,7 @@ static icae_status make_rows(rows *r, const icae_slots *slots, const char *path,
 static icae_status write_embeds(const rows *r, const char *path, const icae_slots *slots,
                                 const icae_model *model, const icae_adapter *adapter,
                                 icae_task task, icae_dtype dtype, icae_error *error) {
-    int32_t stop = model->tokenizer ? icae_tokenizer_eos(model->tokenizer) : -1;
+    int32_t stop = icae_adapter_stop(&adapter->settings, model->tokenizer);
     char next[24], stop_token[24], tokens[24], prints[2][24];
     snprintf(next, sizeof next, "%" PRId32, r->positions[r->n]);
     snprintf(stop_token, sizeof stop_token, "%" PRId32, stop);

@@ -156,10 +156,16 @@ static int64_t slot_rows(const icae_request *request) {
     return request->slots ? request->slots->n_spans * request->slots->slots_per_span : 0;
 }
 
+/* Task tokens: one before the prompt, a second one behind it where the adapter closes prompts. */
+static int64_t task_tokens(const generator *gen, const icae_request *request) {
+    return request->slots ? icae_adapter_task_tokens(&gen->adapter->settings, request->task)
+                          : 0;
+}
+
 /* Rows of the request before its first new token. */
-static int64_t input_rows(const icae_request *request) {
-    bool has_task = request->slots && !request->no_task_token;
-    return request->n_prefix + slot_rows(request) + (has_task ? 1 : 0) + request->n_prompt;
+static int64_t input_rows(const generator *gen, const icae_request *request) {
+    return request->n_prefix + slot_rows(request) + task_tokens(gen, request) +
+           request->n_prompt;
 }
 
 /* Positions of all input rows and of the `extra` tokens after them; out [rows + extra]. */
@@ -177,7 +183,7 @@ static void input_positions(const generator *gen, const icae_request *request, i
                            out);
 }
 
-/* Input embeddings of one request: prefix, slots, task token, prompt. */
+/* Input embeddings of one request: prefix, slots, task token, prompt, closing task token. */
 static icae_tensor *input_embeddings(generator *gen, const icae_request *request,
                                      int64_t rows) {
     icae_graph *graph = gen->graph;
@@ -186,6 +192,7 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
     if (!which || !row) return NULL;
     icae_tensor *others[2];
     int n_others = 0;
+    int64_t n_task = task_tokens(gen, request);
     int64_t at = 0, k = gen->adapter ? gen->adapter->settings.memory_slots : 0;
     for (int64_t i = 0; i < request->n_prefix; i++)
         row[at++] = request->prefix[i];
@@ -203,13 +210,17 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
             which[at] = 2;
             row[at] = (int32_t)i;
         }
-        if (!request->no_task_token) {
+        if (n_task > 0) {
             which[at] = 1;
             row[at++] = (int32_t)(k + (int64_t)request->task);
         }
     }
     for (int64_t i = 0; i < request->n_prompt; i++)
         row[at++] = request->prompt[i];
+    if (n_task > 1) {
+        which[at] = 1;
+        row[at++] = (int32_t)(k + (int64_t)request->task);
+    }
     assert(at == rows);
     return icae_model_inputs(graph, gen->model, n_others, others, rows, which, row);
 }
@@ -253,7 +264,7 @@ static icae_status accept(generator *gen, int64_t r, int64_t row, icae_error *er
 static icae_status prefill(generator *gen, int64_t r, icae_error *error) {
     const icae_request *request = &gen->requests[r];
     writing *w = &gen->writings[r];
-    int64_t rows = input_rows(request);
+    int64_t rows = input_rows(gen, request);
     icae_graph_begin(gen->graph, false, false);
     int64_t starts[2] = {0, rows};
     int32_t *positions = icae_graph_arena(gen->graph, (size_t)(rows + 1) * sizeof *positions);
@@ -314,7 +325,7 @@ static icae_status check_request(const generator *gen, int64_t r, icae_error *er
         return icae_fail(error, ICAE_MISMATCH, "slots of width %lld, a base of width %lld",
                          (long long)request->slots->width, (long long)gen->model->config.width);
     }
-    if (request->max_tokens < 1 || input_rows(request) < 1) {
+    if (request->max_tokens < 1 || input_rows(gen, request) < 1) {
         return icae_fail(error, ICAE_INVALID,
                          "a request needs an input and at least 1 new token");
     }
@@ -332,7 +343,7 @@ static icae_status run_generator(generator *gen, int64_t n_requests, icae_error 
         gen->results[r].ids = malloc((size_t)request->max_tokens * sizeof(int32_t));
         if (!gen->results[r].ids) return icae_fail_memory(error, "generated tokens");
         status = icae_cache_create(&gen->writings[r].cache, be, &gen->model->config,
-                                   input_rows(request) + request->max_tokens, error);
+                                   input_rows(gen, request) + request->max_tokens, error);
     }
     for (int64_t r = 0; r < n_requests && !status; r++)
         status = prefill(gen, r, error);

@@ -7,6 +7,7 @@
  * of it lives in the graph's arena, because a checkpointed block reads its pack again in backward.
  */
 #include <assert.h>
+#include <math.h>
 
 #include "icae/objective.h"
 #include "icae/rng.h"
@@ -124,6 +125,36 @@ static bool pool_memory(icae_graph *graph, const plan *p, int64_t k, pooling *ou
     return true;
 }
 
+/* Every slot with the root mean square of the base's embeddings. Backward reads the weight again, so it
+ * lives until the step is over. */
+static icae_tensor *scale_slots(icae_graph *graph, const icae_model *model,
+                                icae_tensor *slots) {
+    const int64_t D = model->config.width;
+    icae_tensor *weight = icae_graph_result(graph, 1, &D);
+    icae_real *list = icae_graph_arena(graph, (size_t)D * sizeof *list);
+    if (!weight || !list) return NULL;
+    double mean = model->embedding_mean, deviation = model->embedding_deviation;
+    for (int64_t d = 0; d < D; d++)
+        list[d] = (icae_real)sqrt(mean * mean + deviation * deviation);
+    icae_backend *be = icae_graph_backend(graph);
+    be->k.copy_in(be, (void *)(uintptr_t)weight->data, list, (size_t)D * sizeof *list);
+    icae_tensor *scaled = icae_rmsnorm(graph, slots, weight, (icae_real)1e-6);
+    icae_done(graph, slots);
+    return scaled;
+}
+
+/* The means that went to memory rows, now to slots: mean i belongs to slot i. */
+static icae_tensor *add_to_slots(icae_graph *graph, const icae_model *model, icae_tensor *slots,
+                                 const pooling *means) {
+    int32_t *to = icae_graph_arena(graph, (size_t)means->n * sizeof *to);
+    for (int64_t i = 0; to && i < means->n; i++)
+        to[i] = (int32_t)i;
+    icae_tensor *table = (icae_tensor *)(uintptr_t)&model->embedding;
+    return to ? icae_add_means(graph, slots, table, (icae_real)model->config.embedding_scale,
+                               means->n, means->starts, means->rows, to)
+              : NULL;
+}
+
 icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
                          const icae_adapter *adapter, const icae_context *contexts,
                          int64_t n_contexts, const icae_run *run, int64_t *first_rows) {
@@ -159,12 +190,17 @@ icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
                             .dropout_seed = run->seed,
                             .is_training = run->is_training,
                             .is_checkpointed = run->is_checkpointed};
+    bool inputs_pool = adapter->settings.memory_inputs == ICAE_MEMORY_INPUTS_POOLED;
+    bool slots_pool = adapter->settings.slot_values == ICAE_SLOT_VALUES_RESIDUAL;
     pooling means = {0};
-    bool pools = adapter->settings.memory_inputs == ICAE_MEMORY_INPUTS_POOLED;
-    if (pools && !pool_memory(graph, p, k, &means)) return NULL;
-    icae_tensor *h = run_plan(graph, model, p, 1, &adapter->memory, &means, &options);
+    if ((inputs_pool || slots_pool) && !pool_memory(graph, p, k, &means)) return NULL;
+    icae_tensor *h =
+        run_plan(graph, model, p, 1, &adapter->memory, inputs_pool ? &means : NULL, &options);
     icae_tensor *slots = h ? icae_rows(graph, 1, &h, n_spans * k, NULL, slot_rows) : NULL;
     icae_done(graph, h);
+    if (slots && adapter->settings.slot_values != ICAE_SLOT_VALUES_HIDDEN)
+        slots = scale_slots(graph, model, slots);
+    if (slots && slots_pool) slots = add_to_slots(graph, model, slots, &means);
     return slots;
 }
 
@@ -179,7 +215,8 @@ static int64_t job_tokens(const icae_adapter *adapter, const icae_batch *batch,
                           const icae_job *job) {
     int64_t slots =
         spans_of(adapter, batch->contexts[job->context].n) * adapter->settings.memory_slots;
-    return job->n_prefix + slots + 1 + job->n_prompt + job->n_target - 1;
+    return job->n_prefix + slots + icae_adapter_task_tokens(&adapter->settings, job->task) +
+           job->n_prompt + job->n_target - 1;
 }
 
 static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
@@ -191,8 +228,10 @@ static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
     int64_t start = p->starts[index], at = start;
     put_ids(p, &at, job->prefix, job->n_prefix);
     put_range(p, &at, FROM_SLOTS, first_rows[job->context], n_spans * k);
-    put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
+    int64_t n_task = icae_adapter_task_tokens(&adapter->settings, job->task);
+    if (n_task > 0) put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
     put_ids(p, &at, job->prompt, job->n_prompt);
+    if (n_task > 1) put_range(p, &at, FROM_MEMORY, k + (int64_t)job->task, 1);
     put_ids(p, &at, job->target, job->n_target - 1);
     int32_t *lengths = icae_graph_arena(graph, (size_t)n_spans * sizeof *lengths);
     if (!lengths) return ICAE_MEMORY;
@@ -200,7 +239,7 @@ static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
         lengths[s] = (int32_t)icae_span_length(context->n, n_spans, s);
     }
     icae_decoder_positions(adapter->settings.layout, job->task, job->n_prefix, n_spans, lengths,
-                           k, 1 + job->n_prompt + job->n_target - 1, p->positions + start);
+                           k, n_task + job->n_prompt + job->n_target - 1, p->positions + start);
     p->starts[index + 1] = at;
     return ICAE_OK;
 }

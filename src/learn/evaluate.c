@@ -110,7 +110,7 @@ static icae_status slot_losses(icae_graph *graph, const icae_model *model,
     icae_context *contexts = icae_graph_arena(graph, n * sizeof *contexts);
     icae_job *jobs = icae_graph_arena(graph, n * sizeof *jobs);
     if (!contexts || !jobs) return icae_graph_status(graph, error);
-    int32_t eos = icae_tokenizer_eos(model->tokenizer);
+    int32_t eos = icae_adapter_stop(&adapter->settings, model->tokenizer);
     for (int64_t i = 0; i < count; i++) {
         const icae_eval_sample *sample = &samples[i];
         contexts[i] = (icae_context){sample->ids, sample->n, (uint64_t)i};
@@ -179,10 +179,11 @@ static icae_status restore_batch(icae_graph *graph, const icae_model *model,
     for (int64_t i = 0; i < count && !status; i++) {
         status = icae_compress_ids(graph, model, adapter, samples[i].ids, samples[i].n,
                                    &slots[i], error);
-        requests[i] = (icae_request){.slots = &slots[i],
-                                     .task = ICAE_TASK_AE,
-                                     .max_tokens = icae_eval_restored_limit(samples[i].n),
-                                     .stop = icae_tokenizer_eos(model->tokenizer)};
+        requests[i] =
+            (icae_request){.slots = &slots[i],
+                           .task = ICAE_TASK_AE,
+                           .max_tokens = icae_eval_restored_limit(samples[i].n),
+                           .stop = icae_adapter_stop(&adapter->settings, model->tokenizer)};
         result->slots += slots[i].n_spans * slots[i].slots_per_span;
     }
     icae_sampling greedy = {.top_p = 1};
@@ -215,7 +216,8 @@ icae_status icae_eval_ae(icae_graph *graph, const icae_model *model,
     *result = (icae_eval_ae_result){0};
     icae_status status = check_samples(samples, n_samples, error);
     if (status) return status;
-    int64_t batch = batch_of(options), eos = icae_tokenizer_eos(model->tokenizer) >= 0 ? 1 : 0;
+    int64_t batch = batch_of(options);
+    int64_t eos = icae_adapter_stop(&adapter->settings, model->tokenizer) >= 0 ? 1 : 0;
     double *nll = calloc((size_t)batch, sizeof *nll);
     if (!nll) return icae_fail_memory(error, "losses");
     ae_sums sums = {0};

@@ -69,11 +69,22 @@ static uint64_t sample_key(const feed_maker *maker) {
                       (uint64_t)maker->stats.samples);
 }
 
+/* Texts may come from strangers: special tokens in them are plain text. */
 static icae_status encode(const feed_maker *maker, const char *text, size_t bytes,
-                          bool parse_special, token_list *out, icae_error *error) {
+                          token_list *out, icae_error *error) {
     size_t count;
-    icae_status status = icae_tokenizer_encode(maker->tokenizer, text, bytes, parse_special,
-                                               &out->ids, &count, error);
+    icae_status status =
+        icae_tokenizer_encode(maker->tokenizer, text, bytes, false, &out->ids, &count, error);
+    out->n = status ? 0 : (int64_t)count;
+    return status;
+}
+
+/* A text that is to be compressed. */
+static icae_status encode_context(const feed_maker *maker, const char *text, size_t bytes,
+                                  token_list *out, icae_error *error) {
+    size_t count;
+    icae_status status = icae_adapter_encode(maker->adapter, maker->tokenizer, text, bytes,
+                                             &out->ids, &count, error);
     out->n = status ? 0 : (int64_t)count;
     return status;
 }
@@ -89,7 +100,7 @@ static icae_status add_document(feed_maker *maker, const icae_document *document
                                 sample_batch *batch, icae_error *error) {
     const icae_feed_settings *settings = &maker->settings;
     token_list text = {0};
-    icae_status status = encode(maker, document->text, document->bytes, false, &text, error);
+    icae_status status = encode_context(maker, document->text, document->bytes, &text, error);
     if (status) return status;
     if (text.n < settings->least_context) {
         maker->stats.passed_over++;
@@ -110,10 +121,10 @@ static icae_status add_row(feed_maker *maker, const icae_document *document,
                            sample_batch *batch, icae_error *error) {
     const icae_feed_settings *settings = &maker->settings;
     token_list parts[3] = {{0}}; /* input, prompt, answer */
-    icae_status status = ICAE_OK;
-    for (size_t i = 0; !status && i < 3; i++) {
-        status = encode(maker, document->fields[i], document->field_bytes[i], false, &parts[i],
-                        error);
+    icae_status status =
+        encode_context(maker, document->fields[0], document->field_bytes[0], &parts[0], error);
+    for (size_t i = 1; !status && i < 3; i++) {
+        status = encode(maker, document->fields[i], document->field_bytes[i], &parts[i], error);
     }
     if (!status && (parts[0].n < settings->least_context || !parts[2].n)) {
         maker->stats.passed_over++;
@@ -123,8 +134,7 @@ static icae_status add_row(feed_maker *maker, const icae_document *document,
         maker->stats.cut += trim(&parts[1], settings->prompt_tokens);
         maker->stats.cut += is_answer_cut;
         row_tokens row = {parts[0], parts[1], parts[2], .is_answer_whole = !is_answer_cut};
-        status =
-            icae_sample_add_row(batch, &row, maker->eos, sample_key(maker), &is_new, error);
+        status = icae_sample_add_row(batch, &row, sample_key(maker), &is_new, error);
         if (is_new) maker->stats.context_tokens += row.input.n;
         maker->stats.samples++;
     }
@@ -188,7 +198,7 @@ static icae_status fill_step(feed_maker *maker, int64_t n_samples, icae_feed_ste
     bool is_instruct = maker->settings.objective == ICAE_OBJECTIVE_INSTRUCT, is_over = false;
     sample_batch batch;
     icae_status status = icae_sample_batch_begin(&batch, &step->arena, n_samples,
-                                                 is_instruct ? maker->chat : NULL, error);
+                                                 is_instruct ? &maker->chat : NULL, error);
     for (int64_t i = 0; !status && !is_over && i < n_samples; i++)
         status = add_sample(maker, &batch, &is_over, error);
     if (status) return status;
@@ -353,7 +363,8 @@ static icae_status begin_maker(feed_maker *maker, const icae_feed_settings *sett
                                const icae_adapter_settings *adapter, icae_error *error) {
     maker->settings = *settings;
     maker->tokenizer = tokenizer;
-    maker->eos = icae_tokenizer_eos(tokenizer);
+    maker->adapter = adapter;
+    maker->eos = icae_adapter_stop(adapter, tokenizer);
     if (maker->eos < 0) {
         return icae_fail(
             error, ICAE_UNSUPPORTED,
@@ -362,12 +373,8 @@ static icae_status begin_maker(feed_maker *maker, const icae_feed_settings *sett
     }
     bool is_instruct = settings->objective == ICAE_OBJECTIVE_INSTRUCT;
     if (is_instruct) {
-        const char *parts[] = {adapter->chat_prefix, adapter->chat_suffix};
-        for (size_t i = 0; i < 2; i++) {
-            size_t bytes = strnlen(parts[i], sizeof adapter->chat_prefix);
-            icae_status status = encode(maker, parts[i], bytes, true, &maker->chat[i], error);
-            if (status) return status;
-        }
+        icae_status status = icae_chat_encode(&maker->chat, adapter, tokenizer, error);
+        if (status) return status;
     }
     maker->paths = calloc(settings->n_paths, sizeof *maker->paths);
     if (!maker->paths) return icae_fail_memory(error, "a list of paths");
@@ -441,7 +448,6 @@ void icae_feed_close(icae_feed *feed) {
     free(feed->ring);
     icae_corpus_close(feed->maker.corpus);
     free(feed->maker.paths);
-    for (size_t i = 0; i < 2; i++)
-        free(feed->maker.chat[i].ids);
+    icae_chat_release(&feed->maker.chat);
     free(feed);
 }

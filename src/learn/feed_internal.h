@@ -10,8 +10,9 @@
 typedef struct feed_maker {
     icae_feed_settings settings;
     const icae_tokenizer *tokenizer;
+    const icae_adapter_settings *adapter; /* may be NULL */
     int32_t eos;
-    token_list chat[2]; /* prefix and suffix; empty but for ICAE_OBJECTIVE_INSTRUCT */
+    icae_chat_ids chat; /* empty but for ICAE_OBJECTIVE_INSTRUCT */
     icae_corpus_options options;
     const char **paths; /* options.paths */
     icae_corpus *corpus;

@@ -60,15 +60,16 @@ static settings_list list_settings(const feed_maker *maker) {
     list_integer(&list, "is_endless", s->is_endless);
     list_hash(&list, "tokenizer", icae_tokenizer_fingerprint(maker->tokenizer));
     list_integer(&list, "eos", maker->eos);
+    if (maker->adapter && maker->adapter->context_bos) list_integer(&list, "context_bos", 1);
     if (s->objective == ICAE_OBJECTIVE_INSTRUCT) {
         list_integer(&list, "prompt_tokens", s->prompt_tokens);
         list_integer(&list, "answer_tokens", s->answer_tokens);
-        static const char *const names[] = {"chat_prefix", "chat_suffix"};
-        for (size_t i = 0; i < 2; i++) {
-            const token_list *part = &maker->chat[i];
-            list_hash(&list, names[i],
-                      icae_hash64(part->ids, (uint64_t)part->n * sizeof *part->ids, i));
-        }
+        const icae_chat_ids *chat = &maker->chat;
+        list_hash(&list, "chat_prefix",
+                  icae_hash64(chat->prefix, (size_t)chat->n_prefix * sizeof *chat->prefix, 0));
+        list_hash(&list, "chat_suffix",
+                  icae_hash64(chat->suffix, (size_t)chat->n_suffix * sizeof *chat->suffix, 1));
+        list_integer(&list, "chat_end", chat->end);
     } else {
         list_integer(&list, "continuation_tokens", s->continuation_tokens);
         list_integer(&list, "least_continuation", s->least_continuation);

@@ -122,7 +122,7 @@ static icae_status prepare(trainer *t, const icae_batch *batch, const icae_job *
                        .n_prompt = job->n_prompt,
                        /* room to go on after the end, which is then a fault to be seen */
                        .max_tokens = p->n_expected + 8,
-                       .stop = icae_tokenizer_eos(t->model->tokenizer)};
+                       .stop = icae_adapter_stop(&t->adapter->settings, t->model->tokenizer)};
     return icae_compress_ids(t->graph, t->model, t->adapter, context->ids, n, &p->slots, error);
 }
 

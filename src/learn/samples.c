@@ -4,7 +4,7 @@
  *
  *     AE   context = target:  [ c_1 ... c_n | eos ]     one array serves both
  *     LM   [ c_1 ... c_n ]  ->  [ o_1 ... o_m ]         what follows in the text
- *     FT   [ input ]  ->  prefix, (slots, FT), [ prompt | suffix ], [ answer | eos ]
+ *     FT   [ input ]  ->  prefix, (slots, FT), [ prompt | suffix ], [ answer | end ]
  *
  * A text bears one sample however long it is, as in the released code: an epoch shows a book of 200 KB
  * and a letter of 2 KB once each, the book through another window every time. To give long texts
@@ -70,19 +70,15 @@ static icae_status join(icae_arena *arena, const int32_t *a, int64_t n_a, const 
 }
 
 icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
-                                    const token_list chat[2], icae_error *error) {
-    *batch = (sample_batch){.arena = arena, .capacity = n_samples};
+                                    const icae_chat_ids *chat, icae_error *error) {
+    *batch = (sample_batch){.arena = arena, .capacity = n_samples, .chat = chat};
     size_t n = (size_t)n_samples;
     batch->contexts = icae_arena_array(arena, n, sizeof *batch->contexts);
     batch->jobs = icae_arena_array(arena, n, 2 * sizeof *batch->jobs); /* AE and LM */
     if (!batch->contexts || !batch->jobs) return icae_fail_memory(error, "a batch of samples");
     if (!chat) return ICAE_OK;
-    batch->prefix.n = chat[0].n;
-    batch->suffix.n = chat[1].n;
-    icae_status status =
-        join(arena, chat[0].ids, chat[0].n, NULL, 0, &batch->prefix.ids, error);
-    return status ? status
-                  : join(arena, chat[1].ids, chat[1].n, NULL, 0, &batch->suffix.ids, error);
+    batch->prefix.n = chat->n_prefix;
+    return join(arena, chat->prefix, chat->n_prefix, NULL, 0, &batch->prefix.ids, error);
 }
 
 static int64_t add_context(sample_batch *batch, const int32_t *ids, int64_t n, uint64_t key) {
@@ -137,22 +133,23 @@ static int64_t find_context(const sample_batch *batch, const token_list *input) 
     return -1;
 }
 
-icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, int32_t eos,
-                                uint64_t key, bool *is_new, icae_error *error) {
-    int64_t context = find_context(batch, &row->input), n_eos = row->is_answer_whole;
-    int32_t *input = NULL, *prompt = NULL, *target = NULL;
+icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, uint64_t key,
+                                bool *is_new, icae_error *error) {
+    const icae_chat_ids *chat = batch->chat;
+    int64_t context = find_context(batch, &row->input), n_end = row->is_answer_whole;
+    int64_t n_prompt = row->prompt.n + chat->n_suffix;
+    int32_t *input = NULL, *target = NULL;
+    int32_t *prompt = icae_arena_array(batch->arena, (size_t)n_prompt, sizeof *prompt);
+    if (!prompt) return icae_fail_memory(error, "the tokens of a sample");
+    icae_chat_prompt(chat, row->prompt.ids, row->prompt.n, prompt);
     *is_new = context < 0;
     icae_status status = ICAE_OK;
     if (*is_new) {
         status = join(batch->arena, row->input.ids, row->input.n, NULL, 0, &input, error);
     }
     if (!status) {
-        status = join(batch->arena, row->prompt.ids, row->prompt.n, batch->suffix.ids,
-                      batch->suffix.n, &prompt, error);
-    }
-    if (!status) {
-        status =
-            join(batch->arena, row->answer.ids, row->answer.n, &eos, n_eos, &target, error);
+        status = join(batch->arena, row->answer.ids, row->answer.n, &chat->end, n_end, &target,
+                      error);
     }
     if (status) return status;
     if (*is_new) context = add_context(batch, input, row->input.n, key);
@@ -161,8 +158,8 @@ icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, int3
                               .prefix = batch->prefix.ids,
                               .n_prefix = batch->prefix.n,
                               .prompt = prompt,
-                              .n_prompt = row->prompt.n + batch->suffix.n,
+                              .n_prompt = n_prompt,
                               .target = target,
-                              .n_target = row->answer.n + n_eos});
+                              .n_target = row->answer.n + n_end});
     return ICAE_OK;
 }

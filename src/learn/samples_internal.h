@@ -6,6 +6,7 @@
 #ifndef ICAE_LEARN_SAMPLES_INTERNAL_H
 #define ICAE_LEARN_SAMPLES_INTERNAL_H
 
+#include "icae/chat.h"
 #include "icae/feed.h"
 #include "icae/rng.h"
 
@@ -31,12 +32,13 @@ typedef struct sample_batch {
     icae_context *contexts;
     icae_job *jobs;
     int64_t n_contexts, n_jobs, capacity; /* capacity: samples */
-    token_list prefix, suffix;            /* the chat template's, in the arena too */
+    const icae_chat_ids *chat;            /* the caller's */
+    token_list prefix;                    /* the chat template's, in the arena too */
 } sample_batch;
 
-/* chat: prefix and suffix for fine-tuning rows; NULL for texts. */
+/* chat: for fine-tuning rows, and only while the batch is being filled; NULL for texts. */
 icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
-                                    const token_list chat[2], icae_error *error);
+                                    const icae_chat_ids *chat, icae_error *error);
 
 /* Adds a context with its AE job, LM job or both. eos ends an AE target. */
 icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *settings,
@@ -46,12 +48,12 @@ icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *
 /* The parts of a row, already within their limits. */
 typedef struct row_tokens {
     token_list input, prompt, answer;
-    bool is_answer_whole; /* else it was cut, and no eos may follow */
+    bool is_answer_whole; /* else it was cut, and no end may follow */
 } row_tokens;
 
 /* Adds an FT job, on a context of the batch with the same tokens if there is one. *is_new says
- * whether there was none. */
-icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, int32_t eos,
-                                uint64_t key, bool *is_new, icae_error *error);
+ * whether there was none. The answer ends with the chat template's end. */
+icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, uint64_t key,
+                                bool *is_new, icae_error *error);
 
 #endif

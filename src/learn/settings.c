@@ -48,12 +48,16 @@ typedef struct row {
     X("adapter", "layout",                CHOICE,  FIXED, adapter.layout,                0, 0, icae_layout_names) \
     X("adapter", "memory_init",           CHOICE,  FIXED, adapter.memory_init,           0, 0, icae_memory_init_names) \
     X("adapter", "memory_inputs",         CHOICE,  FIXED, adapter.memory_inputs,         0, 0, icae_memory_inputs_names) \
+    X("adapter", "slot_values",           CHOICE,  FIXED, adapter.slot_values,           0, 0, icae_slot_values_names) \
     X("adapter", "rank",                  INTEGER, FIXED, adapter.rank,                  1, 65536, NULL) \
     X("adapter", "alpha",                 NUMBER,  FIXED, adapter.alpha,                 1e-6, 1e6, NULL) \
     X("adapter", "dropout",               NUMBER,  FIXED, adapter.dropout,               0, 0.99, NULL) \
     X("adapter", "targets",               STRINGS, FIXED, adapter.targets,               0, 0, NULL) \
+    X("adapter", "chat_template",         STRING,  FIXED, adapter.chat_template,         0, 0, NULL) \
     X("adapter", "chat_prefix",           STRING,  FIXED, adapter.chat_prefix,           0, 0, NULL) \
     X("adapter", "chat_suffix",           STRING,  FIXED, adapter.chat_suffix,           0, 0, NULL) \
+    X("adapter", "chat_turn",             STRING,  FIXED, adapter.chat_turn,             0, 0, NULL) \
+    X("adapter", "chat_end",              STRING,  FIXED, adapter.chat_end,              0, 0, NULL) \
     X("objective", "kind",                CHOICE,  FIXED, objective.kind,                0, 0, icae_objective_names) \
     X("objective", "lm_ratio",            NUMBER,  FIXED, objective.lm_ratio,            0, 1, NULL) \
     X("objective", "ae_weight",           NUMBER,  FIXED, objective.ae_weight,           0, 1, NULL) \
@@ -120,6 +124,7 @@ void icae_settings_init(icae_settings *settings) {
                     .layout = ICAE_LAYOUT_UNIFORM,
                     .memory_init = ICAE_MEMORY_INIT_BASE,
                     .memory_inputs = ICAE_MEMORY_INPUTS_LEARNED,
+                    .slot_values = ICAE_SLOT_VALUES_HIDDEN,
                     .rank = 32,
                     .alpha = 32,
                     .dropout = 0.05,

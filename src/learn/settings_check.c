@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "icae/chat.h"
 #include "icae/settings.h"
 
 int64_t icae_settings_context(const icae_settings *settings) {
@@ -57,24 +58,14 @@ icae_status icae_settings_check(const icae_settings *settings, icae_error *error
     return ICAE_OK;
 }
 
-/* Copies a chat text when there is one; false when it is too long. */
-static bool copy_chat(const char *from, char *to, size_t bytes) {
-    if (!from) return true;
-    size_t length = strlen(from);
-    if (length >= bytes) return false;
-    memcpy(to, from, length + 1);
-    return true;
-}
-
-static icae_status chat_texts(const icae_settings *settings, icae_adapter_settings *out,
-                              icae_error *error) {
-    if (copy_chat(settings->adapter.chat_prefix, out->chat_prefix, sizeof out->chat_prefix) &&
-        copy_chat(settings->adapter.chat_suffix, out->chat_suffix, sizeof out->chat_suffix)) {
-        return ICAE_OK;
-    }
-    return icae_fail(error, ICAE_INVALID,
-                     "adapter.chat_prefix, adapter.chat_suffix: expected at most %zu bytes",
-                     sizeof out->chat_prefix - 1);
+static icae_status apply_chat(const icae_settings *settings, const icae_model *model,
+                              icae_adapter_settings *out, icae_error *error) {
+    icae_chat_wish wish = {.name = settings->adapter.chat_template,
+                           .prefix = settings->adapter.chat_prefix,
+                           .suffix = settings->adapter.chat_suffix,
+                           .turn = settings->adapter.chat_turn,
+                           .end = settings->adapter.chat_end};
+    return icae_chat_apply(out, &wish, model->tokenizer, "adapter.", error);
 }
 
 icae_status icae_settings_adapter(const icae_settings *settings, const icae_model *model,
@@ -85,6 +76,7 @@ icae_status icae_settings_adapter(const icae_settings *settings, const icae_mode
     out->layout = (icae_layout)settings->adapter.layout;
     out->memory_init = (icae_memory_init)settings->adapter.memory_init;
     out->memory_inputs = (icae_memory_inputs)settings->adapter.memory_inputs;
+    out->slot_values = (icae_slot_values)settings->adapter.slot_values;
     out->rank = settings->adapter.rank;
     out->alpha = settings->adapter.alpha;
     out->dropout = settings->adapter.dropout;
@@ -92,7 +84,11 @@ icae_status icae_settings_adapter(const icae_settings *settings, const icae_mode
     for (size_t i = 0; i < settings->adapter.targets.count; i++) {
         out->targets[icae_module_from_name(settings->adapter.targets.list[i])] = true;
     }
-    return chat_texts(settings, out, error);
+    bool is_known;
+    const char *chosen = icae_chat_choose(model->tokenizer, &is_known);
+    if (!is_known && !settings->adapter.chat_template && !settings->adapter.chat_suffix)
+        icae_chat_warn(model->path, chosen);
+    return apply_chat(settings, model, out, error);
 }
 
 /* Whether the config names a choice that is not the loaded adapter's; then the error is set. */
@@ -137,8 +133,8 @@ static icae_status adopt_targets(icae_settings *settings, const icae_adapter_set
     return ICAE_OK;
 }
 
-icae_status icae_settings_adopt(icae_settings *settings, icae_adapter_settings *loaded,
-                                icae_error *error) {
+icae_status icae_settings_adopt(icae_settings *settings, const icae_model *model,
+                                icae_adapter_settings *loaded, icae_error *error) {
     const struct {
         const char *key;
         int64_t *given, loaded;
@@ -164,27 +160,35 @@ icae_status icae_settings_adopt(icae_settings *settings, icae_adapter_settings *
     if (differs(settings, "adapter.layout", settings->adapter.layout, (int)loaded->layout,
                 icae_layout_names, error) ||
         differs(settings, "adapter.memory_inputs", settings->adapter.memory_inputs,
-                (int)loaded->memory_inputs, icae_memory_inputs_names, error)) {
+                (int)loaded->memory_inputs, icae_memory_inputs_names, error) ||
+        differs(settings, "adapter.slot_values", settings->adapter.slot_values,
+                (int)loaded->slot_values, icae_slot_values_names, error)) {
         return ICAE_MISMATCH;
     }
     settings->adapter.layout = (int)loaded->layout;
     settings->adapter.memory_inputs = (int)loaded->memory_inputs;
+    settings->adapter.slot_values = (int)loaded->slot_values;
     settings->adapter.memory_init = (int)loaded->memory_init;
     icae_status status = adopt_targets(settings, loaded, error);
     if (status) return status;
     loaded->dropout = settings->adapter.dropout;
-    return chat_texts(settings, loaded, error);
+    return apply_chat(settings, model, loaded, error);
 }
 
 icae_status icae_settings_complete(icae_settings *settings, const icae_adapter_settings *used,
                                    icae_error *error) {
     settings->objective.continuation_tokens = icae_settings_continuation(settings);
     settings->objective.context_tokens = icae_settings_context(settings);
-    icae_arena *arena = &settings->arena;
-    settings->adapter.chat_prefix =
-        icae_arena_copy(arena, used->chat_prefix, strlen(used->chat_prefix));
-    settings->adapter.chat_suffix =
-        icae_arena_copy(arena, used->chat_suffix, strlen(used->chat_suffix));
-    if (settings->adapter.chat_prefix && settings->adapter.chat_suffix) return ICAE_OK;
-    return icae_fail_memory(error, "the settings");
+    const struct {
+        const char **to, *text;
+    } texts[] = {{&settings->adapter.chat_template, used->chat_template},
+                 {&settings->adapter.chat_prefix, used->chat_prefix},
+                 {&settings->adapter.chat_suffix, used->chat_suffix},
+                 {&settings->adapter.chat_turn, used->chat_turn},
+                 {&settings->adapter.chat_end, used->chat_end}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        *texts[i].to = icae_arena_copy(&settings->arena, texts[i].text, strlen(texts[i].text));
+        if (!*texts[i].to) return icae_fail_memory(error, "the settings");
+    }
+    return ICAE_OK;
 }

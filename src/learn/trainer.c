@@ -42,7 +42,7 @@ static icae_status open_adapter(trainer *t, icae_error *error) {
     icae_status status;
     if (*s->adapter.start) {
         status = icae_adapter_load(&t->adapter, s->adapter.start, t->model, t->be, true, error);
-        if (!status) status = icae_settings_adopt(s, &t->adapter->settings, error);
+        if (!status) status = icae_settings_adopt(s, t->model, &t->adapter->settings, error);
         if (!status) t->adapter->lora.dropout = t->adapter->settings.dropout;
     } else {
         icae_adapter_settings fresh;

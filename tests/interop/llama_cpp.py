@@ -9,7 +9,7 @@ because llama.cpp rounds activations to 8 bits where weights are quantised; on t
 1e-4. The adapter is random, on all seven modules, and comes in from a PEFT folder with `icae convert`.
 
 1. The LoRA loads; logits with and without it are ours.
-2. Slots as an embedding batch (layout append): greedy decoding gives the text of `icae reconstruct`.
+2. Slots as an embedding batch (layout append), by the code of docs/interop.md: greedy decoding gives the text of `icae reconstruct`.
 3. Slots of layout uniform, whose positions have gaps, are refused by llama.cpp: what docs/interop.md says is so.
 4. On BASE itself, quantised: what the LoRA changes in the logits points the same way (cosine over 0.98).
 
@@ -155,6 +155,17 @@ def check_lora(name, base, ours, lora, ids, limit):
            f"{effect:.1e}, cosine of the changes {cosine:.6f}")
 
 
+def run_example(engine, path):
+    """Runs the code of docs/interop.md; the last row's logits."""
+    with open(os.path.join(ROOT, "docs", "interop.md"), encoding="utf-8") as file:
+        code = file.read().split("\n### llama.cpp (layout append)\n")[1].split("```python\n")[1].split("```")[0]
+    assert "notes.safetensors" in code
+    names = {"load_file": load_file, "ctypes": ctypes, "context": engine.context, **vars(llama)}
+    exec(code.replace("notes.safetensors", path), names)
+    pointer = llama.llama_get_logits_ith(engine.context, -1)
+    return np.ctypeslib.as_array(pointer, shape=(1, engine.vocabulary)).copy()
+
+
 def check_slots(base, adapter, work, is_append):
     slots, embeds = os.path.join(work, "x.slots"), os.path.join(work, f"x{is_append}.safetensors")
     with open(os.path.join(work, "x.txt"), "w", encoding="utf-8") as file:
@@ -163,7 +174,10 @@ def check_slots(base, adapter, work, is_append):
     run("convert", "-q", "-m", base, "-a", adapter, slots, embeds)
     data = load_file(embeds)
     engine = Engine(base)
-    logits = engine.decode(data["position_ids"], rows=data["inputs_embeds"])
+    if is_append:
+        logits = run_example(engine, embeds)
+    else:
+        logits = engine.decode(data["position_ids"], rows=data["inputs_embeds"])
     if not is_append:
         report("slots, layout uniform", logits is None, "refused by llama.cpp" if logits is None else "were accepted")
         return

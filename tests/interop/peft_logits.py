@@ -7,10 +7,12 @@
 1. Every golden adapter, exported with `icae convert`, is opened by AutoPeftModelForCausalLM (which finds the base by
    base_model_name_or_path). Logits of the golden ids, adapter on and off, must agree with ours to 1e-4 of the largest.
 2. What peft itself saves again comes back through `icae convert` with equal tensors.
-3. Slots exported for inputs_embeds: greedy decoding by transformers must give the ids of `icae reconstruct`.
+3. Slots exported for inputs_embeds: greedy decoding by transformers must give the text of `icae reconstruct`.
+4. Where the layout allows it (append), the same as .pt: torch.load must give the same rows.
 
 With --base and --adapter the same for a real base, a GGUF that transformers dequantises, and a text.
-Needs torch, transformers, peft, safetensors, gguf (made with 2.8, 5.23, 0.21, 0.8, 0.19). Exit status 1 on any failure.
+The code of 1 and 3 is that of docs/interop.md, taken from there. Needs torch, transformers, peft, safetensors, gguf (made
+with 2.8, 5.23, 0.21, 0.8, 0.19). Exit status 1 on any failure.
 """
 import argparse
 import json
@@ -25,7 +27,7 @@ sys.path = [path for path in sys.path if os.path.abspath(path or ".") != os.path
 import numpy as np
 import torch
 import transformers
-from peft import AutoPeftModelForCausalLM, PeftModel
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -84,23 +86,22 @@ def check_return(name, base, adapter, exported, peft_model, work):
     report(f"{name} saved by peft", equal, "comes back with equal tensors" if equal else "differs")
 
 
-def reconstruct(model, path, length):
-    """The example of docs/interop.md, with a limit."""
-    data = safe_open(path, "pt")
-    about, rows = data.metadata(), data.get_tensor("inputs_embeds")[None].float()
-    positions, position = data.get_tensor("position_ids")[None].long(), int(about["next_position"])
-    ids, cache, seen = [], None, rows.shape[1]
-    while len(ids) < length:
-        with torch.no_grad():
-            out = model(inputs_embeds=rows, position_ids=positions, past_key_values=cache, use_cache=True,
-                        attention_mask=torch.ones(1, seen, dtype=torch.long))
-        token, cache = int(out.logits[0, -1].argmax()), out.past_key_values
-        if token == int(about["stop_token"]):
-            break
-        ids.append(token)
-        rows = model.get_input_embeddings()(torch.tensor([[token]]))
-        positions, position, seen = torch.tensor([[position]]), position + 1, seen + 1
-    return ids
+def example(heading, **changes):
+    """The first Python block below a heading of docs/interop.md, some of its words replaced."""
+    with open(os.path.join(ROOT, "docs", "interop.md"), encoding="utf-8") as file:
+        code = file.read().split(f"\n{heading}\n")[1].split("```python\n")[1].split("```")[0]
+    for word, other in changes.values():
+        assert word in code, f"docs/interop.md, {heading}: no {word}"
+        code = code.replace(word, other)
+    return compile(code, f"docs/interop.md, {heading}", "exec")
+
+
+def reconstruct(model, tokenizer, path, length):
+    """Runs the documented loop; returns its ids."""
+    names = {"model": model, "tokenizer": tokenizer, "torch": torch, "safe_open": safe_open, "print": lambda text: None}
+    with torch.no_grad():
+        exec(example("### transformers", path=("notes.safetensors", path), limit=("512", str(length))), names)
+    return names["ids"]
 
 
 def check_slots(name, base, adapter, model, tokenizer, text, work):
@@ -110,10 +111,17 @@ def check_slots(name, base, adapter, model, tokenizer, text, work):
     run("compress", "-q", "-m", base, "-a", adapter, "-o", slots, os.path.join(work, "x.txt"))
     run("convert", "-q", "-m", base, "-a", adapter, slots, embeds)
     ours = json.loads(run("reconstruct", "-q", "--json", "-m", base, "-a", adapter, "-n", "64", slots))
-    ids = reconstruct(model, embeds, 64)
+    ids = reconstruct(model, tokenizer, embeds, 64)
     theirs = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     good = theirs == ours["text"] and len(ids) == ours["generated_tokens"]
     detail = f"{len(ids)} tokens, restored text equal"
+    about = json.loads(run("inspect", "--json", embeds))
+    if about["layout"] == "append":
+        tensor = os.path.join(work, "x.pt")
+        for dtype, kind in (("f32", torch.float32), ("bf16", torch.bfloat16), ("f16", torch.float16)):
+            run("convert", "-q", "--force", "--dtype", dtype, "-m", base, "-a", adapter, slots, tensor)
+            loaded, wanted = torch.load(tensor, weights_only=True), load_file(embeds)["inputs_embeds"].to(kind)
+            report(f"{name} {dtype} .pt", loaded.dtype == kind and torch.equal(loaded, wanted), f"{tuple(loaded.shape)}")
     report(f"{name} slots", good, detail if good else f"\n  ours   {ours['text']!r}\n  theirs {theirs!r}")
 
 
@@ -125,8 +133,10 @@ def golden(name):
     with tempfile.TemporaryDirectory() as work:
         exported = os.path.join(work, "peft")
         run("convert", "-q", "-m", base, adapter, exported)
-        model = AutoPeftModelForCausalLM.from_pretrained(exported, dtype=torch.float32, attn_implementation="eager")
-        model.eval()
+        names = {"ids": torch.tensor([ids])}
+        with torch.no_grad():
+            exec(example("## peft", folder=("peft-folder", exported)), names)
+        model = names["model"].eval()
         check_logits(name, base, adapter, exported, model, ids)
         check_return(name, base, adapter, exported, model, work)
         tokenizer = transformers.AutoTokenizer.from_pretrained(base)

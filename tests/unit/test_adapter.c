@@ -61,7 +61,10 @@ static icae_adapter_settings small_settings(const icae_model *model) {
     settings.rank = 2;
     settings.alpha = 3;
     settings.targets[ICAE_MODULE_DOWN] = true;
+    snprintf(settings.chat_template, sizeof settings.chat_template, "custom");
     snprintf(settings.chat_prefix, sizeof settings.chat_prefix, "<u>\n\"");
+    if (!model->tokenizer) /* one would be asked whether it is a token */
+        snprintf(settings.chat_end, sizeof settings.chat_end, "</u>");
     return settings;
 }
 
@@ -166,41 +169,27 @@ static bool has_warned(const char *folder, const char *text) {
 /* ---- defaults and first values ---- */
 
 START_TEST(defaults_follow_the_chat_template) {
-    static const char *const cases[][3] = {
-        {"{% for m in messages %}<|im_start|>{{ m }}", "<|im_start|>user\\n",
-         "<|im_end|>\\n<|im_start|>assistant\\n"},
-        {"<|start_header_id|>x", "<|start_header_id|>user<|end_header_id|>\\n\\n",
-         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\\n\\n"},
-        {"{{ '[INST] ' }}", "[INST] ", " [/INST]"},
-        {"### {{ m }}", "", ""},
-    };
     const char *folder = test_folder("adapter-chat");
     copy_file("tests/golden/llama/model", folder, "tokenizer.json");
     icae_model model = small_model();
     icae_adapter_settings settings = icae_adapter_defaults(&model);
+    ck_assert_str_eq(settings.chat_template, "none");
     ck_assert_str_eq(settings.chat_prefix, "");
     ck_assert_int_eq(settings.memory_slots, 128);
     ck_assert_int_eq(settings.rank, 128);
     ck_assert(settings.alpha == 32 && settings.dropout == 0.05);
     for (int m = 0; m < ICAE_MODULE_COUNT; m++)
         ck_assert_int_eq(settings.targets[m], m == ICAE_MODULE_Q || m == ICAE_MODULE_V);
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        icae_text config = {0}, prefix = {0}, suffix = {0};
-        icae_text_printf(&config, "{\"chat_template\": \"%s\"}", cases[i][0]);
-        write_whole(folder, "tokenizer_config.json", config.data, config.length);
-        ck_ok(icae_tokenizer_open_folder(&model.tokenizer, folder, &error));
-        settings = icae_adapter_defaults(&model);
-        icae_json_write_string(&prefix, settings.chat_prefix, strlen(settings.chat_prefix));
-        icae_json_write_string(&suffix, settings.chat_suffix, strlen(settings.chat_suffix));
-        ck_assert_uint_eq(prefix.length, strlen(cases[i][1]) + 2);
-        ck_assert_int_eq(memcmp(prefix.data + 1, cases[i][1], prefix.length - 2), 0);
-        ck_assert_uint_eq(suffix.length, strlen(cases[i][2]) + 2);
-        ck_assert_int_eq(memcmp(suffix.data + 1, cases[i][2], suffix.length - 2), 0);
-        icae_tokenizer_free(model.tokenizer);
-        icae_text_release(&config);
-        icae_text_release(&prefix);
-        icae_text_release(&suffix);
-    }
+    static const char config[] = "{\"chat_template\": \"<|im_start|>{{ m }}<|im_end|>\"}";
+    write_whole(folder, "tokenizer_config.json", config, sizeof config - 1);
+    ck_ok(icae_tokenizer_open_folder(&model.tokenizer, folder, &error));
+    settings = icae_adapter_defaults(&model);
+    icae_tokenizer_free(model.tokenizer);
+    ck_assert_str_eq(settings.chat_template, "chatml");
+    ck_assert_str_eq(settings.chat_prefix, "<|im_start|>user\n");
+    ck_assert_str_eq(settings.chat_suffix, "<|im_end|>\n<|im_start|>assistant\n");
+    ck_assert_str_eq(settings.chat_turn, "<|im_end|>\n<|im_start|>user\n");
+    ck_assert_str_eq(settings.chat_end, "<|im_end|>");
 }
 END_TEST
 
@@ -383,11 +372,15 @@ START_TEST(reads_what_it_wrote_and_writes_equal_bytes) {
     icae_adapter_settings a = adapter->settings, b = again->settings;
     ck_assert(a.memory_slots == b.memory_slots && a.compression_rate == b.compression_rate);
     ck_assert(a.layout == b.layout && a.memory_init == b.memory_init &&
-              a.memory_inputs == b.memory_inputs && a.rank == b.rank);
+              a.memory_inputs == b.memory_inputs && a.slot_values == b.slot_values &&
+              a.rank == b.rank);
     ck_assert(a.alpha == b.alpha && a.dropout == b.dropout);
     ck_assert_mem_eq(a.targets, b.targets, sizeof a.targets);
     ck_assert_str_eq(a.chat_prefix, b.chat_prefix);
     ck_assert_str_eq(a.chat_suffix, b.chat_suffix);
+    ck_assert_str_eq(b.chat_template, "custom");
+    ck_assert_str_eq(a.chat_turn, b.chat_turn);
+    ck_assert_str_eq(b.chat_end, "</u>");
     ck_ok(icae_adapter_save(again, second, &model, &error));
     expect_same_files(first, second);
     /* Only the four files are there, and nothing beside the folder. */
@@ -513,6 +506,66 @@ START_TEST(loads_the_golden_folder_with_its_least_icae_json) {
 }
 END_TEST
 
+#define CHAT_KEYS                                                                              \
+    "  \"chat_template\": \"custom\",\n  \"chat_prefix\": \"<u>\\n\\\"\",\n"                   \
+    "  \"chat_suffix\": \"\",\n  \"chat_turn\": \"\",\n  \"chat_end\": \"</u>\",\n"
+
+START_TEST(reads_chat_templates_of_every_age) {
+    const char *folder = test_folder("adapter-ages");
+    char edited[600];
+    snprintf(edited, sizeof edited, "%s/edited", folder);
+    save_small(folder, 1);
+    ck_ok(icae_folder_make(edited, &error));
+    for (size_t i = 0; i < 4; i++)
+        copy_file(folder, edited, files[i]);
+    static const struct {
+        const char *keys, *name, *prefix, *suffix, *turn, *end;
+    } cases[] = {
+        /* texts that are stored count, whatever the table has under that name */
+        {"\"chat_template\": \"mistral\", \"chat_prefix\": \"a\", \"chat_suffix\": \"b\", "
+         "\"chat_turn\": \"c\", \"chat_end\": \"d\",",
+         "mistral", "a", "b", "c", "d"},
+        {"\"chat_template\": \"of-2031\", \"chat_prefix\": \"a\", \"chat_suffix\": \"b\", "
+         "\"chat_turn\": \"c\", \"chat_end\": \"d\",",
+         "of-2031", "a", "b", "c", "d"},
+        {"\"chat_template\": \"mistral\",", "mistral", "<s>[INST]", "[/INST]", "</s>[INST]",
+         "</s>"},
+        /* of before there were names */
+        {"\"chat_prefix\": \"a\", \"chat_suffix\": \"b\",", "custom", "a", "b", "", ""},
+        {"\"chat_prefix\": \"\", \"chat_suffix\": \"\",", "none", "", "", "", ""},
+        {"", "none", "", "", "", ""},
+    };
+    icae_backend *be = reference();
+    icae_model model = small_model();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        size_t bytes;
+        char *data = read_whole(folder, "icae.json", &bytes), *keys = strstr(data, CHAT_KEYS);
+        ck_assert_ptr_nonnull(keys);
+        icae_text text = {0};
+        icae_text_append(&text, data, (size_t)(keys - data));
+        icae_text_append_string(&text, cases[i].keys);
+        icae_text_append_string(&text, keys + strlen(CHAT_KEYS));
+        write_whole(edited, "icae.json", text.data, text.length);
+        icae_adapter *adapter;
+        ck_ok(icae_adapter_load(&adapter, edited, &model, be, false, &error));
+        ck_assert_str_eq(adapter->settings.chat_template, cases[i].name);
+        ck_assert_str_eq(adapter->settings.chat_prefix, cases[i].prefix);
+        ck_assert_str_eq(adapter->settings.chat_suffix, cases[i].suffix);
+        ck_assert_str_eq(adapter->settings.chat_turn, cases[i].turn);
+        ck_assert_str_eq(adapter->settings.chat_end, cases[i].end);
+        icae_adapter_free(adapter);
+        icae_text_release(&text);
+        free(data);
+    }
+    icae_backend_free(be);
+    ck_refused(load_edited(folder, "icae.json", CHAT_KEYS, "\"chat_template\": \"of-2031\","),
+               "'of-2031' is unknown");
+    ck_refused(load_edited(folder, "icae.json", "\"custom\"",
+                           "\"a name that is longer than any name may be\""),
+               "chat_template: has 42 bytes, expected at most 31");
+}
+END_TEST
+
 START_TEST(names_both_bases_when_they_differ) {
     const char *folder = test_folder("adapter-base");
     save_small(folder, 1);
@@ -576,6 +629,8 @@ START_TEST(refuses_a_damaged_icae_json) {
         {"\"memory_init\": \"base\"", "\"memory_init\": 3", "memory_init"},
         {"\"memory_inputs\": \"learned\"", "\"memory_inputs\": \"raw\"", "pooled"},
         {"\"memory_inputs\": \"learned\"", "\"memory_inputs\": \"pooled\"", "written for"},
+        {"\"slot_values\": \"hidden\"", "\"slot_values\": \"large\"", "residual"},
+        {"\"slot_values\": \"hidden\"", "\"slot_values\": \"scaled\"", "written for"},
         {"\"base\": {", "\"base\": [{", ""},
         {"}\n", "", "expected"},
     };
@@ -823,7 +878,8 @@ SUITE_OF(adapter, 60, defaults_follow_the_chat_template,
          replaces_an_adapter_and_leaves_other_files_alone,
          refuses_every_mixture_that_an_interrupted_save_leaves,
          refuses_a_changed_byte_in_any_tensor, loads_the_golden_folder_with_its_least_icae_json,
-         names_both_bases_when_they_differ, refuses_another_tokenizer,
-         refuses_a_damaged_icae_json, refuses_peft_features_that_it_does_not_compute,
-         turns_rslora_into_plain_alpha, accepts_half_precision_and_the_longer_names,
+         reads_chat_templates_of_every_age, names_both_bases_when_they_differ,
+         refuses_another_tokenizer, refuses_a_damaged_icae_json,
+         refuses_peft_features_that_it_does_not_compute, turns_rslora_into_plain_alpha,
+         accepts_half_precision_and_the_longer_names,
          refuses_missing_extra_misshapen_and_broken_tensors, refuses_what_is_no_adapter_folder)

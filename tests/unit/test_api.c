@@ -9,6 +9,7 @@
 
 #include "command.h"
 #include "icae/file.h"
+#include "icae/json.h"
 #include "icae/text.h"
 
 static icae_error error;
@@ -120,6 +121,108 @@ START_TEST(slots_survive_their_file_and_join) {
     ck_ok(icae_session_generate(session, again, &wish, NULL, NULL, NULL, &error));
     icae_slots_free(slots);
     icae_slots_free(again);
+    icae_session_close(session);
+    icae_base_close(base);
+}
+END_TEST
+
+/* The tiny adapter with a chat template of its own, whose answers end with this text. */
+static void copy_adapter(const char *folder, const char *end) {
+    static const char *const names[] = {"adapter_config.json", "adapter_model.safetensors",
+                                        "memory.safetensors"};
+    for (size_t i = 0; i < 3; i++) {
+        static char *data; /* static, as gcc 12 sees a dangling pointer in a local one */
+        size_t bytes;
+        ck_ok(
+            icae_file_read(test_path(TINY_ADAPTER, names[i]), 1 << 20, &data, &bytes, &error));
+        ck_ok(icae_file_write(test_path(folder, names[i]), data, bytes, &error));
+        free(data);
+    }
+    icae_text text = {0};
+    icae_text_append_string(
+        &text, "{\"format\": \"icae-adapter\", \"version\": 1, \"memory_slots\": 8, "
+               "\"compression_rate\": 4, \"layout\": \"uniform\", \"chat_template\": "
+               "\"custom\", \"chat_prefix\": \"\", \"chat_suffix\": \"\", \"chat_turn\": "
+               "\"|\", \"chat_end\": ");
+    icae_json_write_string(&text, end, strlen(end));
+    icae_text_append_string(&text, "}");
+    ck_ok(icae_file_write(test_path(folder, "icae.json"), text.data, text.length, &error));
+    icae_text_release(&text);
+}
+
+START_TEST(an_answer_ends_at_the_templates_token) {
+    char folder[600];
+    snprintf(folder, sizeof folder, "%s", test_folder("api-end"));
+    static const char *const questions[] = {"Why?", "Who?", "When was it?", "a", "Is it so?"};
+    icae_base *base = open_base();
+    int n_tried = 0;
+    for (size_t i = 0; i < sizeof questions / sizeof questions[0]; i++) {
+        icae_session *session = open_session(base);
+        icae_slots *slots = compress(session);
+        icae_generation wish = {.mode = ICAE_ASK, .prompt = questions[i], .max_tokens = 1};
+        icae_generated made, ended;
+        ck_ok(icae_session_generate(session, slots, &wish, NULL, NULL, &made, &error));
+        icae_slots_free(slots);
+        icae_session_close(session);
+        int64_t tokens = 0;
+        ck_ok(icae_base_count_tokens(base, made.text, made.bytes, &tokens, &error));
+        if (tokens == 1) { /* a text that is this token again */
+            copy_adapter(folder, made.text);
+            ck_ok(icae_session_open(&session, base, folder, NULL, &error));
+            slots = compress(session);
+            wish.max_tokens = 5;
+            ck_ok(icae_session_generate(session, slots, &wish, NULL, NULL, &ended, &error));
+            ck_assert_int_eq(ended.generated_tokens, 0);
+            ck_assert(ended.is_complete);
+            icae_generated_release(&ended);
+            wish.mode = ICAE_CONTINUE; /* is no answer, and does not end there */
+            ck_ok(icae_session_generate(session, slots, &wish, NULL, NULL, &ended, &error));
+            ck_assert(ended.generated_tokens > 0);
+            icae_generated_release(&ended);
+            icae_slots_free(slots);
+            icae_session_close(session);
+            n_tried++;
+        }
+        icae_generated_release(&made);
+    }
+    ck_assert_int_ge(n_tried, 1);
+    icae_base_close(base);
+}
+END_TEST
+
+START_TEST(a_dialogue_stands_before_its_question) {
+    char folder[600];
+    snprintf(folder, sizeof folder, "%s", test_folder("api-turns"));
+    copy_adapter(folder, "");
+    icae_base *base = open_base();
+    icae_session *session;
+    ck_ok(icae_session_open(&session, base, folder, NULL, &error));
+    icae_slots *slots = compress(session);
+    static const icae_turn turns[] = {{"Who came?", "We."}, {"Where?", "To the harbour."}};
+    icae_generated plain, after;
+    icae_generation wish = {.mode = ICAE_ASK, .prompt = "Why?", .max_tokens = 8};
+    ck_ok(icae_session_generate(session, slots, &wish, NULL, NULL, &plain, &error));
+    wish.turns = turns;
+    wish.n_turns = 2;
+    ck_ok(icae_session_generate(session, slots, &wish, NULL, NULL, &after, &error));
+    int64_t wanted = plain.prompt_tokens + 2, tokens; /* each turn ends with one "|" */
+    for (size_t i = 0; i < 2; i++) {
+        ck_ok(icae_base_count_tokens(base, turns[i].question, strlen(turns[i].question),
+                                     &tokens, &error));
+        wanted += tokens;
+        ck_ok(icae_base_count_tokens(base, turns[i].answer, strlen(turns[i].answer), &tokens,
+                                     &error));
+        wanted += tokens;
+    }
+    ck_assert_int_eq(after.prompt_tokens, wanted);
+    ck_assert_str_ne(after.text, plain.text);
+    icae_generated_release(&plain);
+    icae_generated_release(&after);
+    wish.turns = &(icae_turn){"Who?", NULL};
+    wish.n_turns = 1;
+    ck_refused(icae_session_generate(session, slots, &wish, NULL, NULL, NULL, &error),
+               "turn 0 lacks");
+    icae_slots_free(slots);
     icae_session_close(session);
     icae_base_close(base);
 }
@@ -240,5 +343,6 @@ START_TEST(example_program_works_and_fails_politely) {
 END_TEST
 
 SUITE_OF(api, 120, pieces_add_up_to_the_text, callback_stops_generation,
-         slots_survive_their_file_and_join, refuses_what_makes_no_sense,
+         slots_survive_their_file_and_join, an_answer_ends_at_the_templates_token,
+         a_dialogue_stands_before_its_question, refuses_what_makes_no_sense,
          sessions_in_threads_share_a_base, example_program_works_and_fails_politely)

@@ -303,6 +303,9 @@ START_TEST(says_what_a_thing_is) {
         {TINY_ADAPTER, "adapter"},
         {"tests/golden/llama", "golden"},
         {"tests/golden/llama/expected.safetensors", "safetensors"},
+        {"tests/golden/released/v1.pt", "as its authors released it, v1"},
+        {"tests/golden/released/v2.safetensors", "as its authors released it, v2"},
+        {"tests/fuzz/seeds/small.pt", "PyTorch file"},
         {slots, "slots"},
     };
     for (size_t i = 0; i < sizeof things / sizeof things[0]; i++) {
@@ -313,8 +316,26 @@ START_TEST(says_what_a_thing_is) {
             parse(run_in(folder, "$ICAE inspect --json %s", things[i].path));
         ck_assert_ptr_nonnull(strstr(string(json, "kind"), things[i].kind));
     }
+    const icae_json_value *base = parse(run_in(folder, "$ICAE inspect --json " TINY_BASE));
+    ck_assert_str_eq(string(base, "chat_template"), "none");
     outcome fits = run_in(folder, "$ICAE inspect " WITH " %s/text.slots", folder);
     ck_assert_msg(fits.code == 0 && strstr(fits.out, "fits"), "%s", fits.err);
+    const icae_json_value *v1 =
+        parse(run_in(folder, "$ICAE inspect --json -m tests/golden/llama2/model "
+                             "tests/golden/released/v1.pt"));
+    ck_assert_double_eq(number(v1, "memory_slots"), 8);
+    ck_assert_double_eq(number(v1, "placeholders"), 23);
+    ck_assert_str_eq(string(v1, "targets"), "q_proj [64, 64], v_proj [64, 64]");
+    ck_assert_str_eq(string(v1, "fits"), "tests/golden/llama2/model");
+    outcome other =
+        run_in(folder, "$ICAE inspect -m " TINY_BASE " tests/golden/released/v1.pt");
+    ck_assert_msg(other.code == 1 && strstr(other.err, "pass the base that it was trained on"),
+                  "%s", other.err);
+    outcome broken = run_in(folder,
+                            "head -c 9000 tests/golden/released/v1.pt >%s/x.pt; "
+                            "$ICAE inspect %s/x.pt",
+                            folder, folder);
+    ck_assert_msg(broken.code == 1 && strstr(broken.err, "fetch it again"), "%s", broken.err);
 }
 END_TEST
 
@@ -324,7 +345,8 @@ START_TEST(says_how_far_a_run_is_and_what_is_damaged) {
     icae_text_printf(&text,
                      "{\"base\": \"" TINY_BASE "\", \"out\": \"%s/run\", \"data\": "
                      "{\"train\": [\"%s/text.txt\"]}, \"adapter\": {\"memory_slots\": 8, "
-                     "\"rank\": 2}, \"objective\": {\"least_context\": 8}, \"train\": "
+                     "\"rank\": 2, \"chat_template\": \"chatml\"}, \"objective\": "
+                     "{\"least_context\": 8}, \"train\": "
                      "{\"steps\": 2, \"batch\": 1, \"warmup_steps\": 0, \"threads\": 1}, "
                      "\"checkpoint\": {\"every\": 1, \"keep\": 2}}",
                      folder, folder);
@@ -348,6 +370,17 @@ START_TEST(says_how_far_a_run_is_and_what_is_damaged) {
     ck_assert_ptr_nonnull(strstr(damaged.err, "state.json"));
     run = parse(run_in(folder, "$ICAE inspect --json %s/run", folder));
     ck_assert_double_eq(number(run, "damaged_checkpoints"), 1);
+    const icae_json_value *adapter =
+        parse(run_in(folder, "$ICAE inspect --json %s/run/adapter", folder));
+    ck_assert_str_eq(string(adapter, "chat_template"), "chatml");
+    ck_assert_str_eq(string(adapter, "chat_end"), "<|im_end|>");
+    outcome lacks = run_in(folder,
+                           "%s/icae-pretrain %s/config.json --set out=%s/other "
+                           "--set adapter.chat_template=llama3",
+                           test_build_folder(), folder, folder);
+    ck_assert_int_eq(lacks.code, 1);
+    ck_assert_msg(strstr(lacks.err, "adapter.chat_template: 'llama3' needs the token <|begin"),
+                  "%s", lacks.err);
 }
 END_TEST
 

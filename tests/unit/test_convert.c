@@ -14,6 +14,7 @@
 #include "icae/gguf_write.h"
 #include "icae/half.h"
 #include "icae/json.h"
+#include "icae/released.h"
 #include "icae/torch_write.h"
 
 #define QWEN3_BASE    "tests/golden/qwen3/model"
@@ -97,13 +98,57 @@ START_TEST(goes_to_gguf_and_back_to_the_byte) {
 }
 END_TEST
 
+START_TEST(takes_released_weights) {
+    static const char *const files[][2] = {
+        {"tests/golden/released/v1.pt", "tests/golden/llama2/model"},
+        {"tests/golden/released/v2.safetensors", "tests/golden/mistral/model"}};
+    const char *folder = test_folder("convert-released");
+    icae_backend *be;
+    ck_ok(icae_backend_create(&be, NULL, 1, &error));
+    for (int i = 0; i < 2; i++) {
+        icae_model *model;
+        icae_adapter *direct, *saved;
+        ck_ok(icae_model_open(&model, files[i][1], &error));
+        must(run_in(folder, "$ICAE convert -q -m %s %s %s/v%d --alpha 8", files[i][1],
+                    files[i][0], folder, i + 1));
+        icae_released_options as_told = {.alpha = 8};
+        ck_ok(icae_released_convert(&direct, files[i][0], model, &as_told, be, false, &error));
+        ck_ok(icae_adapter_load(&saved, test_path(folder, i ? "v2" : "v1"), model, be, false,
+                                &error));
+        ck_assert(icae_adapter_hash(direct) == icae_adapter_hash(saved));
+        ck_assert(saved->settings.alpha == 8);
+        ck_assert_int_eq(saved->settings.layout, ICAE_LAYOUT_APPEND);
+        ck_assert_int_eq(saved->settings.has_stop_id, direct->settings.has_stop_id);
+        icae_adapter_free(direct);
+        icae_adapter_free(saved);
+        icae_model_close(model);
+        must_refuse(run_in(folder, "$ICAE convert -q -m " QWEN3_BASE " %s %s/wrong",
+                           files[i][0], folder),
+                    "pass the base that it was trained on");
+        ck_assert(!icae_path_exists(test_path(folder, "wrong")));
+    }
+    icae_backend_free(be);
+}
+END_TEST
+
 /* Every setting of icae.json, none at its default, passes through both formats. */
 START_TEST(keeps_every_setting) {
     static const char *const settings[][2] = {
-        {"memory_slots", "8"},           {"compression_rate", "3"},
-        {"layout", "\"append\""},        {"memory_init", "\"normal\""},
-        {"memory_inputs", "\"pooled\""}, {"chat_prefix", "\"<a \\\"b\\\">\\n\""},
+        {"memory_slots", "8"},
+        {"compression_rate", "3"},
+        {"layout", "\"append\""},
+        {"memory_init", "\"normal\""},
+        {"memory_inputs", "\"pooled\""},
+        {"chat_prefix", "\"<a \\\"b\\\">\\n\""},
         {"chat_suffix", "\"\u00e9\""},
+        {"slot_values", "\"residual\""},
+        {"chat_template", "\"custom\""},
+        {"chat_turn", "\"</a>\""},
+        {"chat_end", "\"<|im_start|>\""},
+        {"closes_prompt", "true"},
+        {"no_lm_token", "true"},
+        {"context_bos", "true"},
+        {"stop_id", "7"},
     };
     enum { N_SETTINGS = sizeof settings / sizeof settings[0] };
     const char *folder = test_folder("convert-settings");
@@ -131,8 +176,11 @@ START_TEST(keeps_every_setting) {
         const icae_json_value *is = icae_json_member(icae_json_root(made), settings[i][0]);
         const char *text = icae_json_as_string(icae_json_root(wanted));
         double number = -1, expected = -2;
+        bool flag = false;
         if (text) {
             ck_assert_str_eq(icae_json_as_string(is), text);
+        } else if (icae_json_as_bool(icae_json_root(wanted), &flag)) {
+            ck_assert(flag && icae_json_as_bool(is, &flag) && flag);
         } else {
             ck_assert(icae_json_as_number(is, &number));
             ck_assert(icae_json_as_number(icae_json_root(wanted), &expected));
@@ -709,7 +757,7 @@ START_TEST(inspect_tells_exported_slots) {
 END_TEST
 
 SUITE_OF(convert, 60, goes_to_peft_and_back_to_the_byte, goes_to_gguf_and_back_to_the_byte,
-         keeps_every_setting, peft_names_the_base_as_told,
+         takes_released_weights, keeps_every_setting, peft_names_the_base_as_told,
          interleaves_q_for_llama_and_nothing_else, rounds_to_the_type_asked_for,
          refuses_what_does_not_fit_into_f16, takes_from_options_what_a_plain_lora_lacks,
          metadata_and_options_must_agree, refuses_a_memory_table_that_cannot_be,

@@ -104,11 +104,12 @@ static void shift(icae_real *values, const icae_real *kept, const double *direct
 
 /* Derivative along a random direction of every parameter, against a difference of fourth order. The
  * float build checks the same with the step and the limit that its rounding allows. */
-static void check_gradients_of(icae_memory_inputs inputs, bool with_dropout,
-                               bool is_checkpointed) {
+static void check_gradients_of(icae_memory_inputs inputs, icae_slot_values values,
+                               bool with_dropout, bool is_checkpointed) {
     scene s;
     open_scene(&s, with_dropout);
     s.adapter->settings.memory_inputs = inputs;
+    s.adapter->settings.slot_values = values;
     icae_run run = {.is_training = true, .is_checkpointed = is_checkpointed, .seed = 5};
     loss_of(&s, &run, true);
     icae_params *params = &s.adapter->params;
@@ -152,7 +153,8 @@ static void check_gradients_of(icae_memory_inputs inputs, bool with_dropout,
 }
 
 static void check_gradients(bool with_dropout, bool is_checkpointed) {
-    check_gradients_of(ICAE_MEMORY_INPUTS_LEARNED, with_dropout, is_checkpointed);
+    check_gradients_of(ICAE_MEMORY_INPUTS_LEARNED, ICAE_SLOT_VALUES_HIDDEN, with_dropout,
+                       is_checkpointed);
 }
 
 START_TEST(gradients_agree_with_differences) {
@@ -332,8 +334,61 @@ START_TEST(pools_the_text_that_a_slot_stands_for) {
 }
 END_TEST
 
+/* Scaled slots have the direction of hidden ones and the size of embeddings; residual ones differ from
+ * them by the mean of the text. */
+START_TEST(brings_slots_to_the_size_of_embeddings) {
+    scene s;
+    open_scene(&s, false);
+    const int64_t D = s.model->config.width, k = 8, n = 21;
+    const double limit = sizeof(icae_real) == 8 ? 1e-5 : 1e-4;
+    double size = hypot(s.model->embedding_mean, s.model->embedding_deviation);
+    icae_matrix table = icae_tensor_matrix(&s.model->embedding);
+    icae_real *made[ICAE_SLOT_VALUES_COUNT], *row = malloc((size_t)D * sizeof *row);
+    ck_assert_ptr_nonnull(row);
+    uint64_t hashes[ICAE_SLOT_VALUES_COUNT];
+    for (int v = 0; v < ICAE_SLOT_VALUES_COUNT; v++) {
+        s.adapter->settings.slot_values = (icae_slot_values)v;
+        hashes[v] = icae_adapter_hash(s.adapter);
+        made[v] = encode_one(&s, n);
+        for (int other = 0; other < v; other++)
+            ck_assert(hashes[other] != hashes[v]);
+    }
+    for (int64_t j = 0; j < k; j++) {
+        const icae_real *hidden = made[ICAE_SLOT_VALUES_HIDDEN] + j * D;
+        const icae_real *scaled = made[ICAE_SLOT_VALUES_SCALED] + j * D;
+        const icae_real *residual = made[ICAE_SLOT_VALUES_RESIDUAL] + j * D;
+        double squares = 0;
+        for (int64_t d = 0; d < D; d++)
+            squares += (double)hidden[d] * (double)hidden[d];
+        double factor = size / sqrt(squares / (double)D);
+        int64_t first, end;
+        icae_slot_share(j, n, k, &first, &end);
+        for (int64_t d = 0; d < D; d++)
+            ck_assert(fabs((double)scaled[d] - factor * (double)hidden[d]) < limit * size);
+        double *mean = calloc((size_t)D, sizeof *mean);
+        ck_assert_ptr_nonnull(mean);
+        for (int64_t t = first; t < end; t++) {
+            icae_dtype_widen(table.dtype,
+                             (const char *)table.data + (size_t)s.ids[0][t] * table.row_bytes,
+                             D, row);
+            for (int64_t d = 0; d < D; d++)
+                mean[d] += (double)row[d] / (double)(end - first);
+        }
+        for (int64_t d = 0; d < D; d++)
+            ck_assert(fabs((double)(residual[d] - scaled[d]) - mean[d]) < limit * size);
+        free(mean);
+    }
+    for (int v = 0; v < ICAE_SLOT_VALUES_COUNT; v++)
+        free(made[v]);
+    free(row);
+    close_scene(&s);
+}
+END_TEST
+
 START_TEST(gradients_agree_with_pooled_inputs) {
-    check_gradients_of(ICAE_MEMORY_INPUTS_POOLED, true, true);
+    check_gradients_of(ICAE_MEMORY_INPUTS_POOLED, ICAE_SLOT_VALUES_SCALED, true, true);
+    check_gradients_of(ICAE_MEMORY_INPUTS_POOLED, ICAE_SLOT_VALUES_RESIDUAL, false, false);
+    check_gradients_of(ICAE_MEMORY_INPUTS_LEARNED, ICAE_SLOT_VALUES_RESIDUAL, true, false);
 }
 END_TEST
 
@@ -375,5 +430,5 @@ SUITE_OF(objective, 300, gradients_agree_with_differences, gradients_agree_with_
          gradients_agree_with_dropout_and_checkpointing, checkpointing_changes_no_bit,
          dropout_differs_from_step_to_step_and_is_off_outside_training,
          a_sample_does_not_depend_on_its_batch, pools_the_text_that_a_slot_stands_for,
-         gradients_agree_with_pooled_inputs, refuses_jobs_that_make_no_sense,
-         counts_what_a_batch_costs)
+         brings_slots_to_the_size_of_embeddings, gradients_agree_with_pooled_inputs,
+         refuses_jobs_that_make_no_sense, counts_what_a_batch_costs)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The config of a run: reading, refusing, overriding, writing back, comparing. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "icae/file.h"
@@ -161,6 +162,78 @@ START_TEST(says_what_is_missing_or_contradicts) {
 }
 END_TEST
 
+START_TEST(chat_templates_come_from_keys_base_or_adapter) {
+    icae_error error = {0};
+    const char *folder = test_folder("settings-chat");
+    char *data;
+    size_t bytes;
+    ck_ok(icae_file_read("tests/golden/llama/model/tokenizer.json", 1 << 20, &data, &bytes,
+                         &error));
+    ck_ok(icae_file_write(test_path(folder, "tokenizer.json"), data, bytes, &error));
+    free(data);
+    static const char chatml[] = "{\"chat_template\": \"<|im_start|>{{ m }}<|im_end|>\"}";
+    ck_ok(icae_file_write(test_path(folder, "tokenizer_config.json"), chatml, sizeof chatml - 1,
+                          &error));
+    icae_model model = {0};
+    ck_ok(icae_tokenizer_open_folder(&model.tokenizer, folder, &error));
+    static const struct {
+        const char *set[3], *name, *prefix, *suffix, *refused;
+    } cases[] = {
+        {{NULL}, "chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", NULL},
+        {{"chat_template=none"}, "none", "", "", NULL},
+        {{"chat_prefix=Q"}, "custom", "Q", "<|im_end|>\n<|im_start|>assistant\n", NULL},
+        {{"chat_template=custom", "chat_suffix=A"}, "custom", "", "A", NULL},
+        {{"chat_template=llama3"}, "", "", "", "needs the token <|begin_of_text|>"},
+        {{"chat_template=chatml", "chat_suffix=A"}, "", "", "", "remove it, or adapter.chat_"},
+        {{"chat_template=vicuna"}, "", "", "", "'vicuna' is unknown; expected none, "},
+        {{"chat_end=two words"}, "", "", "", "adapter.chat_end: 'two words' is not one token"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (int is_adopted = 0; is_adopted < 2; is_adopted++) {
+            icae_settings s, again;
+            icae_adapter_settings made = icae_adapter_defaults(&model), second;
+            icae_settings_init(&s);
+            made.memory_slots = s.adapter.memory_slots;
+            for (size_t j = 0; j < 3 && cases[i].set[j]; j++) {
+                char assignment[80];
+                snprintf(assignment, sizeof assignment, "adapter.%s", cases[i].set[j]);
+                ck_ok(icae_settings_set(&s, assignment, &error));
+            }
+            icae_status status = is_adopted ? icae_settings_adopt(&s, &model, &made, &error)
+                                            : icae_settings_adapter(&s, &model, &made, &error);
+            if (cases[i].refused) {
+                ck_assert(status != ICAE_OK);
+                ck_assert_msg(strstr(error.message, cases[i].refused), "%s", error.message);
+                icae_settings_release(&s);
+                continue;
+            }
+            ck_assert_msg(status == ICAE_OK, "%s", error.message);
+            ck_assert_str_eq(made.chat_template, cases[i].name);
+            ck_assert_str_eq(made.chat_prefix, cases[i].prefix);
+            ck_assert_str_eq(made.chat_suffix, cases[i].suffix);
+            /* and what is written as used gives the same again */
+            ck_ok(icae_settings_complete(&s, &made, &error));
+            icae_text text = {0};
+            icae_settings_write(&s, &text);
+            ck_ok(icae_file_write(test_path(folder, "config.json"), text.data, text.length,
+                                  &error));
+            icae_settings_init(&again);
+            ck_ok(icae_settings_read(&again, test_path(folder, "config.json"), &error));
+            ck_ok(icae_settings_adapter(&again, &model, &second, &error));
+            ck_assert_str_eq(second.chat_template, made.chat_template);
+            ck_assert_str_eq(second.chat_prefix, made.chat_prefix);
+            ck_assert_str_eq(second.chat_suffix, made.chat_suffix);
+            ck_assert_str_eq(second.chat_turn, made.chat_turn);
+            ck_assert_str_eq(second.chat_end, made.chat_end);
+            icae_text_release(&text);
+            icae_settings_release(&again);
+            icae_settings_release(&s);
+        }
+    }
+    icae_tokenizer_free(model.tokenizer);
+}
+END_TEST
+
 START_TEST(every_config_of_the_repository_reads) {
     icae_error error = {0};
     char **names;
@@ -184,4 +257,4 @@ END_TEST
 SUITE_OF(settings, 30, reads_a_config_and_keeps_the_defaults_of_the_rest,
          every_unknown_key_and_wrong_type_is_refused, set_overrides_with_the_same_checks,
          what_is_written_reads_back_equal, says_what_is_missing_or_contradicts,
-         every_config_of_the_repository_reads)
+         chat_templates_come_from_keys_base_or_adapter, every_config_of_the_repository_reads)

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* The pickle machine, shared by pickle.c (the language) and pickle_torch.c (what PyTorch's names mean). */
+#ifndef ICAE_FORMATS_PICKLE_INTERNAL_H
+#define ICAE_FORMATS_PICKLE_INTERNAL_H
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "pickle.h"
+
+enum { MOST_MARKS = 64 };
+
+typedef struct machine {
+    pickle *p;
+    const unsigned char *begin, *at, *end;
+    size_t place; /* of the opcode at work */
+    pickle_ref *stack, *memo;
+    size_t height, stack_room, memo_room;
+    size_t marks[MOST_MARKS], n_marks;
+    uint64_t n_memoized; /* by MEMOIZE */
+    pickle_storage_source *source;
+    void *user;
+    icae_error *error;
+} machine;
+
+/* "PATH: byte N: sentence" */
+icae_status pickle_fail(machine *m, icae_status status, const char *format, ...)
+    ICAE_PRINTF(3, 4);
+/* Room for one more in a table of the pickle or the machine; table: the address of its pointer. */
+icae_status pickle_reserve(machine *m, void *table, size_t *room, size_t used, size_t each);
+#define PICKLE_RESERVE(m, table, room, used)                                                   \
+    pickle_reserve(m, &(table), &(room), used, sizeof *(table))
+icae_status pickle_push(machine *m, pickle_value value);
+icae_status pickle_push_ref(machine *m, pickle_ref ref);
+icae_status pickle_pop(machine *m, pickle_ref *out);
+
+/* pickle_torch.c */
+icae_status pickle_push_name(machine *m, const char *module, size_t module_bytes,
+                             const char *name, size_t name_bytes);
+icae_status pickle_reduce(machine *m);
+icae_status pickle_persistent(machine *m);
+
+#endif
