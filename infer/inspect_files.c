@@ -36,7 +36,14 @@ static void model_facts(facts *f, const icae_model *model) {
               c->has_own_head ? "its own" : "the embedding again");
     fact_count(f, "context_length", "context", c->context_length);
     if (c->window) fact_count(f, "window", "sliding window", c->window);
+    if (c->window_period) {
+        fact_text(f, "window_period", "without a window", "every layer of number %" PRId64 "n",
+                  c->window_period);
+    }
     fact_text(f, "rope_theta", "rope theta", "%g", c->rope_theta);
+    if (c->local_rope_theta > 0) {
+        fact_text(f, "local_rope_theta", "rope theta in windows", "%g", c->local_rope_theta);
+    }
     fact_bytes(f, "kv_cache_bytes_per_token", "KV cache a token", icae_cache_bytes(c, 1));
     if (model->tokenizer) {
         const icae_tokenizer *t = model->tokenizer;

@@ -9,9 +9,11 @@
  *
  * A block:  a = x + o(attention(rope(q(n)), rope(k(n)), v(n))),  n = rmsnorm(x)
  *           y = a + down(swiglu(gate(m), up(m))),                m = rmsnorm(a)
- * where the config says so, matrices add a bias, q and k are normed per head before rope, and
- * attention looks back over a window only.
- * Sources: Touvron et al., arXiv 2302.13971; Ainslie et al. (grouped heads), arXiv 2305.13245.
+ * where the config says so, matrices add a bias, q and k are normed per head before rope, attention
+ * looks back over a window only (and then may have a rope of its own), gelu stands for silu, and
+ * what o and down give is normed before it is added (Gemma).
+ * Sources: Touvron et al., arXiv 2302.13971; Ainslie et al. (grouped heads), arXiv 2305.13245; Gemma
+ * Team, arXiv 2503.19786.
  */
 #ifndef ICAE_MODEL_H
 #define ICAE_MODEL_H
@@ -65,6 +67,11 @@ typedef struct icae_rope_scaling {
     bool has_exact_ramp;                  /* yarn: the ends of the ramp are not rounded */
 } icae_rope_scaling;
 
+typedef enum icae_activation {
+    ICAE_ACTIVATION_SILU,
+    ICAE_ACTIVATION_GELU_TANH /* its tanh approximation */
+} icae_activation;
+
 typedef struct icae_model_config {
     char architecture[32];   /* "llama" */
     int64_t vocabulary;      /* V */
@@ -76,9 +83,15 @@ typedef struct icae_model_config {
     int64_t context_length;  /* the longest position the base was trained for */
     int64_t window;          /* sliding window of attention, 0 = none */
     int64_t first_windowed;  /* the layer from which on it holds */
+    int64_t window_period;   /* of these, every so manieth layer has none; 0: all have it */
     double norm_eps;
     double rope_theta;
     icae_rope_scaling rope;
+    double local_rope_theta; /* of layers with a window, without scaling; 0: as in all others */
+    double attention_scale;  /* of scores */
+    double embedding_scale;  /* of a token's row in the embedding, as input; 1: none */
+    icae_activation activation;
+    bool has_result_norms;   /* what o and down give is normed before it is added */
     unsigned biased_modules; /* bit 1 << icae_module: that matrix has a bias */
     bool has_head_norms;     /* q and k are normed per head */
     bool has_own_head;       /* else the head is the embedding */
@@ -87,8 +100,10 @@ typedef struct icae_model_config {
 typedef struct icae_layer {
     icae_tensor modules[ICAE_MODULE_COUNT]; /* [N,K], frozen */
     icae_tensor biases[ICAE_MODULE_COUNT];  /* [N], real; data NULL: none */
-    icae_tensor input_norm, post_norm;      /* [D], real */
-    icae_tensor q_norm, k_norm;             /* [E], real; data NULL: none */
+    icae_tensor input_norm,
+        post_norm; /* [D], real; before attention, before the feed-forward */
+    icae_tensor attention_norm, feed_forward_norm; /* [D], of their results; data NULL: none */
+    icae_tensor q_norm, k_norm;                    /* [E], real; data NULL: none */
 } icae_layer;
 
 typedef struct icae_model {
@@ -97,13 +112,14 @@ typedef struct icae_model {
     icae_tensor final_norm; /* [D] */
     icae_tensor head;       /* [V,D]; the embedding again when tied */
     icae_layer *layers;
-    double *rope_frequencies; /* [E/2] */
+    double *rope_frequencies;       /* [E/2] */
+    double *local_rope_frequencies; /* the same for layers with a window; NULL: those above */
     icae_tokenizer *tokenizer;
     uint64_t
         fingerprint; /* of config, names, shapes, types and samples of every weight's bytes */
     int64_t n_parameters; /* numbers in all weights, a tied head counted once */
     size_t weight_bytes;  /* as stored */
-    double embedding_mean, embedding_deviation; /* over evenly spaced rows of the table */
+    double embedding_mean, embedding_deviation; /* of evenly spaced rows of the table, scaled */
     char *path;                                 /* as given */
     char file_type[16];                         /* "GGUF" or "safetensors" */
     icae_arena arena;
@@ -118,6 +134,8 @@ icae_status icae_model_open(icae_model **model, const char *path, icae_error *er
 void icae_model_close(icae_model *model);
 int64_t icae_module_rows(const icae_model_config *config, icae_module module); /* N */
 int64_t icae_module_cols(const icae_model_config *config, icae_module module); /* K */
+/* Tokens that a layer's attention looks back over, its own included; 0: all. */
+int64_t icae_layer_window(const icae_model_config *config, int64_t layer);
 
 /* LoRA pairs on some modules of every layer; the tensors are leaves of a parameter block. */
 typedef struct icae_lora_set {
@@ -153,17 +171,27 @@ typedef struct icae_forward {
 } icae_forward;
 
 /*
+ * Input embeddings [n,D]: row t is that of the token rows[t], scaled as the base wants it, where
+ * which[t] is 0 (or which is NULL), else row rows[t] of others[which[t] - 1], as it stands: memory
+ * tokens and slots live where scaled embeddings do. Gradient flows to `others`; see icae_rows.
+ */
+icae_tensor *icae_model_inputs(icae_graph *graph, const icae_model *model, int n_others,
+                               icae_tensor *const *others, int64_t n, const int32_t *which,
+                               const int32_t *rows);
+
+/*
  * x [T,D] input embeddings -> [T,D] hidden states after the final norm. Does not consume x.
  * Gradient flows to x and to the LoRA pairs. With caches nothing is recorded.
  */
 icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae_tensor *x,
                                 const icae_forward *options);
 
-/* out [E/2]: how far each pair turns from one position to the next, scaling included. */
-void icae_rope_frequencies(const icae_model_config *config, double *out);
+/* out [E/2]: how far each pair turns from one position to the next, scaling included; in layers with a
+ * window where is_local. */
+void icae_rope_frequencies(const icae_model_config *config, bool is_local, double *out);
 /* angles [T,E] for rope: frequency * position, cosines then sines. */
-icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model *model, int64_t T,
-                              const int32_t *positions);
+icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model *model, bool is_local,
+                              int64_t T, const int32_t *positions);
 
 /* Numbers in the matrices of all layers, without embedding and head: 2 FLOP each per token and pass. */
 double icae_model_linear_parameters(const icae_model_config *config);

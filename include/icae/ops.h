@@ -38,11 +38,15 @@ typedef struct icae_pack {
  */
 icae_tensor *icae_rows(icae_graph *graph, int n_sources, icae_tensor *const *sources, int64_t n,
                        const int32_t *which, const int32_t *rows);
+/* The same with the rows of the first source times `scale`, for bases that scale their embedding. */
+icae_tensor *icae_rows_scaled(icae_graph *graph, icae_real scale, int n_sources,
+                              icae_tensor *const *sources, int64_t n, const int32_t *which,
+                              const int32_t *rows);
 
 /*
  * Adds to some rows of x the mean of several rows of a frozen table:
  *
- *     y[to[i],:] += mean of table[rows[r],:] over starts[i] <= r < starts[i+1],  i < n
+ *     y[to[i],:] += scale * mean of table[rows[r],:] over starts[i] <= r < starts[i+1],  i < n
  *
  * CONSUMES x [T,D]: its buffer becomes the result's.
  *
@@ -53,8 +57,9 @@ icae_tensor *icae_rows(icae_graph *graph, int n_sources, icae_tensor *const *sou
  *
  * Memory inputs that begin as the mean of the text they stand for. Gradient flows to x unchanged.
  */
-icae_tensor *icae_add_means(icae_graph *graph, icae_tensor *x, icae_tensor *table, int64_t n,
-                            const int64_t *starts, const int32_t *rows, const int32_t *to);
+icae_tensor *icae_add_means(icae_graph *graph, icae_tensor *x, icae_tensor *table,
+                            icae_real scale, int64_t n, const int64_t *starts,
+                            const int32_t *rows, const int32_t *to);
 
 /*
  * Root-mean-square normalisation of every row: y[t,:] = w * x[t,:] / sqrt(mean(x[t,:]^2) + eps).
@@ -128,6 +133,15 @@ icae_tensor *icae_attention(icae_graph *graph, const icae_attention_shape *shape
 /* y = silu(gate) * up, elementwise. Gradient flows to both; both are kept.
  * Source: Shazeer, arXiv 2002.05202. */
 icae_tensor *icae_swiglu(icae_graph *graph, icae_tensor *gate, icae_tensor *up);
+
+/* y = gelu(gate) * up, elementwise, gelu by its tanh approximation (kernels.def has the formula).
+ * Gradient flows to both; both are kept.
+ * Sources: Shazeer, arXiv 2002.05202; Hendrycks and Gimpel, arXiv 1606.08415. */
+icae_tensor *icae_geglu(icae_graph *graph, icae_tensor *gate, icae_tensor *up);
+
+/* y = x + residual, of one shape. CONSUMES x (see icae_rope); residual is only read. Gradient flows to
+ * both. Nothing is kept. A residual that a linear layer can add (icae_linear) needs no op of its own. */
+icae_tensor *icae_add(icae_graph *graph, icae_tensor *x, icae_tensor *residual);
 
 /*
  * Head and loss in one: loss = sum_i coefs[i] * nll_i, with nll_i = -log softmax(h[i,:] w^T)[targets[i]].

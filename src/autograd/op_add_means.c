@@ -28,14 +28,15 @@ static bool is_sound(icae_graph *graph, const icae_tensor *x, const icae_tensor 
     return true;
 }
 
-icae_tensor *icae_add_means(icae_graph *graph, icae_tensor *x, icae_tensor *table, int64_t n,
-                            const int64_t *starts, const int32_t *rows, const int32_t *to) {
+icae_tensor *icae_add_means(icae_graph *graph, icae_tensor *x, icae_tensor *table,
+                            icae_real scale, int64_t n, const int64_t *starts,
+                            const int32_t *rows, const int32_t *to) {
     if (!x || !table || !is_sound(graph, x, table, n, starts, rows, to)) return NULL;
     icae_tensor *y = icae_graph_take(graph, x);
     if (!y) return NULL;
     icae_backend *be = icae_graph_backend(graph);
     icae_matrix matrix = icae_tensor_matrix(table);
-    be->k.add_means(be, n, &matrix, starts, rows, to, icae_values(y));
+    be->k.add_means(be, n, &matrix, starts, rows, to, scale, icae_values(y));
     icae_graph_record(graph, ICAE_OP_add_means, y, &x, 1);
     return y;
 }

@@ -12,6 +12,7 @@ typedef struct row_list {
 
 typedef struct rows_params {
     row_list lists[MOST_SOURCES];
+    icae_real scales[MOST_SOURCES];
 } rows_params;
 
 static rows_params *sort_by_source(icae_graph *graph, int n_sources,
@@ -43,6 +44,12 @@ static rows_params *sort_by_source(icae_graph *graph, int n_sources,
 
 icae_tensor *icae_rows(icae_graph *graph, int n_sources, icae_tensor *const *sources, int64_t n,
                        const int32_t *which, const int32_t *rows) {
+    return icae_rows_scaled(graph, 1, n_sources, sources, n, which, rows);
+}
+
+icae_tensor *icae_rows_scaled(icae_graph *graph, icae_real scale, int n_sources,
+                              icae_tensor *const *sources, int64_t n, const int32_t *which,
+                              const int32_t *rows) {
     if (!icae_graph_expect(
             graph, n_sources >= 1 && n_sources <= MOST_SOURCES && n >= 0 && n < INT32_MAX,
             "rows: %d sources, %lld rows", n_sources, (long long)n)) {
@@ -74,7 +81,9 @@ icae_tensor *icae_rows(icae_graph *graph, int n_sources, icae_tensor *const *sou
     for (int s = 0; s < n_sources; s++) {
         icae_matrix table = icae_tensor_matrix(sources[s]);
         const row_list *list = &params->lists[s];
-        be->k.gather(be, list->n, &table, list->rows, list->to, icae_values(y));
+        params->scales[s] = s ? 1 : scale;
+        be->k.gather(be, list->n, &table, list->rows, list->to, params->scales[s],
+                     icae_values(y));
     }
     icae_node *node = icae_graph_record(graph, ICAE_OP_rows, y, sources, n_sources);
     if (node) node->params = params;
@@ -92,6 +101,7 @@ void icae_rows_backward(icae_graph *graph, icae_node *node) {
         if (!add)
             be->k.zero(be, gradient, (size_t)icae_tensor_count(source) * sizeof *gradient);
         be->k.scatter_add(be, params->lists[s].n, source->shape[1], node->output->gradient,
-                          params->lists[s].to, params->lists[s].rows, gradient);
+                          params->lists[s].to, params->lists[s].rows, params->scales[s],
+                          gradient);
     }
 }

@@ -176,7 +176,7 @@ static void linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K, co
 /* ---- rows of a table ---- */
 
 static void gather(icae_backend *be, int64_t n, const icae_matrix *w, const int32_t *rows,
-                   const int32_t *to, real *y) {
+                   const int32_t *to, real scale, real *y) {
     const int threads = n * w->cols >= WORTH_THREADS ? be->n_threads : 1;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < n; i++) {
@@ -184,7 +184,8 @@ static void gather(icae_backend *be, int64_t n, const icae_matrix *w, const int3
         for (int64_t k = 0; k < w->cols; k += WIDE) {
             int64_t count = least(WIDE, w->cols - k);
             widen_part(w->dtype, w, rows[i], k, count, part);
-            memcpy(y + to[i] * w->cols + k, part, (size_t)count * sizeof(real));
+            for (int64_t j = 0; j < count; j++)
+                y[to[i] * w->cols + k + j] = scale * part[j];
         }
     }
 }

@@ -115,16 +115,19 @@ static void ref_linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K
 }
 
 static void ref_gather(icae_backend *be, int64_t n, const icae_matrix *w, const int32_t *rows,
-                       const int32_t *to, icae_real *y) {
+                       const int32_t *to, icae_real scale, icae_real *y) {
     (void)be;
     for (int64_t i = 0; i < n; i++) {
-        icae_dtype_widen(w->dtype, row_of(w, rows[i]), w->cols, y + to[i] * w->cols);
+        icae_real *row = y + to[i] * w->cols;
+        icae_dtype_widen(w->dtype, row_of(w, rows[i]), w->cols, row);
+        for (int64_t k = 0; k < w->cols; k++)
+            row[k] *= scale;
     }
 }
 
 static void ref_add_means(icae_backend *be, int64_t n, const icae_matrix *w,
                           const int64_t *starts, const int32_t *rows, const int32_t *to,
-                          icae_real *y) {
+                          icae_real scale, icae_real *y) {
     const int64_t D = w->cols;
     size_t stride;
     double *sum = (double *)(void *)icae_backend_scratch(
@@ -138,18 +141,19 @@ static void ref_add_means(icae_backend *be, int64_t n, const icae_matrix *w,
             for (int64_t d = 0; d < D; d++)
                 sum[d] += (double)wide[d];
         }
-        double share = 1.0 / (double)(starts[i + 1] - starts[i]);
+        double share = (double)scale / (double)(starts[i + 1] - starts[i]);
         for (int64_t d = 0; d < D; d++)
             y[to[i] * D + d] += (icae_real)(sum[d] * share);
     }
 }
 
 static void ref_scatter_add(icae_backend *be, int64_t n, int64_t D, const icae_real *dy,
-                            const int32_t *from, const int32_t *rows, icae_real *dw) {
+                            const int32_t *from, const int32_t *rows, icae_real scale,
+                            icae_real *dw) {
     (void)be;
     for (int64_t i = 0; i < n; i++) {
         for (int64_t d = 0; d < D; d++)
-            dw[rows[i] * D + d] += dy[from[i] * D + d];
+            dw[rows[i] * D + d] += scale * dy[from[i] * D + d];
     }
 }
 
@@ -343,6 +347,38 @@ static void ref_swiglu_dx(icae_backend *be, int64_t n, const icae_real *gate,
     for (int64_t i = 0; i < n; i++) {
         double g = (double)gate[i], s = sigmoid(g), d = (double)dy[i];
         double to_gate = d * (double)up[i] * (s + g * s * (1.0 - s)), to_up = d * g * s;
+        d_gate[i] = (icae_real)(add ? (double)d_gate[i] + to_gate : to_gate);
+        d_up[i] = (icae_real)(add ? (double)d_up[i] + to_up : to_up);
+    }
+}
+
+/* Of gelu: its factor s = 1 / (1 + exp(-2u)), and 2u' of what u is taken at. NaN stays NaN. */
+static double gelu_factor(double a, double *near, double *slope) {
+    const double root = 0.79788456080286535588, cubic = 0.044715; /* sqrt(2/pi) */
+    *near = a > 10 ? 10 : a < -10 ? -10 : a;
+    *slope = 2 * root * (1 + 3 * cubic * *near * *near);
+    return sigmoid(2 * root * (*near + cubic * *near * *near * *near));
+}
+
+static void ref_geglu(icae_backend *be, int64_t n, const icae_real *gate, const icae_real *up,
+                      icae_real *y) {
+    (void)be;
+    for (int64_t i = 0; i < n; i++) {
+        double g = (double)gate[i], near, slope;
+        y[i] = (icae_real)(g * gelu_factor(g, &near, &slope) * (double)up[i]);
+    }
+}
+
+/* gelu'(g) = s + g s (1 - s) 2u' */
+static void ref_geglu_dx(icae_backend *be, int64_t n, const icae_real *gate,
+                         const icae_real *up, const icae_real *dy, bool add, icae_real *d_gate,
+                         icae_real *d_up) {
+    (void)be;
+    for (int64_t i = 0; i < n; i++) {
+        double near, slope, g = (double)gate[i], d = (double)dy[i];
+        double s = gelu_factor(g, &near, &slope);
+        double to_gate = d * (double)up[i] * (s + near * s * (1 - s) * slope);
+        double to_up = d * g * s;
         d_gate[i] = (icae_real)(add ? (double)d_gate[i] + to_gate : to_gate);
         d_up[i] = (icae_real)(add ? (double)d_up[i] + to_up : to_up);
     }

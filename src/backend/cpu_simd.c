@@ -131,6 +131,55 @@ static void swiglu_dx(icae_backend *be, int64_t n, const real *gate, const real 
     }
 }
 
+/*
+ * gelu(g) = g s,  s = 1 / (1 + e),  e = exp(-2u),  2u = g (2r + 2rc g^2)
+ * gelu'(g) = s + g (1 - s) s 2u',  1 - s = e s,  2u' = 2r + 6rc g^2
+ * with r = sqrt(2/pi), c = 0.044715. u is taken at g or, beyond, at 10 or -10: there s is 1 or 1e-38,
+ * and neither e nor g^3 gets too large for a float. NaN passes: see larger and smaller.
+ */
+enum { GELU_FLAT = 10 };
+#define GELU_LINEAR ((real)1.5957691216057308)  /* 2r */
+#define GELU_CUBIC  ((real)0.07135481627260025) /* 2rc */
+
+static void geglu(icae_backend *be, int64_t n, const real *gate, const real *up, real *y) {
+    const int threads = team(be, n);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t from = 0; from < n; from += PIECE) {
+        const int64_t to = least(n, from + PIECE);
+        for (int64_t i = from; i < to; i += VL) {
+            vec g = load_some(gate + i, to - i);
+            vec near = smaller(splat(GELU_FLAT), larger(splat(-GELU_FLAT), g));
+            vec e = vector_exp(-near * (near * near * GELU_CUBIC + GELU_LINEAR));
+            store_some(y + i, g / (e + 1) * load_some(up + i, to - i), to - i);
+        }
+    }
+}
+
+static void geglu_dx(icae_backend *be, int64_t n, const real *gate, const real *up,
+                     const real *dy, bool add, real *d_gate, real *d_up) {
+    const int threads = team(be, n);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t from = 0; from < n; from += PIECE) {
+        const int64_t to = least(n, from + PIECE);
+        for (int64_t i = from; i < to; i += VL) {
+            const int64_t rest = to - i;
+            vec g = load_some(gate + i, rest), d = load_some(dy + i, rest);
+            vec near = smaller(splat(GELU_FLAT), larger(splat(-GELU_FLAT), g));
+            vec square = near * near;
+            vec e = vector_exp(-near * (square * GELU_CUBIC + GELU_LINEAR));
+            vec s = splat(1) / (e + 1);
+            vec slope = s + near * (e * s * s) * (square * (3 * GELU_CUBIC) + GELU_LINEAR);
+            vec to_gate = d * load_some(up + i, rest) * slope, to_up = d * (g * s);
+            if (add) {
+                to_gate += load_some(d_gate + i, rest);
+                to_up += load_some(d_up + i, rest);
+            }
+            store_some(d_gate + i, to_gate, rest);
+            store_some(d_up + i, to_up, rest);
+        }
+    }
+}
+
 /* ---- sums and multiples ---- */
 
 static void accumulate(icae_backend *be, int64_t n, const real *x, real *y) {
@@ -331,6 +380,8 @@ void LEVEL_NAME(icae_cpu_simd_)(icae_kernels *table) {
     table->rope = rope;
     table->swiglu = swiglu;
     table->swiglu_dx = swiglu_dx;
+    table->geglu = geglu;
+    table->geglu_dx = geglu_dx;
     table->accumulate = accumulate;
     table->add_row = add_row;
     table->scale = scale;

@@ -95,7 +95,12 @@ static icae_status add_piece(icae_tokenizer *tokenizer, const char *where, size_
     if (piece->type == ICAE_PIECE_NORMAL && !isfinite(piece->score))
         return icae_fail(error, ICAE_FORMAT, "%s: the score of token %zu is not a number",
                          where, id);
-    if (piece->type == ICAE_PIECE_USER_DEFINED) flags |= ICAE_TOKEN_ADDED;
+    if (piece->type == ICAE_PIECE_USER_DEFINED) {
+        /* SentencePiece finds them where spaces are marks already: Gemma's are runs of spaces. With
+         * marks in front of sections the list of normalized tokens would want one in front of each. */
+        flags |= ICAE_TOKEN_ADDED;
+        if (!tokenizer->marking.prefix) flags |= ICAE_TOKEN_NORMALIZED;
+    }
     if (piece->type == ICAE_PIECE_CONTROL || piece->type == ICAE_PIECE_UNKNOWN)
         flags |= ICAE_TOKEN_ADDED | ICAE_TOKEN_SPECIAL;
     if (piece->type == ICAE_PIECE_UNKNOWN) {

@@ -211,8 +211,8 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
     int32_t *which = icae_graph_arena(graph, (size_t)rows * sizeof *which);
     int32_t *row = icae_graph_arena(graph, (size_t)rows * sizeof *row);
     if (!which || !row) return NULL;
-    icae_tensor *sources[3] = {(icae_tensor *)(uintptr_t)&gen->model->embedding};
-    int n_sources = 1;
+    icae_tensor *others[2];
+    int n_others = 0;
     int64_t n_task = task_tokens(gen, request);
     int64_t at = 0, k = gen->adapter ? gen->adapter->settings.memory_slots : 0;
     for (int64_t i = 0; i < request->n_prefix; i++)
@@ -224,9 +224,9 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
         for (int64_t i = 0; i < count * shape[1]; i++) {
             host[i] = (icae_real)request->slots->values[i];
         }
-        sources[1] = gen->adapter->memory;
-        sources[2] = icae_constant(graph, 2, shape, host);
-        n_sources = 3;
+        others[0] = gen->adapter->memory;
+        others[1] = icae_constant(graph, 2, shape, host);
+        n_others = 2;
         for (int64_t i = 0; i < count; i++, at++) {
             which[at] = 2;
             row[at] = (int32_t)i;
@@ -243,7 +243,7 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
         row[at++] = (int32_t)(k + (int64_t)request->task);
     }
     assert(at == rows);
-    return icae_rows(graph, n_sources, sources, rows, which, row);
+    return icae_model_inputs(graph, gen->model, n_others, others, rows, which, row);
 }
 
 /* Runs the pack over the caches and leaves the logits of the rows `last` [n] in gen->logits. */
@@ -329,8 +329,8 @@ static icae_status step(generator *gen, int64_t n_requests, int64_t *n_running,
     *n_running = n;
     if (n == 0) return ICAE_OK;
     icae_pack pack = {n, n, starts, positions, NULL};
-    icae_tensor *embedding = (icae_tensor *)(uintptr_t)&gen->model->embedding;
-    run_rows(gen, icae_rows(gen->graph, 1, &embedding, n, NULL, ids), &pack, caches, n, last);
+    run_rows(gen, icae_model_inputs(gen->graph, gen->model, 0, NULL, n, NULL, ids), &pack,
+             caches, n, last);
     icae_status status = icae_graph_status(gen->graph, error);
     for (int64_t i = 0; i < n && !status; i++)
         status = accept(gen, who[i], i, error);

@@ -59,16 +59,18 @@ typedef struct pooling {
 } pooling;
 
 static icae_tensor *run_plan(icae_graph *graph, const icae_model *model, const plan *p,
-                             int n_sources, icae_tensor *const *sources, const pooling *means,
+                             int n_others, icae_tensor *const *others, const pooling *means,
                              const icae_forward *settings) {
     icae_forward *options = icae_graph_arena(graph, sizeof *options);
     if (!options) return NULL;
     *options = *settings;
     options->pack = &p->pack;
-    icae_tensor *x = icae_rows(graph, n_sources, sources, p->pack.n_tokens, p->which, p->rows);
+    icae_tensor *x =
+        icae_model_inputs(graph, model, n_others, others, p->pack.n_tokens, p->which, p->rows);
     if (means && means->n) {
-        x = icae_add_means(graph, x, sources[FROM_BASE], means->n, means->starts, means->rows,
-                           means->to);
+        x = icae_add_means(graph, x, (icae_tensor *)(uintptr_t)&model->embedding,
+                           (icae_real)model->config.embedding_scale, means->n, means->starts,
+                           means->rows, means->to);
     }
     icae_tensor *h = icae_model_forward(graph, model, x, options);
     icae_done(graph, x);
@@ -146,7 +148,8 @@ static icae_tensor *add_to_slots(icae_graph *graph, const icae_model *model, ica
     for (int64_t i = 0; to && i < means->n; i++)
         to[i] = (int32_t)i;
     icae_tensor *table = (icae_tensor *)(uintptr_t)&model->embedding;
-    return to ? icae_add_means(graph, slots, table, means->n, means->starts, means->rows, to)
+    return to ? icae_add_means(graph, slots, table, (icae_real)model->config.embedding_scale,
+                               means->n, means->starts, means->rows, to)
               : NULL;
 }
 
@@ -181,7 +184,6 @@ icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
         }
         assert(offset == contexts[c].n);
     }
-    icae_tensor *sources[] = {(icae_tensor *)(uintptr_t)&model->embedding, adapter->memory};
     icae_forward options = {.lora = &adapter->lora,
                             .dropout_seed = run->seed,
                             .is_training = run->is_training,
@@ -191,7 +193,7 @@ icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
     pooling means = {0};
     if ((inputs_pool || slots_pool) && !pool_memory(graph, p, k, &means)) return NULL;
     icae_tensor *h =
-        run_plan(graph, model, p, 2, sources, inputs_pool ? &means : NULL, &options);
+        run_plan(graph, model, p, 1, &adapter->memory, inputs_pool ? &means : NULL, &options);
     icae_tensor *slots = h ? icae_rows(graph, 1, &h, n_spans * k, NULL, slot_rows) : NULL;
     icae_done(graph, h);
     if (slots && adapter->settings.slot_values != ICAE_SLOT_VALUES_HIDDEN)
@@ -304,11 +306,10 @@ icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
     }
     loss_rows *list = p ? collect_loss_rows(graph, p, batch) : NULL;
     if (!list || !slots) return NULL;
-    icae_tensor *sources[] = {(icae_tensor *)(uintptr_t)&model->embedding, adapter->memory,
-                              slots};
+    icae_tensor *others[] = {adapter->memory, slots};
     icae_forward options = {.is_checkpointed =
                                 run->is_checkpointed}; /* the frozen base alone */
-    icae_tensor *h = run_plan(graph, model, p, 3, sources, NULL, &options);
+    icae_tensor *h = run_plan(graph, model, p, 2, others, NULL, &options);
     icae_done(graph, slots);
     icae_tensor *bearing = h ? icae_rows(graph, 1, &h, list->n, NULL, list->rows) : NULL;
     icae_done(graph, h);

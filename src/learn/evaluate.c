@@ -78,9 +78,8 @@ icae_status icae_eval_base_nll(icae_graph *graph, const icae_model *model,
     starts[n_sequences] = at;
     icae_pack pack = {n_sequences, T, starts, positions, NULL};
     icae_forward options = {.pack = &pack};
-    icae_tensor *embedding = (icae_tensor *)(uintptr_t)&model->embedding;
     icae_tensor *head = (icae_tensor *)(uintptr_t)&model->head;
-    icae_tensor *x = icae_rows(graph, 1, &embedding, T, NULL, ids);
+    icae_tensor *x = icae_model_inputs(graph, model, 0, NULL, T, NULL, ids);
     icae_tensor *h = icae_model_forward(graph, model, x, &options);
     icae_done(graph, x);
     icae_tensor *last = h ? icae_rows(graph, 1, &h, targets, NULL, picked) : NULL;

@@ -47,7 +47,8 @@ static size_t block_bytes(const icae_model_config *c, const icae_adapter_setting
     size_t sum = 2 * (bytes_of(t * D) + bytes_of(t)); /* rmsnorm twice: x or a, and 1/rms */
     sum += 2 * bytes_of(t * q) + 2 * bytes_of(t * k); /* attention: q, result, k, v */
     sum += bytes_of(t * (double)c->heads);            /* log-sum-exp */
-    sum += 2 * bytes_of(t * F);                       /* swiglu: gate, up */
+    sum += 2 * bytes_of(t * F);                       /* the activation: gate, up */
+    if (c->has_result_norms) sum += 2 * (bytes_of(t * D) + bytes_of(t));
     if (!with_lora) return sum;
     for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
         if (lora[m]) sum += bytes_of(t * (double)s->rank);

@@ -243,8 +243,7 @@ static icae_status base_logits(golden *g, const ids *text, int64_t rows, icae_re
         last[i] = (int32_t)(text->n - rows + i);
     icae_pack pack = {1, text->n, starts, positions, NULL};
     icae_forward options = {.pack = &pack};
-    icae_tensor *embedding = &g->model->embedding;
-    icae_tensor *x = icae_rows(g->graph, 1, &embedding, text->n, NULL, text->list);
+    icae_tensor *x = icae_model_inputs(g->graph, g->model, 0, NULL, text->n, NULL, text->list);
     icae_tensor *h = icae_model_forward(g->graph, g->model, x, &options);
     icae_tensor *picked = h ? icae_rows(g->graph, 1, &h, rows, NULL, last) : NULL;
     icae_tensor *logits = icae_linear(g->graph, picked, &g->model->head, NULL, NULL, NULL);

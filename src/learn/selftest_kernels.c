@@ -55,7 +55,7 @@ static void probe_gather(bench *p) {
         rows[i] = i * 29 % N;
         to[i] = T - 1 - i;
     }
-    p->be->k.gather(p->be, T, &p->weight, rows, to, p->out);
+    p->be->k.gather(p->be, T, &p->weight, rows, to, (icae_real)1.5, p->out);
 }
 
 static void probe_scatter_add(bench *p) {
@@ -64,7 +64,7 @@ static void probe_scatter_add(bench *p) {
         from[i] = i;
         rows[i] = i % 5;
     }
-    p->be->k.scatter_add(p->be, T, K, p->a, from, rows, p->out);
+    p->be->k.scatter_add(p->be, T, K, p->a, from, rows, (icae_real)0.7, p->out);
 }
 
 /* Large enough that OpenBLAS takes all its threads. */
@@ -105,6 +105,12 @@ static void probe_swiglu(bench *p) {
     p->be->k.swiglu(p->be, T * K, p->a, p->b, p->out);
     p->be->k.swiglu_dx(p->be, T * K, p->a, p->b, p->c, false, p->out + T * K,
                        p->out + 2 * T * K);
+}
+
+static void probe_geglu(bench *p) {
+    p->be->k.geglu(p->be, T * K, p->a, p->b, p->out);
+    p->be->k.geglu_dx(p->be, T * K, p->a, p->b, p->c, false, p->out + T * K,
+                      p->out + 2 * T * K);
 }
 
 static void probe_elementwise(bench *p) {
@@ -156,6 +162,7 @@ static const struct {
     {"rope", probe_rope, false},
     {"attention", probe_attention, false},
     {"swiglu", probe_swiglu, false},
+    {"geglu", probe_geglu, false},
     {"scale, accumulate, add_row", probe_elementwise, false},
     {"dropout", probe_dropout, false},
     {"cross_entropy", probe_cross_entropy, false},

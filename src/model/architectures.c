@@ -8,8 +8,8 @@
  * more row is added.
  *
  * Sources: Touvron et al., arXiv 2302.13971 (Llama); Jiang et al., arXiv 2310.06825 (Mistral); Yang et
- * al., arXiv 2407.10671 (Qwen2) and arXiv 2505.09388 (Qwen3); the key names are those of config.json
- * as Hugging Face writes it, and of ggml's docs/gguf.md.
+ * al., arXiv 2407.10671 (Qwen2) and arXiv 2505.09388 (Qwen3); Gemma Team, arXiv 2503.19786 (Gemma 3);
+ * the key names are those of config.json as Hugging Face writes it, and of ggml's docs/gguf.md.
  */
 #include <stdio.h>
 #include <string.h>
@@ -49,6 +49,22 @@ static const icae_architecture architectures[] = {
         .has_head_norms = true,
         .window = ICAE_WINDOW_IF_USED,
     },
+    {
+        .name = "gemma3_text",
+        .gguf_name = "gemma3",
+        .has_head_norms = true,
+        .window = ICAE_WINDOW_PERIODIC,
+        .window_period = 6,
+        .local_rope_theta = 10000,
+        .activation_key = "hidden_activation",
+        .activation = ICAE_ACTIVATION_GELU_TANH,
+        .has_result_norms = true,
+        .has_offset_norms = true,
+        .scales_embedding = true,
+        .is_tied = true,
+        .query_width = 256,
+        .plain_query_layers = 62,
+    },
 };
 
 enum { COUNT = sizeof architectures / sizeof architectures[0] };
@@ -65,6 +81,10 @@ const icae_architecture *icae_architecture_find_gguf(const char *name) {
         if (!strcmp(architectures[i].gguf_name, name)) return &architectures[i];
     }
     return NULL;
+}
+
+const char *icae_activation_name(icae_activation activation) {
+    return activation == ICAE_ACTIVATION_GELU_TANH ? "gelu_pytorch_tanh" : "silu";
 }
 
 const char *icae_architecture_names(char *out, size_t bytes) {

@@ -5,11 +5,10 @@
  * What differs between architectures is data in icae_model_config and in the layers.
  *
  * Who keeps what for backward: rmsnorm its input, rope the angles, attention q, k, v and its result,
- * swiglu gate and up; a frozen linear layer keeps nothing, one with LoRA its input. Everything else
+ * the activation gate and up; a frozen linear layer keeps nothing, one with LoRA its input. Everything else
  * goes back to the pool at the icae_done that follows its last use.
  */
 #include <assert.h>
-#include <math.h>
 
 #include "icae/model.h"
 #include "icae/rng.h"
@@ -20,6 +19,7 @@ typedef struct block_call {
     const icae_forward *options;
     icae_tensor *angles;
     int64_t layer;
+    int64_t window; /* of this layer */
 } block_call;
 
 static icae_tensor *adapted(icae_graph *graph, const block_call *call, icae_module module,
@@ -51,6 +51,17 @@ static icae_tensor *placed(icae_graph *graph, const block_call *call, icae_tenso
         x = normed;
     }
     return icae_rope(graph, x, config->head_width, call->angles);
+}
+
+/* What attention or feed-forward add to x: their last matrix, whose product is normed first where the
+ * layer has a norm for it. */
+static icae_tensor *added(icae_graph *graph, const block_call *call, icae_module module,
+                          icae_tensor *norm, icae_tensor *input, icae_tensor *x) {
+    if (!norm->data) return adapted(graph, call, module, input, x);
+    icae_tensor *y = adapted(graph, call, module, input, NULL);
+    icae_tensor *normed = icae_rmsnorm(graph, y, norm, (icae_real)call->model->config.norm_eps);
+    icae_done(graph, y);
+    return icae_add(graph, normed, x);
 }
 
 /* Attention over what the caches hold and the new rows, which are appended to them first. */
@@ -87,12 +98,11 @@ static icae_tensor *run_block(icae_graph *graph, void *context, icae_tensor *x) 
     const block_call *call = context;
     const icae_model_config *config = &call->model->config;
     icae_layer *layer = &call->model->layers[call->layer];
-    icae_attention_shape shape = {
-        .heads = config->heads,
-        .kv_heads = config->kv_heads,
-        .width = config->head_width,
-        .scale = (icae_real)(1.0 / sqrt((double)config->head_width)),
-        .window = call->layer >= config->first_windowed ? config->window : 0};
+    icae_attention_shape shape = {.heads = config->heads,
+                                  .kv_heads = config->kv_heads,
+                                  .width = config->head_width,
+                                  .scale = (icae_real)config->attention_scale,
+                                  .window = call->window};
     icae_real eps = (icae_real)config->norm_eps;
 
     icae_tensor *n = icae_rmsnorm(graph, x, &layer->input_norm, eps);
@@ -109,20 +119,34 @@ static icae_tensor *run_block(icae_graph *graph, void *context, icae_tensor *x) 
     icae_done(graph, q);
     icae_done(graph, k);
     icae_done(graph, v);
-    icae_tensor *a = adapted(graph, call, ICAE_MODULE_O, mixed, x);
+    icae_tensor *a = added(graph, call, ICAE_MODULE_O, &layer->attention_norm, mixed, x);
     icae_done(graph, mixed);
 
     icae_tensor *m = icae_rmsnorm(graph, a, &layer->post_norm, eps);
     icae_tensor *gate = adapted(graph, call, ICAE_MODULE_GATE, m, NULL);
     icae_tensor *up = adapted(graph, call, ICAE_MODULE_UP, m, NULL);
     icae_done(graph, m);
-    icae_tensor *active = icae_swiglu(graph, gate, up);
+    icae_tensor *active = config->activation == ICAE_ACTIVATION_GELU_TANH
+                              ? icae_geglu(graph, gate, up)
+                              : icae_swiglu(graph, gate, up);
     icae_done(graph, gate);
     icae_done(graph, up);
-    icae_tensor *y = adapted(graph, call, ICAE_MODULE_DOWN, active, a);
+    icae_tensor *y = added(graph, call, ICAE_MODULE_DOWN, &layer->feed_forward_norm, active, a);
     icae_done(graph, active);
     icae_done(graph, a);
     return y;
+}
+
+icae_tensor *icae_model_inputs(icae_graph *graph, const icae_model *model, int n_others,
+                               icae_tensor *const *others, int64_t n, const int32_t *which,
+                               const int32_t *rows) {
+    enum { MOST_OTHERS = 3 };
+    assert(n_others <= MOST_OTHERS);
+    icae_tensor *sources[1 + MOST_OTHERS] = {(icae_tensor *)(uintptr_t)&model->embedding};
+    for (int i = 0; i < n_others; i++)
+        sources[1 + i] = others[i];
+    return icae_rows_scaled(graph, (icae_real)model->config.embedding_scale, 1 + n_others,
+                            sources, n, which, rows);
 }
 
 icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae_tensor *x,
@@ -135,12 +159,19 @@ icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae
                   (long long)model->config.width)) {
         return NULL;
     }
-    icae_tensor *angles = icae_rope_angles(graph, model, pack->n_tokens, pack->positions);
+    /* Those of layers without and with a window. */
+    icae_tensor *angles[2] = {NULL, NULL};
     icae_tensor *h = x;
     for (int64_t i = 0; i < model->config.layers; i++) {
         block_call *call = icae_graph_arena(graph, sizeof *call);
         if (!call) return NULL;
-        *call = (block_call){model, options, angles, i};
+        int64_t window = icae_layer_window(&model->config, i);
+        bool is_local = window && model->local_rope_frequencies;
+        if (!angles[is_local]) {
+            angles[is_local] =
+                icae_rope_angles(graph, model, is_local, pack->n_tokens, pack->positions);
+        }
+        *call = (block_call){model, options, angles[is_local], i, window};
         icae_tensor *next = options->is_checkpointed
                                 ? icae_checkpoint(graph, run_block, call, h)
                                 : run_block(graph, call, h);
@@ -148,7 +179,8 @@ icae_tensor *icae_model_forward(icae_graph *graph, const icae_model *model, icae
         h = next;
     }
     /* Replay needs the angles again, so with checkpointing they live until the step is over. */
-    if (!options->is_checkpointed) icae_done(graph, angles);
+    for (int i = 0; i < 2 && !options->is_checkpointed; i++)
+        icae_done(graph, angles[i]);
     icae_tensor *y = icae_rmsnorm(graph, h, (icae_tensor *)(uintptr_t)&model->final_norm,
                                   (icae_real)model->config.norm_eps);
     if (h != x) icae_done(graph, h);

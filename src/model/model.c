@@ -43,10 +43,15 @@ icae_status icae_model_check_config(const icae_model_config *config, const char 
                          path, (long long)config->head_width);
     }
     if (!(config->norm_eps > 0 && config->norm_eps < 1) ||
-        !(config->rope_theta > 0 && isfinite(config->rope_theta))) {
+        !(config->rope_theta > 0 && isfinite(config->rope_theta)) ||
+        !(config->local_rope_theta >= 0 && isfinite(config->local_rope_theta))) {
         return icae_fail(error, ICAE_FORMAT,
-                         "%s: norm epsilon %g or rope theta %g makes no sense", path,
-                         config->norm_eps, config->rope_theta);
+                         "%s: norm epsilon %g or rope theta %g (in windows %g) makes no sense",
+                         path, config->norm_eps, config->rope_theta, config->local_rope_theta);
+    }
+    if (!(config->attention_scale > 0 && isfinite(config->attention_scale))) {
+        return icae_fail(error, ICAE_FORMAT, "%s: the attention scale %g makes no sense", path,
+                         config->attention_scale);
     }
     const char *rope_fault = icae_rope_check(&config->rope);
     if (rope_fault) {
@@ -61,6 +66,7 @@ typedef struct loader {
     icae_model *model;
     const icae_weight_source *source;
     const icae_architecture *architecture;
+    bool is_checking; /* names, shapes and types only: nothing is read or kept */
     icae_error *error;
 } loader;
 
@@ -68,7 +74,7 @@ typedef struct loader {
 static icae_status find_weight(loader *load, int weight, int64_t layer, int rank,
                                const int64_t *shape, icae_weight_view *view, char name[128]) {
     icae_model *model = load->model;
-    load->source->name(weight, layer, name, 128);
+    load->source->name(&model->config, weight, layer, name, 128);
     if (!load->source->find(model, name, view)) {
         return icae_fail(load->error, ICAE_FORMAT,
                          "%s: the tensor %s is missing; the file is incomplete or of another "
@@ -146,13 +152,18 @@ static icae_status load_vector(loader *load, int weight, int64_t layer, int64_t 
     char name[128];
     icae_status status = find_weight(load, weight, layer, 1, &n, &view, name);
     if (status) return status;
-    icae_real *values = icae_arena_array(&load->model->arena, (size_t)n, sizeof *values);
-    if (!values) return icae_fail_memory(load->error, name);
     if (n % icae_dtype_describe(view.dtype)->block_values) {
         return icae_fail(load->error, ICAE_UNSUPPORTED, "%s: the vector %s has the type %s",
                          load->model->path, name, icae_dtype_describe(view.dtype)->name);
     }
+    if (load->is_checking) return ICAE_OK;
+    icae_real *values = icae_arena_array(&load->model->arena, (size_t)n, sizeof *values);
+    if (!values) return icae_fail_memory(load->error, name);
     icae_dtype_widen(view.dtype, view.data, n, values);
+    bool is_offset = weight < ICAE_WEIGHT_MODULE && !load->source->is_gguf &&
+                     load->architecture->has_offset_norms;
+    for (int64_t i = 0; i < n && is_offset; i++)
+        values[i] += 1;
     const void *data = values;
     if (weight >= ICAE_WEIGHT_BIAS && is_paired(load, weight - ICAE_WEIGHT_BIAS)) {
         data = unpair_rows(load->model, n, sizeof *values, values);
@@ -170,7 +181,7 @@ static icae_status load_optional(loader *load, bool is_promised, int weight, int
     if (is_promised) return load_vector(load, weight, layer, n, out);
     icae_weight_view view;
     char name[128];
-    load->source->name(weight, layer, name, sizeof name);
+    load->source->name(&load->model->config, weight, layer, name, sizeof name);
     if (!load->source->find(load->model, name, &view)) return ICAE_OK;
     return icae_fail(load->error, ICAE_MISMATCH,
                      "%s: holds the tensor %s, which its config does not promise and the "
@@ -191,6 +202,7 @@ static icae_status load_matrix(loader *load, int weight, int64_t layer, int64_t 
                          load->model->path, name, (long long)cols,
                          icae_dtype_describe(view.dtype)->name);
     }
+    if (load->is_checking) return ICAE_OK;
     const void *data = view.data;
     if (weight >= ICAE_WEIGHT_MODULE && is_paired(load, weight - ICAE_WEIGHT_MODULE)) {
         data = unpair_rows(load->model, rows, view.bytes / (size_t)rows, view.data);
@@ -209,6 +221,15 @@ static icae_status load_layer(loader *load, int64_t index) {
     icae_status status =
         load_vector(load, ICAE_WEIGHT_INPUT_NORM, index, D, &layer->input_norm);
     if (!status) status = load_vector(load, ICAE_WEIGHT_POST_NORM, index, D, &layer->post_norm);
+    const struct {
+        int weight;
+        icae_tensor *out;
+    } results[] = {{ICAE_WEIGHT_ATTENTION_NORM, &layer->attention_norm},
+                   {ICAE_WEIGHT_FEED_FORWARD_NORM, &layer->feed_forward_norm}};
+    for (int i = 0; i < 2 && !status; i++) {
+        status = load_optional(load, config->has_result_norms, results[i].weight, index, D,
+                               results[i].out);
+    }
     if (!status)
         status = load_optional(load, has_norms, ICAE_WEIGHT_Q_NORM, index, E, &layer->q_norm);
     if (!status)
@@ -245,9 +266,10 @@ static icae_status measure_embedding(loader *load) {
         count += (double)D;
     }
     free(row);
-    model->embedding_mean = sum / count;
-    double variance = squares / count - model->embedding_mean * model->embedding_mean;
-    model->embedding_deviation = variance > 0 ? sqrt(variance) : 0;
+    double mean = sum / count, variance = squares / count - mean * mean;
+    double scale = model->config.embedding_scale;
+    model->embedding_mean = scale * mean;
+    model->embedding_deviation = variance > 0 ? scale * sqrt(variance) : 0;
     return ICAE_OK;
 }
 
@@ -258,7 +280,13 @@ static icae_status set_frequencies(loader *load) {
     model->rope_frequencies =
         icae_arena_array(&model->arena, (size_t)half, sizeof *model->rope_frequencies);
     if (!model->rope_frequencies) return icae_fail_memory(load->error, model->path);
-    icae_rope_frequencies(&model->config, model->rope_frequencies);
+    icae_rope_frequencies(&model->config, false, model->rope_frequencies);
+    if (model->config.window && model->config.local_rope_theta > 0) {
+        model->local_rope_frequencies =
+            icae_arena_array(&model->arena, (size_t)half, sizeof *model->rope_frequencies);
+        if (!model->local_rope_frequencies) return icae_fail_memory(load->error, model->path);
+        icae_rope_frequencies(&model->config, true, model->local_rope_frequencies);
+    }
     const icae_gguf_tensor *divisors =
         load->source->is_gguf ? icae_gguf_find(&model->gguf, "rope_freqs.weight") : NULL;
     if (!divisors) return ICAE_OK;
@@ -303,28 +331,56 @@ static uint64_t config_fingerprint(const icae_model_config *config) {
         h = icae_hash64(scaling, sizeof scaling, h);
     }
     if (config->first_windowed) h = icae_mix64(h, (uint64_t)config->first_windowed);
+    double plain_scale = 1 / sqrt((double)config->head_width);
+    if (config->window_period || config->local_rope_theta > 0 || config->activation ||
+        config->has_result_norms || config->embedding_scale != 1 ||
+        config->attention_scale != plain_scale) {
+        const double more[] = {(double)config->window_period, config->local_rope_theta,
+                               (double)config->activation,    config->has_result_norms,
+                               config->embedding_scale,       config->attention_scale};
+        h = icae_hash64(more, sizeof more, h);
+    }
     return h;
 }
 
-static icae_status load_weights(loader *load) {
+static icae_status walk_weights(loader *load) {
     icae_model *model = load->model;
     const icae_model_config *config = &model->config;
     int64_t V = config->vocabulary, D = config->width;
-    model->layers =
-        icae_arena_array(&model->arena, (size_t)config->layers, sizeof *model->layers);
-    if (!model->layers) return icae_fail_memory(load->error, model->path);
-    model->fingerprint = config_fingerprint(config);
     icae_status status = load_matrix(load, ICAE_WEIGHT_EMBEDDING, 0, V, D, &model->embedding);
     for (int64_t i = 0; i < config->layers && !status; i++)
         status = load_layer(load, i);
     if (!status) status = load_vector(load, ICAE_WEIGHT_FINAL_NORM, 0, D, &model->final_norm);
-    if (!status && config->has_own_head) {
+    if (!status && config->has_own_head)
         status = load_matrix(load, ICAE_WEIGHT_HEAD, 0, V, D, &model->head);
-    } else if (!status) {
-        model->head = model->embedding;
-    }
+    return status;
+}
+
+/* All is looked at before anything is read: a large base that lacks something says so at once. */
+static icae_status load_weights(loader *load) {
+    icae_model *model = load->model;
+    model->layers =
+        icae_arena_array(&model->arena, (size_t)model->config.layers, sizeof *model->layers);
+    if (!model->layers) return icae_fail_memory(load->error, model->path);
+    model->fingerprint = config_fingerprint(&model->config);
+    load->is_checking = true;
+    icae_status status = walk_weights(load);
+    load->is_checking = false;
+    if (!status) status = walk_weights(load);
+    if (!status && !model->config.has_own_head) model->head = model->embedding;
     if (!status) status = set_frequencies(load);
     return status ? status : measure_embedding(load);
+}
+
+/* What follows from the row alone; readers set the rest. */
+static void apply_architecture(icae_model_config *config, const icae_architecture *row) {
+    config->has_head_norms = row->has_head_norms;
+    config->has_result_norms = row->has_result_norms;
+    config->activation = row->activation;
+    config->embedding_scale = row->scales_embedding ? sqrt((double)config->width) : 1;
+    if (!(config->attention_scale > 0)) {
+        config->attention_scale = 1 / sqrt((double)config->head_width);
+    }
 }
 
 /* ---- life ---- */
@@ -347,8 +403,10 @@ icae_status icae_model_open(icae_model **out, const char *path, icae_error *erro
         status = icae_model_read_gguf(model, path, &load.architecture, error);
     }
     snprintf(model->file_type, sizeof model->file_type, "%s", load.source->file_type);
+    if (!status) apply_architecture(&model->config, load.architecture);
     if (!status) status = icae_model_check_config(&model->config, path, error);
     if (!status) status = load_weights(&load);
+    if (!status) status = load.source->read_tokenizer(model, error);
     if (!status && icae_tokenizer_size(model->tokenizer) > model->config.vocabulary) {
         status = icae_fail(
             error, ICAE_MISMATCH, "%s: the tokenizer has %d ids, the embedding only %lld rows",

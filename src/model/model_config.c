@@ -59,6 +59,12 @@ int64_t icae_module_cols(const icae_model_config *config, icae_module module) {
     return module == ICAE_MODULE_DOWN ? config->feed_forward : config->width;
 }
 
+int64_t icae_layer_window(const icae_model_config *config, int64_t layer) {
+    if (layer < config->first_windowed) return 0;
+    bool is_full = config->window_period && (layer + 1) % config->window_period == 0;
+    return is_full ? 0 : config->window;
+}
+
 double icae_model_linear_parameters(const icae_model_config *config) {
     double each = 0;
     for (int m = 0; m < ICAE_MODULE_COUNT; m++) {

@@ -3,6 +3,7 @@
  * A base model out of a Hugging Face folder: config.json, safetensors (shards.c), tokenizer.json.
  * Settings that would change the mathematics and are not known are refused, never ignored.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,8 @@ static const double LARGEST_THETA = 1e12;
 /* What transformers takes where a config that has a window lacks the key. */
 enum { DEFAULT_WINDOW = 4096, DEFAULT_FULL_LAYERS = 28 };
 
-static void folder_name(int weight, int64_t layer, char *out, size_t bytes) {
+static void folder_name(const icae_model_config *config, int weight, int64_t layer, char *out,
+                        size_t bytes) {
     char path[96];
     switch (weight) {
     case ICAE_WEIGHT_EMBEDDING:
@@ -28,8 +30,17 @@ static void folder_name(int weight, int64_t layer, char *out, size_t bytes) {
     case ICAE_WEIGHT_INPUT_NORM:
         snprintf(out, bytes, "model.layers.%lld.input_layernorm.weight", (long long)layer);
         break;
+    /* "post_attention_layernorm" is what attention's result goes through: before it is added, where
+     * results have norms, or on the way to the feed-forward. */
     case ICAE_WEIGHT_POST_NORM:
-        snprintf(out, bytes, "model.layers.%lld.post_attention_layernorm.weight",
+    case ICAE_WEIGHT_ATTENTION_NORM: {
+        bool is_post = (weight == ICAE_WEIGHT_ATTENTION_NORM) == config->has_result_norms;
+        snprintf(out, bytes, "model.layers.%lld.%s_layernorm.weight", (long long)layer,
+                 is_post ? "post_attention" : "pre_feedforward");
+        break;
+    }
+    case ICAE_WEIGHT_FEED_FORWARD_NORM:
+        snprintf(out, bytes, "model.layers.%lld.post_feedforward_layernorm.weight",
                  (long long)layer);
         break;
     case ICAE_WEIGHT_Q_NORM:
@@ -55,7 +66,12 @@ static bool folder_find(const icae_model *model, const char *name, icae_weight_v
     return true;
 }
 
-const icae_weight_source icae_folder_source = {"safetensors", folder_name, folder_find, false};
+static icae_status folder_tokenizer(icae_model *model, icae_error *error) {
+    return icae_tokenizer_open_folder(&model->tokenizer, model->path, error);
+}
+
+const icae_weight_source icae_folder_source = {"safetensors", folder_name, folder_find,
+                                               folder_tokenizer, false};
 
 /* The rope of a type other than "default", as transformers reads it. */
 static void read_scaling(icae_json_object *in, icae_rope_type type, icae_model_config *config) {
@@ -84,15 +100,10 @@ static void read_scaling(icae_json_object *in, icae_rope_type type, icae_model_c
     }
 }
 
-/* The plain rope is written as null, {} or type "default"; newer files keep theta in there too. */
-static void read_rope(icae_json_object *object, const char *key, icae_model_config *config) {
-    const icae_json_value *value = icae_json_get_value(object, key);
-    if (icae_json_is_null(value) || object->status) return;
-    if (!icae_json_is_object(value)) {
-        icae_json_complain(object, key, "expected an object or null");
-        return;
-    }
-    char where[32];
+/* One rope: plain ones are written as {} or type "default"; newer files keep theta in there too. */
+static void read_rope_object(icae_json_object *object, const char *key,
+                             const icae_json_value *value, icae_model_config *config) {
+    char where[64];
     snprintf(where, sizeof where, "%s.", key);
     icae_json_object in = icae_json_begin(object->json, value, where, object->error);
     config->rope_theta =
@@ -120,6 +131,38 @@ static void read_rope(icae_json_object *object, const char *key, icae_model_conf
     }
     icae_status status = icae_json_end_lenient(&in);
     if (!object->status) object->status = status;
+}
+
+/* Newer files give the two kinds of layers a rope each; that of layers with a window is plain. */
+static void read_ropes(icae_json_object *object, const char *key, const icae_json_value *full,
+                       const icae_json_value *local, icae_model_config *config) {
+    char where[64];
+    snprintf(where, sizeof where, "%s.full_attention", key);
+    if (full) read_rope_object(object, where, full, config);
+    if (!local || object->status) return;
+    icae_model_config windowed = {.rope_theta = config->local_rope_theta};
+    snprintf(where, sizeof where, "%s.sliding_attention", key);
+    read_rope_object(object, where, local, &windowed);
+    config->local_rope_theta = windowed.rope_theta;
+    if (!object->status && windowed.rope.type != ICAE_ROPE_DEFAULT) {
+        icae_json_complain(object, key, "scaled rope in layers with a window is not known");
+    }
+}
+
+static void read_rope(icae_json_object *object, const char *key, icae_model_config *config) {
+    const icae_json_value *value = icae_json_get_value(object, key);
+    if (icae_json_is_null(value) || object->status) return;
+    const icae_json_value *full = icae_json_member(value, "full_attention");
+    const icae_json_value *local = icae_json_member(value, "sliding_attention");
+    bool are_objects =
+        (!full || icae_json_is_object(full)) && (!local || icae_json_is_object(local));
+    if (!icae_json_is_object(value) || !are_objects) {
+        icae_json_complain(object, key, "expected an object or null");
+    } else if ((full || local) && config->local_rope_theta > 0) {
+        read_ropes(object, key, full, local, config);
+    } else {
+        read_rope_object(object, key, value, config);
+    }
 }
 
 /* Which modules have a bias. */
@@ -151,7 +194,7 @@ static void check_layer_types(icae_json_object *object, const icae_model_config 
     int64_t layer = 0;
     for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v)) {
         const char *type = icae_json_as_string(v);
-        bool is_windowed = config->window && layer >= config->first_windowed;
+        bool is_windowed = icae_layer_window(config, layer) > 0;
         if (!type || strcmp(type, is_windowed ? "sliding_attention" : "full_attention")) {
             icae_json_complain(object, "layer_types",
                                "layer %lld is '%.40s', but the other keys say that it has %s",
@@ -167,10 +210,30 @@ static void check_layer_types(icae_json_object *object, const icae_model_config 
     }
 }
 
-static void read_window(icae_json_object *object, icae_window_rule rule,
+/* The period of layers without a window. A list of every layer's kind, if there, counts alone, as in
+ * transformers, which writes a key of its own that may be wrong beside it; the place of the first layer
+ * without is the period then, 0 if there is none. */
+static int64_t read_period(icae_json_object *object, int64_t default_period) {
+    const int64_t most = INT64_C(1) << 30;
+    int64_t period = default_period, place = 1;
+    const icae_json_value *list = icae_json_get_value(object, "layer_types");
+    if (icae_json_is_array(list)) {
+        for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v)) {
+            const char *type = icae_json_as_string(v);
+            if (type && !strcmp(type, "full_attention")) return place;
+            place++;
+        }
+        return 0;
+    }
+    period = icae_json_get_integer(object, "_sliding_window_pattern", period, 1, most);
+    return icae_json_get_integer(object, "sliding_window_pattern", period, 1, most);
+}
+
+static void read_window(icae_json_object *object, const icae_architecture *architecture,
                         icae_model_config *config) {
     const int64_t most = INT64_C(1) << 30;
-    bool is_used = rule == ICAE_WINDOW_ALWAYS;
+    icae_window_rule rule = architecture->window;
+    bool is_used = rule == ICAE_WINDOW_ALWAYS || rule == ICAE_WINDOW_PERIODIC;
     if (rule == ICAE_WINDOW_IF_USED) {
         is_used = icae_json_get_bool(object, "use_sliding_window", false);
     }
@@ -183,7 +246,33 @@ static void read_window(icae_json_object *object, icae_window_rule rule,
         config->first_windowed =
             icae_json_get_integer(object, "max_window_layers", DEFAULT_FULL_LAYERS, 0, most);
     }
+    if (rule == ICAE_WINDOW_PERIODIC && config->window) {
+        config->window_period = read_period(object, architecture->window_period);
+    }
     check_layer_types(object, config);
+}
+
+/* What some architectures have and this program does not compute. */
+static void refuse_unknown(icae_json_object *object) {
+    static const char *const caps[] = {"attn_logit_softcapping", "final_logit_softcapping"};
+    for (size_t i = 0; i < sizeof caps / sizeof caps[0]; i++) {
+        if (!icae_json_is_null(icae_json_get_value(object, caps[i]))) {
+            icae_json_complain(object, caps[i], "only null is known");
+        }
+    }
+    if (icae_json_get_bool(object, "use_bidirectional_attention", false)) {
+        icae_json_complain(object, "use_bidirectional_attention", "only false is known");
+    }
+}
+
+static void read_activation(icae_json_object *object, const icae_architecture *architecture) {
+    const char *key =
+        architecture->activation_key ? architecture->activation_key : "hidden_act";
+    const char *known = icae_activation_name(architecture->activation);
+    const char *name = icae_json_get_string(object, key, known);
+    if (strcmp(name, known)) {
+        icae_json_complain(object, key, "'%s' is not known; only '%s' is", name, known);
+    }
 }
 
 static icae_status read_config(icae_model_config *config,
@@ -209,8 +298,8 @@ static icae_status read_config(icae_model_config *config,
     config->context_length =
         icae_json_get_integer(&object, "max_position_embeddings", 2048, 1, most);
     config->norm_eps = icae_json_get_number(&object, "rms_norm_eps", 1e-6, 0, 1);
-    config->has_own_head = !icae_json_get_bool(&object, "tie_word_embeddings", false);
-    config->has_head_norms = (*architecture)->has_head_norms;
+    config->has_own_head =
+        !icae_json_get_bool(&object, "tie_word_embeddings", (*architecture)->is_tied);
     /* These two may be missing or null, and are 0 then: the weights tell, see complete_heads. */
     config->kv_heads = icae_json_get_integer(&object, "num_key_value_heads", 0, 1, most);
     config->head_width = icae_json_get_integer(&object, "head_dim", 0, 1, most);
@@ -218,15 +307,22 @@ static icae_status read_config(icae_model_config *config,
     if (icae_json_get_number(&object, "partial_rotary_factor", 1, 0, 1) < 1) {
         icae_json_complain(&object, "partial_rotary_factor", "only 1 is known");
     }
+    if ((*architecture)->local_rope_theta > 0) {
+        config->local_rope_theta =
+            icae_json_get_number(&object, "rope_local_base_freq",
+                                 (*architecture)->local_rope_theta, 0, LARGEST_THETA);
+    }
+    if ((*architecture)->query_width > 0) {
+        double query_width = icae_json_get_number(&object, "query_pre_attn_scalar",
+                                                  (*architecture)->query_width, 1, 1e6);
+        config->attention_scale = 1 / sqrt(query_width);
+    }
     read_rope(&object, "rope_scaling", config);
     read_rope(&object, "rope_parameters", config);
     read_biases(&object, *architecture, config);
-    read_window(&object, (*architecture)->window, config);
-    const char *activation = icae_json_get_string(&object, "hidden_act", "silu");
-    if (strcmp(activation, "silu")) {
-        icae_json_complain(&object, "hidden_act", "'%s' is not known; only 'silu' is",
-                           activation);
-    }
+    read_window(&object, *architecture, config);
+    refuse_unknown(&object);
+    read_activation(&object, *architecture);
     return icae_json_end_lenient(&object);
 }
 
@@ -234,7 +330,7 @@ static icae_status read_config(icae_model_config *config,
 static int64_t rows_of(const icae_model *model, icae_module module) {
     char name[128];
     icae_weight_view view;
-    folder_name(ICAE_WEIGHT_MODULE + (int)module, 0, name, sizeof name);
+    folder_name(&model->config, ICAE_WEIGHT_MODULE + (int)module, 0, name, sizeof name);
     return folder_find(model, name, &view) && view.rank == 2 ? view.shape[0] : 0;
 }
 
@@ -262,7 +358,6 @@ static icae_status open_parts(icae_model *model, const char *folder, const char 
     icae_json_free(json);
     if (!status) status = icae_shards_open(model, folder, error);
     if (!status) complete_heads(model);
-    if (!status) status = icae_tokenizer_open_folder(&model->tokenizer, folder, error);
     return status;
 }
 

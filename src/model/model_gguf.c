@@ -3,12 +3,15 @@
  * A base model out of a GGUF file: hyperparameters from its metadata, weights by llama.cpp's names.
  * Source: ggml's docs/gguf.md, "LLM" and "llama".
  */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "model/model_internal.h"
 
-static void gguf_name(int weight, int64_t layer, char *out, size_t bytes) {
+static void gguf_name(const icae_model_config *config, int weight, int64_t layer, char *out,
+                      size_t bytes) {
+    (void)config;
     static const char *const modules[] = {
 #define GGUF_MODULE(name, hf, folder, gguf) gguf,
         ICAE_MODULE_LIST(GGUF_MODULE)
@@ -30,6 +33,12 @@ static void gguf_name(int weight, int64_t layer, char *out, size_t bytes) {
         break;
     case ICAE_WEIGHT_POST_NORM:
         snprintf(out, bytes, "blk.%lld.ffn_norm.weight", i);
+        break;
+    case ICAE_WEIGHT_ATTENTION_NORM:
+        snprintf(out, bytes, "blk.%lld.post_attention_norm.weight", i);
+        break;
+    case ICAE_WEIGHT_FEED_FORWARD_NORM:
+        snprintf(out, bytes, "blk.%lld.post_ffw_norm.weight", i);
         break;
     case ICAE_WEIGHT_Q_NORM:
         snprintf(out, bytes, "blk.%lld.attn_q_norm.weight", i);
@@ -53,7 +62,12 @@ static bool gguf_find(const icae_model *model, const char *name, icae_weight_vie
     return true;
 }
 
-const icae_weight_source icae_gguf_source = {"GGUF", gguf_name, gguf_find, true};
+static icae_status gguf_tokenizer(icae_model *model, icae_error *error) {
+    return icae_tokenizer_from_gguf(&model->tokenizer, &model->gguf, error);
+}
+
+const icae_weight_source icae_gguf_source = {"GGUF", gguf_name, gguf_find, gguf_tokenizer,
+                                             true};
 
 /* Metadata keys carry the architecture's name: "llama.block_count". */
 typedef struct reader {
@@ -134,13 +148,42 @@ static icae_status read_rope(reader *r, icae_model_config *config) {
     return r->status;
 }
 
+/* Windows in all but every so manieth layer, which have a rope of their own. A key newer than most
+ * files gives the period; files without it leave it, like the rope's base, to the architecture. */
+static icae_status read_periods(reader *r, const icae_architecture *architecture,
+                                icae_model_config *config) {
+    config->local_rope_theta =
+        get_number(r, "rope.freq_base_swa", architecture->local_rope_theta);
+    const char *key = "attention.sliding_window_pattern";
+    config->window_period =
+        get_integer(r, key, has_key(r, key) ? 0 : architecture->window_period);
+    if (config->window_period >= 1) return ICAE_OK;
+    return icae_fail(r->error, ICAE_UNSUPPORTED,
+                     "%s: %s.%s: expected a whole number of at least 1; other patterns are not "
+                     "known",
+                     r->model->path, r->architecture, key);
+}
+
+/* Keys of things that this program does not compute; 0 stands for none. */
+static icae_status refuse_caps(reader *r) {
+    static const char *const keys[] = {"attn_logit_softcapping", "final_logit_softcapping"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        double cap = get_number(r, keys[i], 0);
+        if (cap == 0) continue;
+        return icae_fail(r->error, ICAE_UNSUPPORTED, "%s: %s.%s = %g is not known",
+                         r->model->path, r->architecture, keys[i], cap);
+    }
+    return ICAE_OK;
+}
+
 /* A window in a base whose architecture has it for some layers only says too little. */
 static icae_status read_window(reader *r, const icae_architecture *architecture,
                                icae_model_config *config) {
     config->window = get_integer(r, "attention.sliding_window", 0);
     if (config->window >= 0 &&
         (!config->window || architecture->window != ICAE_WINDOW_IF_USED)) {
-        return ICAE_OK;
+        bool is_periodic = config->window && architecture->window == ICAE_WINDOW_PERIODIC;
+        return is_periodic ? read_periods(r, architecture, config) : ICAE_OK;
     }
     return icae_fail(
         r->error, ICAE_UNSUPPORTED,
@@ -154,7 +197,7 @@ static unsigned biases_there(const icae_model *model, const icae_architecture *a
     unsigned there = architecture->biased;
     for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
         char name[128];
-        gguf_name(ICAE_WEIGHT_BIAS + m, 0, name, sizeof name);
+        gguf_name(&model->config, ICAE_WEIGHT_BIAS + m, 0, name, sizeof name);
         if (optional >> m & 1 && icae_gguf_find(&model->gguf, name)) there |= 1u << m;
     }
     return there;
@@ -180,7 +223,6 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path,
                          config->architecture, icae_architecture_names(known, sizeof known));
     }
     config->biased_modules = biases_there(model, *architecture);
-    config->has_head_norms = (*architecture)->has_head_norms;
     reader r = {model, config->architecture, error, ICAE_OK};
     config->width = get_integer(&r, "embedding_length", -1);
     config->layers = get_integer(&r, "block_count", -1);
@@ -202,11 +244,17 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path,
             "equal",
             path, (long long)config->head_width, (long long)value_width, (long long)turned);
     }
+    int64_t special = (*architecture)->plain_query_layers;
+    bool is_special = special && config->layers == special;
+    double query_width = (double)(is_special ? plain_width : config->head_width);
+    config->attention_scale =
+        get_number(&r, "attention.scale", query_width > 0 ? 1 / sqrt(query_width) : 0);
     status = read_rope(&r, config);
     if (!status) status = read_window(&r, *architecture, config);
+    if (!status) status = refuse_caps(&r);
     if (status) return status;
     const icae_gguf_tensor *embedding = icae_gguf_find(&model->gguf, "token_embd.weight");
     config->vocabulary = embedding ? embedding->shape[0] : 0;
     config->has_own_head = icae_gguf_find(&model->gguf, "output.weight") != NULL;
-    return icae_tokenizer_from_gguf(&model->tokenizer, &model->gguf, error);
+    return ICAE_OK;
 }

@@ -12,9 +12,10 @@
 /* ---- architectures.c ---- */
 
 typedef enum icae_window_rule {
-    ICAE_WINDOW_NONE,   /* no window */
-    ICAE_WINDOW_ALWAYS, /* "sliding_window" in every layer; null: none; missing: 4096 */
-    ICAE_WINDOW_IF_USED /* only if "use_sliding_window", from layer "max_window_layers" on */
+    ICAE_WINDOW_NONE,    /* no window */
+    ICAE_WINDOW_ALWAYS,  /* "sliding_window" in every layer; null: none; missing: 4096 */
+    ICAE_WINDOW_IF_USED, /* only if "use_sliding_window", from layer "max_window_layers" on */
+    ICAE_WINDOW_PERIODIC /* like ALWAYS, but not in every so manieth layer */
 } icae_window_rule;
 
 /* What sets an architecture apart. Sets of modules have bit 1 << icae_module for each. */
@@ -27,7 +28,23 @@ typedef struct icae_architecture {
     unsigned biased_if_mlp;       /* the same for "mlp_bias" */
     bool has_head_norms;          /* q and k are normed per head, before rope */
     icae_window_rule window;
+    int64_t window_period;      /* PERIODIC: unless "sliding_window_pattern" says another */
+    double local_rope_theta;    /* of layers with a window, unless "rope_local_base_freq" says
+                                 * another; 0: their rope is that of all layers */
+    const char *activation_key; /* of the activation in config.json; NULL: "hidden_act" */
+    icae_activation activation;
+    bool has_result_norms; /* see icae_model_config */
+    bool has_offset_norms; /* a folder (not a GGUF) holds w - 1 for every norm's weight w */
+    bool scales_embedding; /* by the square root of the width */
+    bool is_tied;          /* where the config says nothing about it */
+    double query_width;    /* "query_pre_attn_scalar": scores are scaled by its inverse root;
+                             * 0: no such key, it is the head width */
+    int64_t plain_query_layers; /* a GGUF has no key for it; llama.cpp takes the head width, but
+                                 * width / heads in the model that has so many layers */
 } icae_architecture;
+
+/* "silu": how config.json calls it. */
+const char *icae_activation_name(icae_activation activation);
 
 /* NULL when unknown. */
 const icae_architecture *icae_architecture_find(const char *name);
@@ -52,6 +69,8 @@ typedef enum icae_model_weight {
     ICAE_WEIGHT_HEAD,
     ICAE_WEIGHT_INPUT_NORM,
     ICAE_WEIGHT_POST_NORM,
+    ICAE_WEIGHT_ATTENTION_NORM,
+    ICAE_WEIGHT_FEED_FORWARD_NORM,
     ICAE_WEIGHT_Q_NORM,
     ICAE_WEIGHT_K_NORM,
     ICAE_WEIGHT_MODULE,
@@ -70,8 +89,10 @@ typedef struct icae_weight_view {
 typedef struct icae_weight_source {
     const char *file_type;
     /* The weight's name in this format. */
-    void (*name)(int weight, int64_t layer, char *out, size_t bytes);
+    void (*name)(const icae_model_config *config, int weight, int64_t layer, char *out,
+                 size_t bytes);
     bool (*find)(const icae_model *model, const char *name, icae_weight_view *view);
+    icae_status (*read_tokenizer)(icae_model *model, icae_error *error);
     bool is_gguf;
 } icae_weight_source;
 
@@ -80,7 +101,7 @@ icae_status icae_shards_open(icae_model *model, const char *folder, icae_error *
 void icae_shards_close(icae_model *model);
 const icae_safetensors_entry *icae_shards_find(const icae_model *model, const char *name);
 
-/* Open the file(s), read config and tokenizer. On failure the model is released by the caller. */
+/* Open the file(s) and read the config. On failure the model is released by the caller. */
 icae_status icae_model_read_gguf(icae_model *model, const char *path,
                                  const icae_architecture **architecture, icae_error *error);
 icae_status icae_model_read_folder(icae_model *model, const char *path,

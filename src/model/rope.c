@@ -85,10 +85,12 @@ static double yarn_frequency(const icae_model_config *config, int64_t i, double 
     return plain / rope->factor * ramp + plain * (1 - ramp);
 }
 
-void icae_rope_frequencies(const icae_model_config *config, double *out) {
+void icae_rope_frequencies(const icae_model_config *config, bool is_local, double *out) {
+    bool is_own = is_local && config->local_rope_theta > 0;
+    double theta = is_own ? config->local_rope_theta : config->rope_theta;
     for (int64_t i = 0; i < config->head_width / 2; i++) {
-        double plain = pow(config->rope_theta, -2.0 * (double)i / (double)config->head_width);
-        switch (config->rope.type) {
+        double plain = pow(theta, -2.0 * (double)i / (double)config->head_width);
+        switch (is_own ? ICAE_ROPE_DEFAULT : config->rope.type) {
         case ICAE_ROPE_DEFAULT:
             out[i] = plain;
             break;
@@ -105,16 +107,19 @@ void icae_rope_frequencies(const icae_model_config *config, double *out) {
     }
 }
 
-icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model *model, int64_t T,
-                              const int32_t *positions) {
+icae_tensor *icae_rope_angles(icae_graph *graph, const icae_model *model, bool is_local,
+                              int64_t T, const int32_t *positions) {
+    bool is_own = is_local && model->local_rope_frequencies;
+    const double *frequencies =
+        is_own ? model->local_rope_frequencies : model->rope_frequencies;
     int64_t E = model->config.head_width, half = E / 2;
     double magnitude =
-        model->config.rope.type == ICAE_ROPE_YARN ? model->config.rope.magnitude : 1;
+        model->config.rope.type == ICAE_ROPE_YARN && !is_own ? model->config.rope.magnitude : 1;
     icae_real *host = icae_graph_arena(graph, (size_t)(T * E) * sizeof *host);
     if (!host) return NULL;
     for (int64_t t = 0; t < T; t++) {
         for (int64_t i = 0; i < half; i++) {
-            double angle = (double)positions[t] * model->rope_frequencies[i];
+            double angle = (double)positions[t] * frequencies[i];
             host[t * E + i] = (icae_real)(magnitude * cos(angle));
             host[t * E + half + i] = (icae_real)(magnitude * sin(angle));
         }

@@ -31,9 +31,8 @@ static icae_real *compute(icae_graph *graph, const icae_model *model,
         positions[i] = (int32_t)i;
     icae_pack pack = {1, n, starts, positions, NULL};
     icae_forward options = {.pack = &pack, .lora = adapter ? &adapter->lora : NULL};
-    icae_tensor *embedding = (icae_tensor *)(uintptr_t)&model->embedding;
     icae_tensor *head = (icae_tensor *)(uintptr_t)&model->head;
-    icae_tensor *x = icae_rows(graph, 1, &embedding, n, NULL, ids);
+    icae_tensor *x = icae_model_inputs(graph, model, 0, NULL, n, NULL, ids);
     icae_tensor *h = icae_model_forward(graph, model, x, &options);
     icae_tensor *logits = icae_linear(graph, h, head, NULL, NULL, NULL);
     icae_error error = {0};

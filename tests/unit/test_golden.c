@@ -65,7 +65,8 @@ static void agrees(const char *name) {
 }
 
 START_TEST(every_architecture_agrees) {
-    static const char *const names[] = {"llama2", "llama3", "mistral", "qwen2", "qwen3"};
+    static const char *const names[] = {"llama2", "llama3", "mistral",
+                                        "qwen2",  "qwen3",  "gemma3"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         agrees(names[i]);
 }

@@ -322,6 +322,16 @@ static icae_tensor *bad_attention_values(bench *s) {
 static icae_tensor *bad_swiglu(bench *s) {
     return icae_swiglu(s->graph, fitting(s), wide(s));
 }
+static icae_tensor *bad_geglu(bench *s) {
+    return icae_geglu(s->graph, fitting(s), wide(s));
+}
+static icae_tensor *bad_add(bench *s) {
+    return icae_add(s->graph, fitting(s), wide(s));
+}
+static icae_tensor *bad_add_twice(bench *s) {
+    icae_tensor *x = fitting(s);
+    return icae_add(s->graph, x, x);
+}
 static icae_tensor *bad_rows(bench *s) {
     icae_tensor *sources[] = {fitting(s), wide(s)};
     static const int32_t rows[] = {0};
@@ -369,6 +379,9 @@ static const struct {
     {bad_attention, "attention: q, k, v do not fit 6 tokens, 2/2 heads of 4"},
     {bad_attention_values, "attention: q, k, v do not fit 6 tokens"},
     {bad_swiglu, "swiglu: 48 gate values, 24 up values"},
+    {bad_geglu, "geglu: 48 gate values, 24 up values"},
+    {bad_add, "add: 48 values and 24"},
+    {bad_add_twice, "add: 48 values and 48 of the same tensor"},
     {bad_rows, "rows: source 1 has width 4, the first 8"},
     {bad_rows_index, "rows: row 6 of source 0, which has 6 rows"},
     {bad_rows_source, "rows: source -1 of 1"},

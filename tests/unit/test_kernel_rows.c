@@ -133,6 +133,26 @@ static void run_swiglu_dx(icae_backend *be, const row_kernel *k, int64_t T, cons
     free(gate), free(up), free(dy), free(d_gate), free(d_up);
 }
 
+static void run_geglu(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
+                      real *y) {
+    int64_t D = k->out;
+    real *gate = columns(x, T, k->in, 0, D), *up = columns(x, T, k->in, D, D);
+    be->k.geglu(be, T * D, gate, up, y);
+    free(gate), free(up);
+}
+
+static void run_geglu_dx(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
+                         real *y) {
+    int64_t D = k->out / 2;
+    real *gate = columns(x, T, k->in, 0, D), *up = columns(x, T, k->in, D, D);
+    real *dy = columns(x, T, k->in, 2 * D, D), *d_gate = output(T * D), *d_up = output(T * D);
+    be->k.geglu_dx(be, T * D, gate, up, dy, false, d_gate, d_up);
+    be->k.geglu_dx(be, T * D, gate, up, dy, true, d_gate, d_up);
+    put_columns(d_gate, T, k->out, 0, D, y);
+    put_columns(d_up, T, k->out, D, D, y);
+    free(gate), free(up), free(dy), free(d_gate), free(d_up);
+}
+
 /* x: logits, coefficient; y: their gradient, nll. The target is a function of the row's own data. */
 static void run_cross_entropy(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
                               real *y) {
@@ -176,6 +196,8 @@ static const row_kernel row_kernels[] = {
     {"rope", 4 * 54, 3 * 54, ICAE_DTYPE_F32, run_rope},
     {"swiglu", 2 * 197, 197, ICAE_DTYPE_F32, run_swiglu},
     {"swiglu_dx", 3 * 197, 2 * 197, ICAE_DTYPE_F32, run_swiglu_dx},
+    {"geglu", 2 * 197, 197, ICAE_DTYPE_F32, run_geglu},
+    {"geglu_dx", 3 * 197, 2 * 197, ICAE_DTYPE_F32, run_geglu_dx},
     {"cross_entropy", 2002, 2002, ICAE_DTYPE_F32, run_cross_entropy},
 };
 

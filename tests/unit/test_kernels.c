@@ -142,10 +142,10 @@ static void check_gather(icae_backend *be, icae_backend *ref) {
             if (cols % icae_dtype_describe((icae_dtype)dtype)->block_values) continue;
             icae_matrix w = random_matrix((icae_dtype)dtype, 7, cols, 7);
             real *got = output(5 * cols), *want = output(5 * cols);
-            be->k.gather(be, 5, &w, rows, to, got);
-            ref->k.gather(ref, 5, &w, rows, to, want);
+            be->k.gather(be, 5, &w, rows, to, (real)1.3, got);
+            ref->k.gather(ref, 5, &w, rows, to, (real)1.3, want);
             same_values("gather", got, want, 5 * cols, 0);
-            be->k.gather(be, 0, &w, NULL, NULL, NULL);
+            be->k.gather(be, 0, &w, NULL, NULL, 1, NULL);
             free(got);
             free(want);
         }
@@ -159,8 +159,8 @@ static void check_gather(icae_backend *be, icae_backend *ref) {
     }
     icae_matrix w = random_matrix(ICAE_DTYPE_Q8_0, 50, WIDE, 8);
     real *got = output(MANY * WIDE), *want = output(MANY * WIDE);
-    be->k.gather(be, MANY, &w, some, places, got);
-    ref->k.gather(ref, MANY, &w, some, places, want);
+    be->k.gather(be, MANY, &w, some, places, 1, got);
+    ref->k.gather(ref, MANY, &w, some, places, 1, want);
     same_values("gather of many", got, want, MANY * WIDE, 0);
 }
 
@@ -173,15 +173,16 @@ static void check_add_means(icae_backend *be, icae_backend *ref) {
         const real *before = random_reals(5 * cols, 8);
         real *got = output_from(before, 5 * cols), *want = output_from(before, 5 * cols);
         real *row = output(cols);
-        be->k.add_means(be, 4, &w, starts, rows, to, got);
-        ref->k.add_means(ref, 4, &w, starts, rows, to, want);
+        be->k.add_means(be, 4, &w, starts, rows, to, 2, got);
+        ref->k.add_means(ref, 4, &w, starts, rows, to, 2, want);
         same_values("add_means", got, want, 5 * cols, 1e-6);
         icae_dtype_widen(w.dtype, (const unsigned char *)w.data + 6 * w.row_bytes, cols, row);
         for (int64_t d = 0; d < cols; d++) {
-            ck_assert(got[4 * cols + d] == before[4 * cols + d] + row[d]); /* the mean of one */
-            ck_assert(got[3 * cols + d] == before[3 * cols + d]);          /* and no mean */
+            ck_assert(got[4 * cols + d] ==
+                      before[4 * cols + d] + 2 * row[d]);         /* the mean of one */
+            ck_assert(got[3 * cols + d] == before[3 * cols + d]); /* and no mean */
         }
-        be->k.add_means(be, 0, &w, starts, NULL, NULL, got);
+        be->k.add_means(be, 0, &w, starts, NULL, NULL, 1, got);
         free(got);
         free(want);
         free(row);
@@ -192,10 +193,10 @@ static void check_scatter_add(icae_backend *be, icae_backend *ref) {
     static const int32_t from[] = {2, 0, 1, 3}, rows[] = {1, 1, 0, 1};
     const real *dy = random_reals(4 * 37, 9), *before = random_reals(2 * 37, 10);
     real *got = output_from(before, 2 * 37), *want = output_from(before, 2 * 37);
-    be->k.scatter_add(be, 4, 37, dy, from, rows, got);
-    ref->k.scatter_add(ref, 4, 37, dy, from, rows, want);
+    be->k.scatter_add(be, 4, 37, dy, from, rows, (real)0.7, got);
+    ref->k.scatter_add(ref, 4, 37, dy, from, rows, (real)0.7, want);
     same_values("scatter_add", got, want, 2 * 37, 1e-6);
-    be->k.scatter_add(be, 0, 37, dy, NULL, NULL, got);
+    be->k.scatter_add(be, 0, 37, dy, NULL, NULL, 1, got);
 }
 
 static void check_matmul(icae_backend *be, icae_backend *ref) {
@@ -404,6 +405,54 @@ static void check_swiglu_dx(icae_backend *be, icae_backend *ref) {
     }
 }
 
+static void check_geglu(icae_backend *be, icae_backend *ref) {
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        int64_t n = lengths[i];
+        const real *gate = gates(n), *up = random_reals(n, 29);
+        real *got = output(n), *want = output(n);
+        be->k.geglu(be, n, gate, up, got);
+        ref->k.geglu(ref, n, gate, up, want);
+        same_values("geglu", got, want, n, 1e-6);
+    }
+    /* As PyTorch computes gelu(a, approximate="tanh") in double precision. */
+    static const double inputs[] = {-12, -3, -0.5, 0, 0.25, 1, 2.5, 6, 12};
+    static const double expected[] = {0,
+                                      -0.0036373920817729943,
+                                      -0.15428599017485606,
+                                      0,
+                                      0.149675350701685,
+                                      0.8411919906082768,
+                                      2.484915733910001,
+                                      5.9999999999156035,
+                                      12};
+    enum { N = COUNT(inputs) };
+    real gate[N], ones[N], want[N], *got = output(N);
+    for (int i = 0; i < N; i++) {
+        gate[i] = (real)inputs[i];
+        ones[i] = 1;
+        want[i] = (real)expected[i];
+    }
+    be->k.geglu(be, N, gate, ones, got);
+    same_values("geglu, known values", got, want, N, 1e-6);
+}
+
+static void check_geglu_dx(icae_backend *be, icae_backend *ref) {
+    for (size_t i = 0; i < 2 * COUNT(lengths); i++) {
+        int64_t n = lengths[i / 2];
+        bool add = i % 2;
+        const real *gate = gates(n), *up = random_reals(n, 30), *dy = random_reals(n, 31);
+        const real *before = random_reals(n, 32);
+        real *got = add ? output_from(before, n) : output(n);
+        real *want = add ? output_from(before, n) : output(n);
+        real *got_up = add ? output_from(before, n) : output(n);
+        real *want_up = add ? output_from(before, n) : output(n);
+        be->k.geglu_dx(be, n, gate, up, dy, add, got, got_up);
+        ref->k.geglu_dx(ref, n, gate, up, dy, add, want, want_up);
+        same_values("geglu_dx: d_gate", got, want, n, 2e-6);
+        same_values("geglu_dx: d_up", got_up, want_up, n, 2e-6);
+    }
+}
+
 static void check_accumulate(icae_backend *be, icae_backend *ref) {
     for (size_t i = 0; i < COUNT(lengths); i++) {
         int64_t n = lengths[i];
@@ -562,6 +611,8 @@ static const struct {
     {"attention_dx", check_attention_dx},
     {"swiglu", check_swiglu},
     {"swiglu_dx", check_swiglu_dx},
+    {"geglu", check_geglu},
+    {"geglu_dx", check_geglu_dx},
     {"accumulate", check_accumulate},
     {"add_row", check_add_row},
     {"scale", check_scale},

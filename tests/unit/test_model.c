@@ -65,6 +65,17 @@ static uint64_t fingerprint_of(const char *golden, const char *from, const char 
     return fingerprint;
 }
 
+/* As transformers 5 writes them; older versions have keys of their own for both. */
+#define GEMMA_ROPES                                                                            \
+    "\"rope_parameters\": {\n"                                                                 \
+    "    \"full_attention\": {\n      \"factor\": 8.0,\n      \"rope_theta\": 1000000.0,\n"    \
+    "      \"rope_type\": \"linear\"\n    },\n"                                                \
+    "    \"sliding_attention\": {\n      \"rope_theta\": 10000.0,\n"                           \
+    "      \"rope_type\": \"default\"\n    }\n  },"
+#define GEMMA_LAYERS                                                                           \
+    "\"layer_types\": [\n    \"sliding_attention\",\n    \"sliding_attention\",\n"             \
+    "    \"full_attention\",\n    \"sliding_attention\"\n  ],"
+
 /* Each says the same in another way, so the base must be the same. */
 START_TEST(one_config_can_be_said_in_several_ways) {
     static const struct {
@@ -82,6 +93,15 @@ START_TEST(one_config_can_be_said_in_several_ways) {
         {"qwen2", "\"rope_scaling\": null,", "\"rope_scaling\": {\"rope_type\": \"default\"},"},
         {"qwen2", "\"rope_scaling\": null,\n  \"rope_theta\": 1000000.0,",
          "\"rope_parameters\": {\"rope_theta\": 1000000.0, \"rope_type\": \"default\"},"},
+        {"gemma3", GEMMA_ROPES,
+         "\"rope_theta\": 1000000.0, \"rope_local_base_freq\": 10000.0, "
+         "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8.0},"},
+        {"gemma3", "\"rope_theta\": 10000.0,", ""},
+        {"gemma3", GEMMA_LAYERS, "\"sliding_window_pattern\": 3,"},
+        {"gemma3", "\"_sliding_window_pattern\": 6,", ""},
+        {"gemma3", "\"hidden_activation\": \"gelu_pytorch_tanh\",", ""},
+        {"gemma3", "\"tie_word_embeddings\": true,", ""},
+        {"gemma3", "\"final_logit_softcapping\": null,", ""},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         uint64_t plain = fingerprint_of(rows[i].golden, "", "");
@@ -98,6 +118,19 @@ START_TEST(settings_that_change_the_mathematics_change_the_base) {
     ck_assert(plain !=
               fingerprint_of("qwen2", "\"rope_scaling\": null",
                              "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}"));
+    static const struct {
+        const char *from, *to;
+    } rows[] = {
+        {"\"query_pre_attn_scalar\": 20", "\"query_pre_attn_scalar\": 24"},
+        {"\"rope_theta\": 10000.0", "\"rope_theta\": 20000.0"},
+        {"\"factor\": 8.0", "\"factor\": 4.0"},
+        {GEMMA_LAYERS, "\"sliding_window_pattern\": 2,"},
+        {GEMMA_LAYERS, ""},
+    };
+    plain = fingerprint_of("gemma3", "", "");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        ck_assert_msg(plain != fingerprint_of("gemma3", rows[i].from, rows[i].to), "row %zu",
+                      i);
 }
 END_TEST
 
@@ -127,7 +160,7 @@ START_TEST(unknown_settings_are_refused_by_name) {
         const char *golden, *from, *to, *part;
     } rows[] = {
         {"llama", "\"model_type\": \"llama\"", "\"model_type\": \"mamba\"",
-         "'mamba' is not known; known are: llama, mistral, qwen2, qwen3"},
+         "'mamba' is not known; known are: llama, mistral, qwen2, qwen3, gemma3_text"},
         {"llama3", "\"rope_type\": \"llama3\"", "\"rope_type\": \"longrope\"", "'longrope'"},
         {"llama3", "\"factor\": 8.0,", "", "factor is missing"},
         {"llama3", "\"low_freq_factor\": 1.0", "\"low_freq_factor\": 9.0", "low_freq_factor"},
@@ -145,6 +178,20 @@ START_TEST(unknown_settings_are_refused_by_name) {
         {"qwen3", "\"model_type\": \"qwen3\"", "\"model_type\": \"llama\"", "q_norm"},
         {"llama", "\"model_type\": \"llama\"", "\"model_type\": \"qwen2\"", "bias is missing"},
         {"llama", "\"attention_bias\": false", "\"attention_bias\": true", "bias is missing"},
+        {"gemma3", "\"hidden_activation\": \"gelu_pytorch_tanh\"",
+         "\"hidden_activation\": \"silu\"", "only 'gelu_pytorch_tanh' is"},
+        {"gemma3", "\"final_logit_softcapping\": null", "\"final_logit_softcapping\": 30.0",
+         "final_logit_softcapping"},
+        {"gemma3", "\"attn_logit_softcapping\": null", "\"attn_logit_softcapping\": 50.0",
+         "attn_logit_softcapping"},
+        {"gemma3", "\"use_bidirectional_attention\": false",
+         "\"use_bidirectional_attention\": true", "use_bidirectional_attention"},
+        {"gemma3", "\"rope_type\": \"default\"", "\"rope_type\": \"linear\", \"factor\": 2",
+         "layers with a window"},
+        {"gemma3", "\"query_pre_attn_scalar\": 20", "\"query_pre_attn_scalar\": 0",
+         "query_pre_attn_scalar"},
+        {"gemma3", "\"model_type\": \"gemma3_text\"", "\"model_type\": \"gemma2\"", "'gemma2'"},
+        {"qwen3", "\"model_type\": \"qwen3\"", "\"model_type\": \"gemma3_text\"", "is missing"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         icae_model *model;
@@ -158,9 +205,9 @@ END_TEST
 START_TEST(yarn_and_linear_frequencies_are_those_of_transformers) {
     icae_model_config config = {.head_width = 16, .rope_theta = 10000};
     double plain[8], scaled[8];
-    icae_rope_frequencies(&config, plain);
+    icae_rope_frequencies(&config, false, plain);
     config.rope = (icae_rope_scaling){.type = ICAE_ROPE_LINEAR, .factor = 4};
-    icae_rope_frequencies(&config, scaled);
+    icae_rope_frequencies(&config, false, scaled);
     for (int i = 0; i < 8; i++) {
         ck_assert_double_eq_tol(plain[i], pow(10, -i / 2.0), 1e-15);
         ck_assert_double_eq_tol(scaled[i], plain[i] / 4, 1e-15);
@@ -181,11 +228,11 @@ START_TEST(yarn_and_linear_frequencies_are_those_of_transformers) {
                                     0.0007905694150420947,
                                     0.00025,
                                     7.905694150420948e-05};
-    icae_rope_frequencies(&config, scaled);
+    icae_rope_frequencies(&config, false, scaled);
     for (int i = 0; i < 8; i++)
         ck_assert_double_eq_tol(scaled[i], rounded[i], 1e-14);
     config.rope.has_exact_ramp = true;
-    icae_rope_frequencies(&config, scaled);
+    icae_rope_frequencies(&config, false, scaled);
     for (int i = 0; i < 8; i++)
         ck_assert_double_eq_tol(scaled[i], exact[i], 1e-14);
 }

@@ -37,6 +37,13 @@ static icae_tensor *build_rows_of_one(icae_graph *graph, icae_tensor *const *in,
     return icae_rows(graph, 1, in, 4, NULL, rows);
 }
 
+static icae_tensor *build_scaled_rows(icae_graph *graph, icae_tensor *const *in,
+                                      const void *setting) {
+    static const int32_t which[] = {0, 1, 1, 0, 0}, rows[] = {1, 0, 2, 0, 1};
+    (void)setting;
+    return icae_rows_scaled(graph, (icae_real)2.5, 2, in, 5, which, rows);
+}
+
 /* One tensor standing as two sources. */
 static icae_tensor *build_rows_twice(icae_graph *graph, icae_tensor *const *in,
                                      const void *setting) {
@@ -53,7 +60,7 @@ static icae_tensor *build_means(icae_graph *graph, icae_tensor *const *in,
     static const int32_t rows[] = {1, 0, 0, 1, 2, 2, 1}, to[] = {3, 0, 1};
     (void)setting;
     icae_tensor *y = icae_swiglu(graph, in[0], in[0]); /* it may take only what is no leaf */
-    return icae_add_means(graph, y, in[1], 3, firsts, rows, to);
+    return icae_add_means(graph, y, in[1], (icae_real)1.5, 3, firsts, rows, to);
 }
 
 /* A result [T,H,E] is seen as [T,H*E] by gating a constant of that shape with it. */
@@ -113,6 +120,19 @@ static icae_tensor *build_swiglu(icae_graph *graph, icae_tensor *const *in,
                                  const void *setting) {
     (void)setting;
     return icae_swiglu(graph, in[0], in[1] ? in[1] : in[0]);
+}
+
+static icae_tensor *build_geglu(icae_graph *graph, icae_tensor *const *in,
+                                const void *setting) {
+    (void)setting;
+    return icae_geglu(graph, in[0], in[1] ? in[1] : in[0]);
+}
+
+/* add consumes its first input, so that is a result; one that has another use beside the sum. */
+static icae_tensor *build_add(icae_graph *graph, icae_tensor *const *in, const void *setting) {
+    (void)setting;
+    icae_tensor *normed = icae_rmsnorm(graph, in[0], in[1], (icae_real)1e-2);
+    return icae_add(graph, normed, in[2] ? in[2] : in[0]);
 }
 
 static icae_tensor *build_cross_entropy(icae_graph *graph, icae_tensor *const *in,
@@ -237,6 +257,8 @@ static const grad_case cases[] = {
      {VARIABLE(5, 4), PARAMETER(3, 4), VARIABLE(2, 4)}},
     {"rows of one", ICAE_OP_rows, build_rows_of_one, NULL, {PARAMETER(3, 4)}},
     {"rows of one tensor twice", ICAE_OP_rows, build_rows_twice, NULL, {VARIABLE(3, 4)}},
+    {"rows, the first source scaled", ICAE_OP_rows, build_scaled_rows, NULL,
+     {VARIABLE(2, 4), PARAMETER(3, 4)}},
     ICAE_DTYPE_LIST(ROWS_STORED)
 
     {"means of frozen rows", ICAE_OP_add_means, build_means, NULL,
@@ -302,6 +324,22 @@ static const grad_case cases[] = {
      {CONSTANT(3, 9), PARAMETER(3, 9)}},
     {"swiglu, one a parameter", ICAE_OP_swiglu, build_swiglu, NULL,
      {VARIABLE(3, 9), PARAMETER(3, 9)}},
+
+    {"geglu", ICAE_OP_geglu, build_geglu, NULL, {VARIABLE(3, 9), VARIABLE(3, 9)}},
+    {"geglu, gate == up", ICAE_OP_geglu, build_geglu, NULL, {VARIABLE(3, 9)}},
+    {"geglu, up a constant", ICAE_OP_geglu, build_geglu, NULL, {VARIABLE(3, 9), CONSTANT(3, 9)}},
+    {"geglu, gate a constant", ICAE_OP_geglu, build_geglu, NULL,
+     {CONSTANT(3, 9), PARAMETER(3, 9)}},
+
+    {"add", ICAE_OP_add, build_add, NULL, {VARIABLE(T, D), FROZEN(REAL, D), VARIABLE(T, D)}},
+    {"add, the residual a parameter", ICAE_OP_add, build_add, NULL,
+     {VARIABLE(T, D), FROZEN(REAL, D), PARAMETER(T, D)}},
+    {"add, the residual a constant", ICAE_OP_add, build_add, NULL,
+     {VARIABLE(T, D), FROZEN(REAL, D), CONSTANT(T, D)}},
+    {"add, the residual alone wanted", ICAE_OP_add, build_add, NULL,
+     {CONSTANT(T, D), FROZEN(REAL, D), VARIABLE(T, D)}},
+    {"add, the residual what was normed", ICAE_OP_add, build_add, NULL,
+     {VARIABLE(T, D), FROZEN(REAL, D)}},
 
     {"cross entropy", ICAE_OP_linear_cross_entropy, build_cross_entropy, NULL,
      {VARIABLE(5, 6), FROZEN(REAL, 5, 6)}},

@@ -50,8 +50,9 @@ typedef struct gguf_settings {
     float last_score;
     int last_type;
     bool has_prefix, removes_spaces, has_table;
+    const char *last_text; /* NULL: as above */
 } gguf_settings;
-static const gguf_settings good = {N_PIECES, N_PIECES, -10, 1, true, false, false};
+static const gguf_settings good = {N_PIECES, N_PIECES, -10, 1, true, false, false, NULL};
 
 static icae_status open_gguf(icae_tokenizer **tokenizer, const char *folder, gguf_settings s,
                              icae_error *why) {
@@ -69,7 +70,7 @@ static icae_status open_gguf(icae_tokenizer **tokenizer, const char *folder, ggu
     put(&out, ICAE_GGUF_STRING, 4);
     put(&out, N_PIECES, 8);
     for (int i = 0; i < N_PIECES; i++)
-        put_string(&out, pieces[i].text);
+        put_string(&out, i == N_PIECES - 1 && s.last_text ? s.last_text : pieces[i].text);
     put_string(&out, "tokenizer.ggml.scores");
     put(&out, ICAE_GGUF_ARRAY, 4);
     put(&out, ICAE_GGUF_F32, 4);
@@ -231,6 +232,19 @@ START_TEST(merges_by_score_from_a_gguf_and_from_tokenizer_model_alike) {
     icae_text out = {0};
     ck_ok(icae_tokenizer_decode(gguf, (int32_t[]){5, 6}, 2, false, &out, &error));
     ck_assert_str_eq(icae_text_string(&out), " abc"); /* nothing was put in front */
+    icae_text_release(&out);
+    icae_tokenizer_free(gguf);
+
+    /* A run of spaces as a token, as in Gemma's: found among marks, whoever set them. */
+    gguf_settings spaced = bare;
+    spaced.last_type = 4;
+    spaced.last_text = "  ";
+    ck_ok(open_gguf(&gguf, folder, spaced, &error));
+    check_encodes(gguf, "c  c", 13, 17, 13);
+    check_encodes(gguf, "c " MARK "c", 13, 17, 13);
+    check_encodes(gguf, "c   c", 13, 17, 10, 13);
+    ck_ok(icae_tokenizer_decode(gguf, (int32_t[]){13, 17, 13}, 3, false, &out, &error));
+    ck_assert_str_eq(icae_text_string(&out), "c  c");
     icae_text_release(&out);
     icae_tokenizer_free(gguf);
 }
