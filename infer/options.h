@@ -45,6 +45,7 @@ typedef struct options {
     const char *golden[MOST_GOLDEN];
     int64_t n_golden;
     int64_t steps; /* bench */
+    const char *lengths;
     bool is_checkpointed;
     const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
     int64_t memory_slots, rate;                                  /* 0: not given */

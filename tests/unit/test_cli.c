@@ -162,6 +162,28 @@ START_TEST(streams_an_answer_before_its_input_ends) {
 }
 END_TEST
 
+/* It starts itself again with other waits between threads, and ps must not notice. */
+START_TEST(keeps_its_name_in_the_list_of_processes) {
+    const char *folder = folder_with_slots("cli-name");
+    const char *program = test_path(test_build_folder(), "icae");
+    const char *slots = test_path(folder, "text.slots");
+    unsetenv("GOMP_SPINCOUNT");
+    unsetenv("OMP_WAIT_POLICY");
+    talk t = talk_begin((const char *const[]){program, "chat", "-q", "-m", TINY_BASE, "-a",
+                                              TINY_ADAPTER, "-n", "9", slots, NULL});
+    ck_assert_int_eq(write(t.to, "Hello\n", 6), 6);
+    char c, path[64], name[64] = "";
+    ck_assert_int_eq(read(t.from, &c, 1), 1);
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)t.pid);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_ptr_nonnull(fgets(name, sizeof name, file));
+    fclose(file);
+    ck_assert_str_eq(name, "icae\n");
+    ck_assert_int_eq(talk_end(&t), 0);
+}
+END_TEST
+
 START_TEST(answers_signals_with_their_exit_codes) {
     const char *folder = folder_with_slots("cli-signal");
     const char *program = test_path(test_build_folder(), "icae");
@@ -384,6 +406,27 @@ START_TEST(says_how_far_a_run_is_and_what_is_damaged) {
 }
 END_TEST
 
+START_TEST(times_texts_of_any_lengths) {
+    const char *folder = test_folder("cli-bench");
+    const icae_json_value *root =
+        parse(run_in(folder, "$ICAE bench -q --json -m " TINY_BASE
+                             " --steps 1 --lengths 20,70,7 --compute f32"));
+    ck_assert_double_eq(number(root, "train_texts"), 3);
+    ck_assert_double_eq(number(root, "train_context_tokens"), 97);
+    ck_assert_str_eq(string(root, "compute"), "f32");
+    double loss = number(root, "train_loss"); /* of an untrained adapter on random tokens */
+    ck_assert(loss > 3 && loss < 30);
+    ck_assert_double_gt(number(root, "linear_forward_seconds"), 0);
+    ck_assert_double_gt(number(root, "attention_backward_seconds"), 0);
+    static const char *const wrong[] = {"20,x", "0", "5,", "5,,6", "-3", "9999999999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        outcome r = run_in(folder, "$ICAE bench -m " TINY_BASE " --lengths '%s'", wrong[i]);
+        ck_assert_int_eq(r.code, 1);
+        ck_assert_msg(strstr(r.err, "with commas between"), "%s: %s", wrong[i], r.err);
+    }
+}
+END_TEST
+
 START_TEST(selftest_fails_by_exit_code_and_line) {
     const char *folder = test_folder("cli-selftest");
     outcome built_in = run_in(folder, "$ICAE selftest -m " TINY_BASE);
@@ -555,13 +598,14 @@ END_TEST
 SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_text_every_time,
          continues_for_as_many_tokens_as_asked, samples_by_seed,
          asks_about_several_texts_in_their_order, chats_with_the_dialogue_in_the_prompt,
-         streams_an_answer_before_its_input_ends, answers_signals_with_their_exit_codes,
-         takes_text_from_standard_input, environment_stands_in_for_base_and_adapter,
+         streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
+         answers_signals_with_their_exit_codes, takes_text_from_standard_input,
+         environment_stands_in_for_base_and_adapter,
          evaluates_autoencoding_alike_in_every_batch, evaluates_continuation_three_ways,
          perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces,
          says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
-         selftest_fails_by_exit_code_and_line, wrong_usage_says_the_right_one,
-         bad_input_is_answered_with_a_sentence,
+         times_texts_of_any_lengths, selftest_fails_by_exit_code_and_line,
+         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)
