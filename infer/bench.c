@@ -30,6 +30,7 @@ enum { PREFILL = 512, DECODE = 128, ABREAST = 8, ROUNDS = 3 };
 
 typedef struct figures {
     training_figures training;
+    icae_compute training_compute;
     double sgemm_gflops, bf16_gflops;
     double prefill_tokens_s, decode_tokens_s, abreast_tokens_s;
 } figures;
@@ -165,13 +166,15 @@ static void write_training(json_object *object, const figures *f) {
 }
 
 static int print_figures(const options *given, const engine *e, const figures *f) {
-    const char *compute = icae_compute_names[e->be->compute];
+    const char *compute = icae_compute_names[f->training_compute];
+    const char *inference = icae_compute_names[e->be->compute];
     if (given->is_json) {
         json_object object;
         json_begin(&object);
         json_string(&object, "base", given->base, strlen(given->base));
         json_string(&object, "cpu_level", e->be->name, strlen(e->be->name));
         json_string(&object, "compute", compute, strlen(compute));
+        json_string(&object, "inference_compute", inference, strlen(inference));
         json_integer(&object, "threads", e->be->n_threads);
         json_bool(&object, "checkpointing", given->is_checkpointed);
         json_number(&object, "sgemm_gflops", f->sgemm_gflops);
@@ -185,7 +188,7 @@ static int print_figures(const options *given, const engine *e, const figures *f
     printf("machine    %s kernels, %d threads; OpenBLAS sgemm %.0f GFLOP/s", e->be->name,
            e->be->n_threads, f->sgemm_gflops);
     if (f->bf16_gflops > 0) printf(", bf16 in registers %.0f", f->bf16_gflops);
-    printf("\ncompute    %s\n", compute);
+    printf("\ncompute    %s in training, %s in reading and writing\n", compute, inference);
     if (given->steps > 0) print_training(given, f);
     printf("prefill    %.1f tokens/s (%d tokens)\n", f->prefill_tokens_s, PREFILL);
     printf("decode     %.1f tokens/s (%d tokens), %.1f in %d sequences side by side\n",
@@ -199,10 +202,14 @@ int run_bench(const options *given) {
     icae_error error = {0};
     signals_catch();
     icae_status status = engine_open(&e, given, &error);
-    if (!status && (!given->compute || !strcmp(given->compute, "auto"))) {
-        icae_backend_set_compute(e.be, ICAE_COMPUTE_AUTO); /* as training takes it */
+    if (!status) { /* the same type as the programs take: auto is not the same for both */
+        icae_compute inference = e.be->compute;
+        bool is_auto = !given->compute || !strcmp(given->compute, "auto");
+        if (is_auto) icae_backend_set_compute(e.be, ICAE_COMPUTE_AUTO);
+        f.training_compute = e.be->compute;
+        if (given->steps > 0) status = bench_training(&e, given, &f.training, &error);
+        icae_backend_set_compute(e.be, inference);
     }
-    if (!status && given->steps > 0) status = bench_training(&e, given, &f.training, &error);
     if (!status) status = time_generation(&e, given, &f, &error);
     if (!status) f.sgemm_gflops = icae_cpu_sgemm_peak(e.be->n_threads, 1.0);
     if (!status) f.bf16_gflops = icae_cpu_bf16_peak(e.be->n_threads, 0.5);
