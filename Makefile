@@ -6,7 +6,7 @@
 # TARGETS
 #     all            library and programs, into build/release (the default)
 #     demo           all set-up, then: train, compress, restore on real text (about 12 minutes)
-#     test           all set-up, then every test; the last line is Check's
+#     test           all set-up, the golden cases in double, then every test; the last line is Check's
 #     grad           the same tests in double precision: gradients against central differences
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #     fuzz           short libFuzzer runs over every parser (needs clang)
@@ -198,6 +198,7 @@ texts:
 .PHONY: test check-only grad asan fuzz
 test: setup
 	$(Q)$(MAKE) --no-print-directory base
+	$(Q)$(MAKE) --no-print-directory MODE=f64 check-only TESTS=golden
 	$(Q)$(MAKE) --no-print-directory check-only
 
 check-only: $(BUILD)/run-tests $(PROGRAMS)

@@ -63,7 +63,7 @@ def english(limit):
     parts, size = [], 0
     for path in sorted(glob.glob(os.path.join(ROOT, "data", "texts", "*.jsonl"))):
         for line in open(path, encoding="utf-8"):
-            parts.append(json.loads(line)["text"])
+            parts.append(json.loads(line).get("text", ""))
             size += len(parts[-1].encode())
             if size > limit:
                 return parts
