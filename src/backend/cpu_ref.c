@@ -376,8 +376,9 @@ static void ref_geglu_dx(icae_backend *be, int64_t n, const icae_real *gate,
     (void)be;
     for (int64_t i = 0; i < n; i++) {
         double near, slope, g = (double)gate[i], d = (double)dy[i];
+        double rest = gelu_factor(-g, &near, &slope); /* 1 - s, with all its digits near 0 */
         double s = gelu_factor(g, &near, &slope);
-        double to_gate = d * (double)up[i] * (s + near * s * (1 - s) * slope);
+        double to_gate = d * (double)up[i] * (s + near * s * rest * slope);
         double to_up = d * g * s;
         d_gate[i] = (icae_real)(add ? (double)d_gate[i] + to_gate : to_gate);
         d_up[i] = (icae_real)(add ? (double)d_up[i] + to_up : to_up);

@@ -17,40 +17,9 @@
 
 #include "icae/evaluate.h"
 #include "icae/file.h"
-#include "icae/json.h"
-#include "icae/optimizer.h"
-#include "icae/rng.h"
-#include "icae/selftest.h"
+#include "learn/selftest_internal.h"
 
 enum { SKIP_FOR_LM = 8 };
-
-typedef struct ids {
-    int32_t *list;
-    int64_t n;
-} ids;
-
-/* One sample of the folder, with its targets ended by eos where they should be. */
-typedef struct sample {
-    ids context, prefix, prompt;
-    ids target[ICAE_TASK_COUNT];
-    double sum[ICAE_TASK_COUNT];
-    int64_t n[ICAE_TASK_COUNT];
-    int64_t n_spans;
-} sample;
-
-typedef struct golden {
-    icae_checks *checks;
-    const char *folder;
-    icae_arena arena;
-    icae_json *json;
-    icae_safetensors tensors;
-    icae_model *model;
-    icae_adapter *adapter;
-    icae_graph *graph;
-    sample *samples;
-    int64_t n_samples;
-    icae_error *error;
-} golden;
 
 double icae_check_limit_loss(void) {
     return ICAE_REAL_IS_DOUBLE ? 1e-9 : 1e-5;
@@ -73,13 +42,13 @@ void icae_check_report(icae_checks *checks, const char *name, double error, doub
     if (checks->callback) checks->callback(checks->user, &check);
 }
 
-static double relative(double got, double expected) {
+double icae_golden_relative(double got, double expected) {
     double scale = fabs(expected);
     return scale > 0 ? fabs(got - expected) / scale : fabs(got);
 }
 
 /* Largest difference over the largest expected entry; a NaN anywhere comes out as NaN. */
-static double compare(const icae_real *got, const icae_real *expected, int64_t n) {
+double icae_golden_compare(const icae_real *got, const icae_real *expected, int64_t n) {
     double largest = 0, difference = 0;
     for (int64_t i = 0; i < n; i++) {
         double d = fabs((double)got[i] - (double)expected[i]);
@@ -92,14 +61,14 @@ static double compare(const icae_real *got, const icae_real *expected, int64_t n
 
 /* ---- reading expected.json ---- */
 
-static icae_status broken(golden *g, const char *what) {
+icae_status icae_golden_broken(golden *g, const char *what) {
     return icae_fail(g->error, ICAE_FORMAT, "%s: %s is missing or not what it should be",
                      icae_json_name(g->json), what);
 }
 
 static icae_status read_ids(golden *g, const icae_json_value *value, const char *what,
                             int64_t extra, ids *out) {
-    if (!icae_json_is_array(value)) return broken(g, what);
+    if (!icae_json_is_array(value)) return icae_golden_broken(g, what);
     size_t count = icae_json_count(value);
     out->list = icae_arena_array(&g->arena, count + (size_t)extra, sizeof *out->list);
     if (!out->list) return icae_fail_memory(g->error, "token ids");
@@ -107,16 +76,17 @@ static icae_status read_ids(golden *g, const icae_json_value *value, const char 
     for (const icae_json_value *v = icae_json_first(value); v; v = icae_json_next(v)) {
         int64_t id;
         if (!icae_json_as_integer(v, &id) || id < 0 || id >= g->model->config.vocabulary) {
-            return broken(g, what);
+            return icae_golden_broken(g, what);
         }
         out->list[out->n++] = (int32_t)id;
     }
     return ICAE_OK;
 }
 
-static icae_status read_number(golden *g, const icae_json_value *object, const char *key,
+icae_status icae_golden_number(golden *g, const icae_json_value *object, const char *key,
                                double *out) {
-    return icae_json_as_number(icae_json_member(object, key), out) ? ICAE_OK : broken(g, key);
+    return icae_json_as_number(icae_json_member(object, key), out) ? ICAE_OK
+                                                                   : icae_golden_broken(g, key);
 }
 
 static icae_status read_sample(golden *g, const icae_json_value *value, sample *s) {
@@ -146,20 +116,20 @@ static icae_status read_sample(golden *g, const icae_json_value *value, sample *
     }
     for (int t = 0; t < ICAE_TASK_COUNT; t++) {
         const icae_json_value *loss = icae_json_member(value, icae_task_names[t]);
-        icae_status status = read_number(g, loss, "sum", &s->sum[t]);
+        icae_status status = icae_golden_number(g, loss, "sum", &s->sum[t]);
         if (status) return status;
         if (!icae_json_as_integer(icae_json_member(loss, "n"), &s->n[t]) || s->n[t] < 1)
-            return broken(g, "n of a loss");
+            return icae_golden_broken(g, "n of a loss");
     }
     s->n_spans = (int64_t)icae_json_count(icae_json_member(value, "spans"));
-    if (s->context.n < 1 || s->n_spans < 1) return broken(g, "context or spans");
+    if (s->context.n < 1 || s->n_spans < 1) return icae_golden_broken(g, "context or spans");
     return ICAE_OK;
 }
 
 static icae_status read_samples(golden *g) {
     const icae_json_value *list = icae_json_member(icae_json_root(g->json), "samples");
     size_t count = icae_json_count(list);
-    if (!icae_json_is_array(list) || count == 0) return broken(g, "samples");
+    if (!icae_json_is_array(list) || count == 0) return icae_golden_broken(g, "samples");
     g->samples = icae_arena_array(&g->arena, count, sizeof *g->samples);
     if (!g->samples) return icae_fail_memory(g->error, "samples");
     for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v)) {
@@ -191,7 +161,7 @@ static icae_status read_tensor(golden *g, const char *name, const icae_real **va
 static icae_status check_tokenizer(golden *g) {
     const icae_tokenizer *tokenizer = g->model->tokenizer;
     const icae_json_value *list = icae_json_member(icae_json_root(g->json), "tokenizer");
-    if (!icae_json_is_array(list)) return broken(g, "tokenizer");
+    if (!icae_json_is_array(list)) return icae_golden_broken(g, "tokenizer");
     int64_t wrong_ids = 0, wrong_texts = 0, number = 0;
     char note[64] = "";
     for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v), number++) {
@@ -200,7 +170,7 @@ static icae_status check_tokenizer(golden *g) {
         ids expected;
         if (!icae_json_as_bytes(icae_json_member(v, "text"), &text, &text_bytes) ||
             !icae_json_as_bytes(icae_json_member(v, "decoded"), &decoded, &decoded_bytes)) {
-            return broken(g, "a text of tokenizer");
+            return icae_golden_broken(g, "a text of tokenizer");
         }
         icae_status status =
             read_ids(g, icae_json_member(v, "ids"), "ids of tokenizer", 1, &expected);
@@ -267,7 +237,7 @@ static icae_status check_logits(golden *g, const ids *text) {
     if (!made) return icae_fail_memory(g->error, "logits");
     status = base_logits(g, text, rows, made);
     if (status) return status;
-    icae_check_report(g->checks, "base.logits", compare(made, expected, rows * V),
+    icae_check_report(g->checks, "base.logits", icae_golden_compare(made, expected, rows * V),
                       icae_check_limit_tensor(), "");
     return ICAE_OK;
 }
@@ -279,7 +249,7 @@ static icae_status check_base(golden *g) {
     if (status) return status;
     const icae_json_value *list = icae_json_member(base, "nll");
     if (text.n < 2 || (int64_t)icae_json_count(list) != text.n - 1)
-        return broken(g, "base.nll");
+        return icae_golden_broken(g, "base.nll");
     status = check_logits(g, &text);
     if (status) return status;
     icae_real *expected = icae_arena_array(&g->arena, (size_t)text.n, sizeof *expected);
@@ -289,16 +259,16 @@ static icae_status check_base(golden *g) {
     int64_t at = 0;
     for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v), at++) {
         double number;
-        if (!icae_json_as_number(v, &number)) return broken(g, "base.nll");
+        if (!icae_json_as_number(v, &number)) return icae_golden_broken(g, "base.nll");
         expected[at] = (icae_real)number;
         expected_sum += number;
     }
     icae_eval_sequence sequence = {text.list, text.n, 1};
     status = icae_eval_base_nll(g->graph, g->model, &sequence, 1, &sum, made, g->error);
     if (status) return status;
-    icae_check_report(g->checks, "base.nll", compare(made, expected, at),
+    icae_check_report(g->checks, "base.nll", icae_golden_compare(made, expected, at),
                       icae_check_limit_loss(), "each token's");
-    icae_check_report(g->checks, "base.nll sum", relative(sum, expected_sum),
+    icae_check_report(g->checks, "base.nll sum", icae_golden_relative(sum, expected_sum),
                       icae_check_limit_loss(), "");
     return ICAE_OK;
 }
@@ -331,7 +301,7 @@ static icae_status check_slots(golden *g) {
         if (slots) icae_tensor_read(g->graph, slots, made);
         status = icae_graph_status(g->graph, g->error);
         if (status) return status;
-        icae_check_report(g->checks, name, compare(made, expected, rows * cols),
+        icae_check_report(g->checks, name, icae_golden_compare(made, expected, rows * cols),
                           icae_check_limit_tensor(), "");
     }
     return ICAE_OK;
@@ -339,7 +309,7 @@ static icae_status check_slots(golden *g) {
 
 /* ---- losses and gradients ---- */
 
-static int64_t total_targets(const golden *g, int task) {
+int64_t icae_golden_targets(const golden *g, int task) {
     int64_t total = 0;
     for (int64_t i = 0; i < g->n_samples; i++)
         total += g->samples[i].n[task];
@@ -373,15 +343,15 @@ static bool make_batch(golden *g, const double weight[ICAE_TASK_COUNT], icae_bat
                            .target = s->target[t].list,
                            .n_target = s->target[t].n,
                            .skip = t == ICAE_TASK_LM ? SKIP_FOR_LM : 0,
-                           .coef = (icae_real)(weight[t] / (double)total_targets(g, t))};
+                           .coef = (icae_real)(weight[t] / (double)icae_golden_targets(g, t))};
         }
     }
     return true;
 }
 
 /* Runs forward and backward; sums [jobs] receives every job's loss. */
-static icae_status loss_and_gradients(golden *g, const double weight[ICAE_TASK_COUNT],
-                                      double *sums) {
+icae_status icae_golden_gradients(golden *g, const double weight[ICAE_TASK_COUNT],
+                                  double *sums) {
     icae_params_zero_gradients(&g->adapter->params);
     icae_graph_begin(g->graph, true, false);
     icae_batch batch;
@@ -399,8 +369,8 @@ static const char *short_name(const golden *g, const icae_param *param) {
 }
 
 /* Every trained parameter's values or gradient against `{prefix}{parameter}`: one check. */
-static icae_status check_parameters(golden *g, const char *check, const char *prefix,
-                                    const icae_real *block, double limit) {
+icae_status icae_golden_parameters(golden *g, const char *check, const char *prefix,
+                                   const icae_real *block, double limit) {
     icae_params *params = &g->adapter->params;
     double worst = 0;
     char note[160] = "";
@@ -420,7 +390,7 @@ static icae_status check_parameters(golden *g, const char *check, const char *pr
                              g->tensors.mapping.path, name, (long long)(rows * cols),
                              (long long)param->count);
         }
-        double error = compare(made + param->offset, expected, param->count);
+        double error = icae_golden_compare(made + param->offset, expected, param->count);
         if (!(error <= worst)) {
             worst = error;
             snprintf(note, sizeof note, "%s", short_name(g, param));
@@ -439,14 +409,15 @@ static icae_status check_task(golden *g, int task) {
     snprintf(key, sizeof key, "%s_loss", task_name);
     double *sums = icae_arena_array(&g->arena, (size_t)g->n_samples, sizeof *sums);
     if (!sums) return icae_fail_memory(g->error, "losses");
-    icae_status status = read_number(g, icae_json_root(g->json), key, &expected_mean);
-    if (!status) status = loss_and_gradients(g, weight, sums);
+    icae_status status = icae_golden_number(g, icae_json_root(g->json), key, &expected_mean);
+    if (!status) status = icae_golden_gradients(g, weight, sums);
     if (status) return status;
     for (int64_t i = 0; i < g->n_samples; i++) {
         const sample *s = &g->samples[i];
         int64_t bearing = s->target[task].n - (task == ICAE_TASK_LM ? SKIP_FOR_LM : 0);
-        double error = relative(sums[i], s->sum[task]);
-        if (bearing != s->n[task]) return broken(g, "the number of targets of a sample");
+        double error = icae_golden_relative(sums[i], s->sum[task]);
+        if (bearing != s->n[task])
+            return icae_golden_broken(g, "the number of targets of a sample");
         if (!(error <= worst)) {
             worst = error;
             snprintf(note, sizeof note, "sample %lld", (long long)i);
@@ -456,180 +427,16 @@ static icae_status check_task(golden *g, int task) {
     char check[64];
     snprintf(check, sizeof check, "%s.samples", task_name);
     icae_check_report(g->checks, check, worst, icae_check_limit_loss(), note);
-    double mean = total / (double)total_targets(g, task);
-    icae_check_report(g->checks, key, relative(mean, expected_mean), icae_check_limit_loss(),
-                      "");
+    double mean = total / (double)icae_golden_targets(g, task);
+    icae_check_report(g->checks, key, icae_golden_relative(mean, expected_mean),
+                      icae_check_limit_loss(), "");
     snprintf(prefix, sizeof prefix, "%s.grad.", task_name);
     snprintf(check, sizeof check, "%s.gradients", task_name);
     char probe[96];
     snprintf(probe, sizeof probe, "%smemory_token_embed", prefix);
     if (!icae_safetensors_find(&g->tensors, probe)) return ICAE_OK; /* kept for AE only */
-    return check_parameters(g, check, prefix, g->adapter->params.gradients,
-                            icae_check_limit_tensor());
-}
-
-/*
- * ---- ten optimizer steps ----
- *
- * AdamW divides by the size of the gradient, so entries near zero turn rounding into steps of full
- * length, and random models amplify what differs, some a thousandfold more than others: PyTorch's own
- * float32 ends between 2e-4 and 3e-2 away from its float64. No fixed limit is both fair and narrow, so
- * the amplification is measured: the course is run SHAKEN_RUNS times more, from values that differ in
- * their last bits. At each step a float build may be off by the strict limit or by SHAKEN_SHARE times what the
- * runs have come to differ, whichever is more. A wrong formula changes all runs alike and gains
- * nothing by it. A double build is held to the strict limits throughout.
- */
-static const double SHAKE = 0x1p-20, SHAKEN_SHARE = 4;
-enum { SHAKEN_RUNS = 4 };
-
-/* One run over all steps: what it computed before each, and where the trained values ended. */
-typedef struct course {
-    double *losses, *norms; /* [n_steps] */
-    icae_real *values;      /* [n values] */
-} course;
-
-static bool course_init(golden *g, size_t n_steps, course *out) {
-    out->losses = icae_arena_array(&g->arena, n_steps, sizeof *out->losses);
-    out->norms = icae_arena_array(&g->arena, n_steps, sizeof *out->norms);
-    out->values =
-        icae_arena_array(&g->arena, (size_t)g->adapter->params.count, sizeof *out->values);
-    return out->losses && out->norms && out->values;
-}
-
-/* Runs from the values in out->values, with fresh moments, and leaves the last ones there. */
-static icae_status run_course(golden *g, icae_optimizer optimizer, double lr, size_t n_steps,
-                              course *out) {
-    static const double weight[ICAE_TASK_COUNT] = {[ICAE_TASK_AE] = 0.5, [ICAE_TASK_LM] = 0.5};
-    icae_params *params = &g->adapter->params;
-    icae_backend *be = params->be;
-    size_t bytes = (size_t)params->count * sizeof *out->values;
-    double *sums = icae_arena_array(&g->arena, 2 * (size_t)g->n_samples, sizeof *sums);
-    if (!sums) return icae_fail_memory(g->error, "losses");
-    be->k.copy_in(be, params->values, out->values, bytes);
-    be->k.zero(be, params->moment1, bytes);
-    be->k.zero(be, params->moment2, bytes);
-    for (size_t step = 0; step < n_steps; step++) {
-        icae_status status = loss_and_gradients(g, weight, sums);
-        if (status) return status;
-        for (int64_t i = 0; i < g->n_samples; i++) { /* jobs: all AE, then all LM */
-            out->losses[step] += 0.5 * sums[i] / (double)total_targets(g, ICAE_TASK_AE);
-            out->losses[step] +=
-                0.5 * sums[g->n_samples + i] / (double)total_targets(g, ICAE_TASK_LM);
-        }
-        out->norms[step] = icae_optimizer_step(&optimizer, params, lr).norm;
-    }
-    be->k.copy_out(be, out->values, params->values, bytes);
-    return ICAE_OK;
-}
-
-/* How far runs that differ only in their first values' last bits have come apart. */
-typedef struct spread {
-    double *losses, *norms; /* [n_steps] relative, up to and including each step */
-    double values;          /* at the end, as compare() says it */
-} spread;
-
-static double shaken_limit(double strict, double apart) {
-    return ICAE_REAL_IS_DOUBLE ? strict : fmax(strict, fmin(1, SHAKEN_SHARE * apart));
-}
-
-/* One more run, from values shaken by `seed`, widens the spread. */
-static icae_status widen_spread(golden *g, const icae_optimizer *optimizer, double lr,
-                                size_t n_steps, const icae_real *start, uint64_t seed,
-                                const course *made, spread *out) {
-    const icae_params *params = &g->adapter->params;
-    course shaken;
-    if (!course_init(g, n_steps, &shaken)) return icae_fail_memory(g->error, "a shaken course");
-    icae_rng rng = {.seed = seed};
-    for (int64_t i = 0; i < params->count; i++) {
-        double sign = icae_rng_uniform(&rng) < 0.5 ? -1 : 1;
-        shaken.values[i] = (icae_real)((double)start[i] * (1 + sign * SHAKE));
-    }
-    icae_status status = run_course(g, *optimizer, lr, n_steps, &shaken);
-    if (status) return status;
-    double loss = 0, norm = 0;
-    for (size_t step = 0; step < n_steps; step++) {
-        loss = fmax(loss, relative(shaken.losses[step], made->losses[step]));
-        norm = fmax(norm, relative(shaken.norms[step], made->norms[step]));
-        out->losses[step] = fmax(out->losses[step], loss);
-        out->norms[step] = fmax(out->norms[step], norm);
-    }
-    for (int p = 0; p < params->n_params; p++) {
-        const icae_param *param = &params->list[p];
-        double apart =
-            compare(shaken.values + param->offset, made->values + param->offset, param->count);
-        out->values = fmax(out->values, apart);
-    }
-    return ICAE_OK;
-}
-
-/* The step that used up the largest share of its limit, as one check. */
-static icae_status check_course(golden *g, const char *name, const icae_json_value *list,
-                                size_t n_steps, const double *made, const double *apart,
-                                double strict) {
-    double worst = -1, error_there = 0, limit_there = strict;
-    size_t step = 0, at = 0;
-    for (const icae_json_value *v = icae_json_first(list); v; v = icae_json_next(v), step++) {
-        double expected;
-        if (!icae_json_as_number(v, &expected)) return broken(g, name);
-        double limit = shaken_limit(strict, apart[step]);
-        double error = relative(made[step], expected);
-        if (error / limit <= worst) continue; /* not so for a NaN */
-        worst = error / limit;
-        error_there = error;
-        limit_there = limit;
-        at = step;
-        if (isnan(error)) break;
-    }
-    char note[64];
-    snprintf(note, sizeof note, "step %zu of %zu", at + 1, n_steps);
-    icae_check_report(g->checks, name, error_there, limit_there, note);
-    return ICAE_OK;
-}
-
-static icae_status check_adamw(golden *g) {
-    const icae_json_value *adamw = icae_json_member(icae_json_root(g->json), "adamw");
-    if (icae_json_is_null(adamw)) return ICAE_OK; /* the folder has none */
-    double lr;
-    icae_optimizer optimizer = {0};
-    icae_status status = read_number(g, adamw, "lr", &lr);
-    if (!status) status = read_number(g, adamw, "beta1", &optimizer.beta1);
-    if (!status) status = read_number(g, adamw, "beta2", &optimizer.beta2);
-    if (!status) status = read_number(g, adamw, "eps", &optimizer.eps);
-    if (!status) status = read_number(g, adamw, "weight_decay", &optimizer.weight_decay);
-    if (!status) status = read_number(g, adamw, "clip_norm", &optimizer.clip_norm);
-    if (status) return status;
-    const icae_json_value *losses = icae_json_member(adamw, "losses");
-    const icae_json_value *norms = icae_json_member(adamw, "grad_norms");
-    size_t n_steps = icae_json_count(losses);
-    if (n_steps == 0 || n_steps != icae_json_count(norms)) return broken(g, "adamw.losses");
-
-    const icae_params *params = &g->adapter->params;
-    size_t bytes = (size_t)params->count * sizeof(icae_real);
-    course made;
-    spread apart = {.losses = icae_arena_array(&g->arena, n_steps, sizeof(double)),
-                    .norms = icae_arena_array(&g->arena, n_steps, sizeof(double))};
-    icae_real *start = icae_arena_alloc(&g->arena, bytes);
-    if (!apart.losses || !apart.norms || !start || !course_init(g, n_steps, &made)) {
-        return icae_fail_memory(g->error, "the course of the optimizer");
-    }
-    params->be->k.copy_out(params->be, start, params->values, bytes);
-    memcpy(made.values, start, bytes);
-    status = run_course(g, optimizer, lr, n_steps, &made);
-    for (uint64_t seed = 1; seed <= SHAKEN_RUNS && !ICAE_REAL_IS_DOUBLE && !status; seed++) {
-        status = widen_spread(g, &optimizer, lr, n_steps, start, seed, &made, &apart);
-    }
-    if (!status) {
-        status = check_course(g, "adamw.losses", losses, n_steps, made.losses, apart.losses,
-                              icae_check_limit_loss());
-    }
-    if (!status) {
-        status = check_course(g, "adamw.grad_norms", norms, n_steps, made.norms, apart.norms,
-                              icae_check_limit_tensor());
-    }
-    if (status) return status;
-    params->be->k.copy_in(params->be, params->values, made.values, bytes);
-    return check_parameters(g, "adamw.parameters", "adamw.", params->values,
-                            shaken_limit(icae_check_limit_tensor(), apart.values));
+    return icae_golden_parameters(g, check, prefix, g->adapter->params.gradients,
+                                  icae_check_limit_tensor());
 }
 
 /* ---- all of it ---- */
@@ -677,7 +484,7 @@ icae_status icae_selftest_golden(icae_checks *checks, const char *folder, const 
     if (!status) status = check_slots(&g);
     for (int task = 0; task < ICAE_TASK_COUNT && !status; task++)
         status = check_task(&g, task);
-    if (!status) status = check_adamw(&g);
+    if (!status) status = icae_golden_adamw(&g);
     if (g.graph) icae_graph_free(g.graph);
     if (g.adapter) icae_adapter_free(g.adapter);
     if (g.model) icae_model_close(g.model);
