@@ -404,6 +404,8 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
         const unsigned char *block = w + (size_t)start / WIDE * step;
         const bool is_last = start + STRETCH >= whole;
         const unsigned char *coming = is_last ? next : block + (size_t)n * step;
+        /* A row's last stretch may be shorter than this one: beyond it nothing may be read. */
+        const int64_t n_coming = is_last ? n : least(n, (whole - start) / WIDE - n);
         if (has_headers(dtype)) widen_headers(n, s);
         for (int g = 0; has_stretches(dtype) && g < columns; g++)
             read_scales(dtype, w + (size_t)g * row_bytes, start, n, g, s);
@@ -424,7 +426,7 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
             UNROLL
             for (int j = 0; j < (rows + 2) / 3; j++)
                 at[j] += WIDE;
-            if (has_headers(dtype))
+            if (has_headers(dtype) && i < n_coming)
                 copy_header(columns, coming + (size_t)i * step, row_bytes, s->headers[i]);
         }
         if (is_last && start > 0) /* the stretch to come, a row's first, may be longer */
