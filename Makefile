@@ -15,7 +15,9 @@
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
-#     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
+#     bench          our figures, ceilings, shares, growth, into BENCH_OUT=build/bench (5 minutes)
+#     bench-docs     the same, and its pictures and tables into docs/
+#     bench-peers    beside PyTorch and llama.cpp in one run: PYTHON= LLAMA_BIN= PEER_ROUNDS=3 PEER_ROWS=
 #     compare-compute  loss curves of training in f32 and bf16 (half an hour)
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -287,9 +289,21 @@ uninstall:
 demo: setup
 	$(Q)$(MAKE) --no-print-directory base texts all
 	$(Q)data/demo.sh $(BUILD)
+
+# ---- measuring: on a machine that does nothing else ----
+BENCH_OUT ?= build/bench
+LLAMA_BIN ?=
+PEER_ROUNDS ?= 3
+.PHONY: bench-docs bench-peers
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
-	$(Q)$(BUILD)/icae bench -m $(BASE)
+	$(Q)$(BUILD)/icae bench -m $(BASE) --out $(BENCH_OUT)
+bench-docs: bench
+	$(Q)cp $(BENCH_OUT)/bench-*.svg $(BENCH_OUT)/bench.md docs/
+bench-peers: all
+	$(Q)$(MAKE) --no-print-directory base texts
+	$(Q)PYTHON="$(PYTHON)" LLAMA_BIN="$(LLAMA_BIN)" ICAE=$(BUILD)/icae tests/bench/peers/compare.py \
+	  $(BASE) --out $(BENCH_OUT)/peers --rounds $(PEER_ROUNDS) $(PEER_ROWS)
 
 $(BUILD)/compare-runs: $(BUILD)/tests/bench/compare_runs.o $(BUILD)/libicae.a
 	$(call link,)
