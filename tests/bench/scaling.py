@@ -142,9 +142,13 @@ def main():
         t, middle = seconds(SMOL, MEASURED, compute, cores, CORE_BANDWIDTH * cores), (low + high) / 2
         print(f"| {compute}, {cores} cores | {t:.2f} s | {low:.2f} to {high:.2f} s | {100 * (t / middle - 1):+.1f} % |")
         assert abs(t / middle - 1) < 0.1
+    used, seen = memory(SMOL, MEASURED, "Q4_1", False), 2.02 * 2**30
+    print(f"| memory, f32 | {used / 1e9:.2f} GB | {seen / 1e9:.2f} GB | {100 * (used / seen - 1):+.1f} % |")
+    assert abs(used / seen - 1) < 0.1
     print()
     heads = [f"{n} cores {c}" for n, _ in MACHINES for c in ("f32", "bf16")]
-    print("| base | TFLOP | " + " | ".join(heads) + " |\n| --- " * 1 + "| --- " * (1 + len(heads)) + "|")
+    print("| base | TFLOP | " + " | ".join(heads) + " |")
+    print("| --- " * (2 + len(heads)) + "|")
     for base in BASES:
         cells = [f"{seconds(base, PAPER, c, n, b):.0f} s" for n, b in MACHINES for c in ("f32", "bf16")]
         print(f"| {base.name} | {sum(flop(base, PAPER)) / 1e12:.0f} | " + " | ".join(cells) + " |")
