@@ -213,6 +213,21 @@ asan:
 	  UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10 \
 	  $(MAKE) --no-print-directory MODE=asan check-only
 
+# ---- reliability: kills, faults, broken controls, memory over time; figures in docs/reliability.md ----
+KILLS ?= 1000
+MINUTES ?= 60
+RELIABILITY := $(BUILD)/reliability
+.PHONY: torture soak
+.PRECIOUS: $(BUILD)/tests/reliability/%.o
+$(BUILD)/soak: $(addprefix $(BUILD)/tests/reliability/,soak.o tiny_run.o) $(BUILD)/libicae.a
+	$(call link,)
+$(BUILD)/torture: $(addprefix $(BUILD)/tests/reliability/,torture.o tiny_run.o) $(BUILD)/libicae.a
+	$(call link,)
+torture: $(BUILD)/torture $(BUILD)/icae-pretrain
+	$(Q)$(BUILD)/torture $(BUILD)/icae-pretrain $(RELIABILITY)/torture $(KILLS)
+soak: $(BUILD)/soak $(BUILD)/icae-pretrain
+	$(Q)$(BUILD)/soak $(BUILD)/icae-pretrain $(RELIABILITY)/soak $(MINUTES) docs/soak.svg
+
 # ---- against other programs: needs the network once, Python and its packages; no part of test ----
 .PHONY: interop-tokenizers interop-dequant interop-peft interop-llama-cpp interop-released
 .PRECIOUS: $(BUILD)/tests/interop/%.o
@@ -251,7 +266,8 @@ fuzz:
 
 # ---- style ----
 FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
-	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c tests/bench/*.c)
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c tests/bench/*.c \
+	tests/reliability/*.c tests/reliability/*.h)
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 .PHONY: format format-check layers
 format:

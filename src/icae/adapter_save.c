@@ -3,17 +3,20 @@
  * Writing an adapter folder; what its files hold is told in adapter_file.c.
  *
  * All files are first written whole into a temporary folder. When there is no target yet, that folder
- * takes its name, so the adapter appears at once. Otherwise the files are renamed into it one by one,
- * icae.json last: between the first and the last rename its hash does not fit the tensors, and what a
- * crash leaves there is refused. No file holds a time or a path, so equal adapters are equal bytes.
+ * takes its name, so the adapter appears at once; when there is one that holds nothing but an adapter, the
+ * two change places at once. Only where other files lie in it, or the file system cannot exchange, the
+ * files are renamed into it one by one, icae.json last: between the first and the last rename its hash does
+ * not fit the tensors, and what a crash leaves there is refused. No file holds a time or a path, so equal adapters are equal bytes.
  *
  * A PEFT folder is the same less icae.json, in any float type; its memory table carries the settings.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "icae/adapter_internal.h"
@@ -289,6 +292,33 @@ static icae_status move(const char *from, const char *to, icae_error *error) {
     return icae_fail(error, ICAE_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
 }
 
+/* Whether a whole new folder may take this one's place: it is a folder and no link, no other file system
+ * begins there, and it has no other files than an adapter's (or what a crash left of one). */
+static bool is_exchangeable(const char *folder) {
+    struct stat info, above;
+    char *parent = icae_path_join(folder, "..");
+    bool is_plain = parent && !lstat(folder, &info) && S_ISDIR(info.st_mode) &&
+                    !stat(parent, &above) && info.st_dev == above.st_dev;
+    free(parent);
+    if (!is_plain) return false;
+    char **names;
+    size_t count;
+    if (icae_folder_list(folder, &names, &count, NULL)) return false;
+    bool is_ours = true;
+    for (size_t i = 0; i < count && is_ours; i++) {
+        is_ours = !strncmp(names[i], ".icae.tmp-", 10);
+        for (int f = 0; f < N_FILES && !is_ours; f++)
+            is_ours = !strcmp(names[i], file_names[f]);
+    }
+    icae_names_free(names, count);
+    return is_ours;
+}
+
+/* The folder that was there takes the new one's name, to be removed. false: this file system cannot. */
+static bool exchange(const char *fresh, const char *folder) {
+    return renameat2(AT_FDCWD, fresh, AT_FDCWD, folder, RENAME_EXCHANGE) == 0;
+}
+
 static icae_status move_files(const char *from, const char *to, int count, icae_error *error) {
     icae_status status = ICAE_OK;
     for (int i = 0; i < count && !status; i++) {
@@ -302,15 +332,15 @@ static icae_status move_files(const char *from, const char *to, int count, icae_
     return status ? status : icae_folder_sync(to, error);
 }
 
-/* Where the files are written first: inside the folder, or beside it when it is not there yet. *parent:
- * the folder that holds it. */
-static char *temporary_path(const char *folder, bool is_there, char **parent) {
+/* Where the files are written first: inside the folder that is to get them one by one, or beside it.
+ * *parent: the folder that holds it. */
+static char *temporary_path(const char *folder, bool is_inside, char **parent) {
     const char *slash = strrchr(folder, '/');
     size_t before = slash ? (size_t)(slash - folder) + 1 : 0;
     char *path = NULL;
-    int length = is_there ? asprintf(&path, "%s/.icae.tmp-%ld", folder, (long)getpid())
-                          : asprintf(&path, "%.*s.%s.tmp-%ld", (int)before, folder,
-                                     folder + before, (long)getpid());
+    int length = is_inside ? asprintf(&path, "%s/.icae.tmp-%ld", folder, (long)getpid())
+                           : asprintf(&path, "%.*s.%s.tmp-%ld", (int)before, folder,
+                                      folder + before, (long)getpid());
     *parent = before ? strndup(folder, before) : strdup(".");
     return length < 0 ? NULL : path;
 }
@@ -322,14 +352,15 @@ static icae_status save_at(const icae_adapter *adapter, const char *folder,
     if (is_there && !icae_path_is_folder(folder)) {
         return icae_fail(error, ICAE_IO, "%s: is a file, expected a folder or nothing", folder);
     }
-    char *parent, *temporary = temporary_path(folder, is_there, &parent);
+    bool is_inside = is_there && !is_exchangeable(folder);
+    char *parent, *temporary = temporary_path(folder, is_inside, &parent);
     icae_status status =
         temporary && parent ? icae_folder_make(parent, error) : icae_fail_memory(error, folder);
     if (!status) status = write_files(adapter, model, plan, temporary, error);
-    if (!status && is_there) {
+    if (!status && is_there && (is_inside || !exchange(temporary, folder))) {
         status = move_files(temporary, folder, n_files(plan), error);
     } else if (!status) {
-        status = move(temporary, folder, error);
+        if (!is_there) status = move(temporary, folder, error);
         if (!status) status = icae_folder_sync(parent, error);
     }
     if (temporary) icae_folder_remove(temporary, NULL);

@@ -218,8 +218,14 @@ icae_status icae_checkpoint_newest(const char *run_folder, char **path, icae_err
             break;
         }
         icae_error reason = {0};
-        if (!icae_checkpoint_verify(candidate, &reason)) {
+        icae_status verdict = icae_checkpoint_verify(candidate, &reason);
+        if (!verdict) {
             *path = candidate;
+            break;
+        }
+        if (verdict == ICAE_MEMORY) { /* which says nothing about the checkpoint */
+            status = icae_fail(error, verdict, "%s", reason.message);
+            free(candidate);
             break;
         }
         icae_log_warning("%s is damaged and passed over: %s", candidate, reason.message);
@@ -272,6 +278,11 @@ static icae_status write_state(const char *folder, const icae_run_state *state,
                      (long long)state->samples, (long long)state->context_tokens,
                      (long long)state->metrics_bytes);
     icae_json_write_number(&text, state->seconds);
+    icae_text_append_string(&text, ",\n  \"norm_mean\": ");
+    icae_json_write_number(&text, state->norm_mean);
+    icae_text_printf(&text, ",\n  \"norm_count\": %lld,\n  \"threads\": %lld,\n  \"kernels\": ",
+                     (long long)state->norm_count, (long long)state->threads);
+    icae_json_write_string(&text, state->kernels, strlen(state->kernels));
     icae_text_printf(&text,
                      ",\n  \"settings_hash\": \"%016" PRIx64
                      "\",\n  \"base_fingerprint\": \"%016" PRIx64 "\",\n  \"feed\": %s\n}\n",
@@ -301,13 +312,14 @@ static icae_status write_whole(const char *folder, icae_adapter *adapter,
     return status;
 }
 
-/* What a crash left: one run at a time is at work in a folder, so nobody else is writing them. */
-static icae_status remove_half_written(const char *run_folder, icae_error *error) {
+/* One run at a time is at work in a folder, so nobody else is writing what has a hidden name. */
+icae_status icae_checkpoint_sweep(const char *run_folder, icae_error *error) {
     char *folder = checkpoint_path(run_folder, "");
     if (!folder) return icae_fail_memory(error, run_folder);
     char **names = NULL;
     size_t count = 0;
-    icae_status status = icae_folder_list(folder, &names, &count, error);
+    icae_status status =
+        icae_path_is_folder(folder) ? icae_folder_list(folder, &names, &count, error) : ICAE_OK;
     for (size_t i = 0; !status && i < count; i++) {
         if (strncmp(names[i], hidden_prefix, strlen(hidden_prefix)) != 0) continue;
         char *path = checkpoint_path(run_folder, names[i]);
@@ -316,6 +328,22 @@ static icae_status remove_half_written(const char *run_folder, icae_error *error
     }
     icae_names_free(names, count);
     free(folder);
+    return status;
+}
+
+/* Takes the name away first: a crash in the middle leaves rubbish, not a damaged checkpoint. */
+static icae_status discard(const char *run_folder, const char *name, icae_error *error) {
+    char hidden[96];
+    snprintf(hidden, sizeof hidden, "%sold-%s", hidden_prefix, name);
+    char *path = checkpoint_path(run_folder, name), *to = checkpoint_path(run_folder, hidden);
+    icae_status status = path && to ? ICAE_OK : icae_fail_memory(error, run_folder);
+    if (!status) status = icae_folder_remove(to, error);
+    if (!status && rename(path, to) && errno != ENOENT) {
+        status = icae_fail(error, ICAE_IO, "%s: cannot be removed: %s", path, strerror(errno));
+    }
+    if (!status) status = icae_folder_remove(to, error);
+    free(path);
+    free(to);
     return status;
 }
 
@@ -331,12 +359,10 @@ static icae_status prune(const char *run_folder, int64_t step, int64_t keep,
         if (steps[i] <= step && kept++ < keep) continue;
         char name[64];
         snprintf(name, sizeof name, "step-%lld", (long long)steps[i]);
-        char *path = checkpoint_path(run_folder, name);
-        status = path ? icae_folder_remove(path, error) : icae_fail_memory(error, run_folder);
-        free(path);
+        status = discard(run_folder, name, error);
     }
     free(steps);
-    return status ? status : remove_half_written(run_folder, error);
+    return status ? status : icae_checkpoint_sweep(run_folder, error);
 }
 
 icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
@@ -354,7 +380,7 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
     if (!status) status = icae_folder_make(parent, error);
     if (!status) status = write_whole(temporary, adapter, model, state, error);
     /* A folder of that name can only be one that was passed over as damaged, or this very step. */
-    if (!status) status = icae_folder_remove(final, error);
+    if (!status) status = discard(run_folder, name, error);
     if (!status && rename(temporary, final)) {
         status =
             icae_fail(error, ICAE_IO, "%s: cannot be renamed: %s", temporary, strerror(errno));
@@ -362,6 +388,8 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
     if (!status) status = icae_folder_sync(parent, error);
     if (!status) status = icae_checkpoint_verify(final, error);
     if (!status) status = prune(run_folder, state->step, keep, error);
+    /* On a full disk half a checkpoint would take what is left. */
+    if (status && temporary) icae_folder_remove(temporary, NULL);
     free(parent);
     free(temporary);
     free(final);
@@ -437,6 +465,12 @@ icae_status icae_checkpoint_load(const char *path, icae_adapter *adapter, icae_r
     state->context_tokens = icae_json_get_integer(&object, "context_tokens", 0, 0, most);
     state->metrics_bytes = icae_json_get_integer(&object, "metrics_bytes", 0, 0, most);
     state->seconds = icae_json_get_number(&object, "seconds", 0, 0, 1e15);
+    /* Younger than the format: a checkpoint without them does not know. */
+    state->norm_mean = icae_json_get_number(&object, "norm_mean", 0, 0, 1e300);
+    state->norm_count = icae_json_get_integer(&object, "norm_count", 0, 0, most);
+    state->threads = icae_json_get_integer(&object, "threads", 0, 0, 1024);
+    snprintf(state->kernels, sizeof state->kernels, "%s",
+             icae_json_get_string(&object, "kernels", ""));
     state->settings_hash = get_hash(&object, "settings_hash");
     state->base_fingerprint = get_hash(&object, "base_fingerprint");
     state->feed = icae_json_get_value(&object, "feed");
