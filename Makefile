@@ -9,6 +9,12 @@
 #     test           all set-up, the golden cases in double, then every test; the last line is Check's
 #     grad           the same tests in double precision: gradients against central differences
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#     torture        a training run killed KILLS=1000 times; must end as if it had been left in peace
+#     faults         every allocation and file call fails once; power cuts after every event (ASan)
+#     controls       programs broken on purpose: the suites must notice each
+#     tsan           the suites that have to do with threads and signals under ThreadSanitizer
+#     soak           MINUTES=60 of training; its memory must stay flat; draws docs/soak.svg
+#     coverage       lines, functions and branches that the tests reach (gcov)
 #     fuzz           short libFuzzer runs over every parser (needs clang)
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     interop-released    golden files of the released layout against PyTorch (Python)
@@ -27,7 +33,7 @@
 #     help           this page
 #
 # VARIABLES
-#     CC=gcc|clang   MODE=release|debug|asan|f64   V=1 (show commands)   PREFIX= DESTDIR=
+#     CC=gcc|clang   MODE=release|debug|asan|tsan|coverage|f64   V=1 (show commands)   PREFIX= DESTDIR=
 #     PYTHON=python3 for the interop targets
 #     TESTS=name     runs the test suites whose name contains this word
 
@@ -40,6 +46,7 @@ PYTHON ?= python3
 BUILD := build/$(MODE)
 VERSION := 0.1.0
 Q := $(if $(V),,@)
+comma := ,
 
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wvla -Wdouble-promotion -Wformat=2 -Wno-format-truncation -Werror
@@ -52,9 +59,11 @@ MODEFLAGS_release := -O3 -ffp-contract=fast -fno-math-errno
 MODEFLAGS_debug := -O0 -g3
 MODEFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer
+MODEFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+MODEFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic
 MODEFLAGS_f64 := -O2 -g -DICAE_F64 -ffp-contract=fast -fno-math-errno
 ifeq ($(MODEFLAGS_$(MODE)),)
-$(error MODE=$(MODE) is unknown: expected release, debug, asan or f64)
+$(error MODE=$(MODE) is unknown: expected release, debug, asan, tsan, coverage or f64)
 endif
 
 PACKAGES := libopenblas-openmp-dev libcjson-dev zlib1g-dev check pkg-config
@@ -208,16 +217,21 @@ grad:
 	$(Q)$(MAKE) --no-print-directory MODE=f64 check-only TESTS="$(or $(TESTS),ops graph golden objective kernels layout)"
 
 # The OpenMP and OpenBLAS runtimes keep their thread pools until the end: not leaks of ours.
+SANITIZED := ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	LSAN_OPTIONS=suppressions=tests/scripts/lsan.supp:print_suppressions=0
 asan:
-	$(Q)ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=tests/scripts/lsan.supp:print_suppressions=0 \
-	  UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10 \
+	$(Q)$(SANITIZED) CK_TIMEOUT_MULTIPLIER=10 \
 	  $(MAKE) --no-print-directory MODE=asan check-only
 
 # ---- reliability: kills, faults, broken controls, memory over time; figures in docs/reliability.md ----
 KILLS ?= 1000
 MINUTES ?= 60
 RELIABILITY := $(BUILD)/reliability
-.PHONY: torture soak
+MOST_FAULTS ?= 400
+WRAPPED := malloc calloc realloc aligned_alloc free strdup strndup vasprintf asprintf inflateInit2_ \
+	open close read write fsync rename renameat2 mkdir remove unlink truncate mmap opendir flock gzopen \
+	gzread gzerror icae_checkpoint_save
+.PHONY: torture faults check-faults controls tsan soak
 .PRECIOUS: $(BUILD)/tests/reliability/%.o
 $(BUILD)/soak: $(addprefix $(BUILD)/tests/reliability/,soak.o tiny_run.o) $(BUILD)/libicae.a
 	$(call link,)
@@ -225,6 +239,32 @@ $(BUILD)/torture: $(addprefix $(BUILD)/tests/reliability/,torture.o tiny_run.o) 
 	$(call link,)
 torture: $(BUILD)/torture $(BUILD)/icae-pretrain
 	$(Q)$(BUILD)/torture $(BUILD)/icae-pretrain $(RELIABILITY)/torture $(KILLS)
+# The library's objects are those of make asan; only the linking differs.
+wrap = $(addprefix -Wl$(comma)--wrap=,$(1))
+FAULTOBJECTS := $(addprefix $(BUILD)/tests/reliability/,faults.o fault_layer.o scenarios.o power.o disk.o tiny_run.o)
+$(BUILD)/faults: $(FAULTOBJECTS) $(BUILD)/libicae.a
+	$(call link,$(call wrap,$(WRAPPED)))
+faults:
+	$(Q)$(MAKE) --no-print-directory MODE=asan check-faults
+check-faults: $(BUILD)/faults
+	$(Q)export $(SANITIZED) OMP_NUM_THREADS=1; \
+	  $(BUILD)/faults power $(RELIABILITY)/power && \
+	  $(BUILD)/faults all $(RELIABILITY)/faults $(MOST_FAULTS)
+# Programs broken on purpose, by what is linked before the library.
+$(BUILD)/control-rng: $(TESTOBJECTS) $(BUILD)/tests/reliability/control_rng.o $(BUILD)/libicae.a
+	$(call link,$(call wrap,icae_train icae_batch_loss) $(CHECKLIBS))
+$(BUILD)/control-gradient: $(TESTOBJECTS) $(BUILD)/tests/reliability/control_gradient.o $(BUILD)/libicae.a
+	$(call link,$(call wrap,icae_rmsnorm_backward) $(CHECKLIBS))
+$(BUILD)/tests/reliability/control_sync.o: tests/reliability/fault_layer.c
+	$(call compile,-DCONTROL_SYNC)
+$(BUILD)/control-sync: $(subst fault_layer,control_sync,$(FAULTOBJECTS)) $(BUILD)/libicae.a
+	$(call link,$(call wrap,$(WRAPPED)))
+controls: $(addprefix $(BUILD)/control-,rng gradient sync) $(PROGRAMS)
+	$(Q)tests/reliability/controls.sh $(BUILD)
+# OpenMP's runtime is not instrumented: its own threads would be reported, so there is one.
+tsan:
+	$(Q)TSAN_OPTIONS=halt_on_error=0:exitcode=66:history_size=4 OMP_NUM_THREADS=1 CK_TIMEOUT_MULTIPLIER=20 \
+	  $(MAKE) --no-print-directory MODE=tsan check-only TESTS="feed trainer checkpoint train_cli resume"
 soak: $(BUILD)/soak $(BUILD)/icae-pretrain
 	$(Q)$(BUILD)/soak $(BUILD)/icae-pretrain $(RELIABILITY)/soak $(MINUTES) docs/soak.svg
 

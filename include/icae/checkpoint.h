@@ -49,7 +49,7 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
                                  int64_t keep, icae_error *error);
 
 /* Whether run_folder has anything that looks like a checkpoint, good or not. */
-bool icae_checkpoint_any(const char *run_folder);
+icae_status icae_checkpoint_any(const char *run_folder, bool *has_any, icae_error *error);
 
 /* Removes what a crash left of checkpoints that were being written or removed. For the only run in it. */
 icae_status icae_checkpoint_sweep(const char *run_folder, icae_error *error);

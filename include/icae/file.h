@@ -59,6 +59,8 @@ icae_status icae_file_append(const char *path, const void *data, size_t bytes,
                              icae_error *error);
 
 bool icae_path_exists(const char *path);
+/* The same where a mistake would cost something: "not there" is told from "cannot be seen". */
+icae_status icae_path_find(const char *path, bool *is_there, icae_error *error);
 bool icae_path_is_folder(const char *path);
 int64_t icae_file_bytes(const char *path); /* -1 when there is no such file */
 

@@ -270,6 +270,13 @@ bool icae_path_exists(const char *path) {
     return stat(path, &info) == 0;
 }
 
+icae_status icae_path_find(const char *path, bool *is_there, icae_error *error) {
+    struct stat info;
+    *is_there = stat(path, &info) == 0;
+    if (*is_there || errno == ENOENT || errno == ENOTDIR) return ICAE_OK;
+    return icae_fail(error, ICAE_IO, "%s: cannot examine: %s", path, strerror(errno));
+}
+
 bool icae_path_is_folder(const char *path) {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);

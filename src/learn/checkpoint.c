@@ -56,10 +56,9 @@ static icae_status list_steps(const char *run_folder, int64_t **steps, size_t *c
     if (!folder) return icae_fail_memory(error, run_folder);
     char **names = NULL;
     size_t n_names = 0;
-    icae_status status = ICAE_OK;
-    if (icae_path_is_folder(folder)) {
-        status = icae_folder_list(folder, &names, &n_names, error);
-    }
+    bool is_there;
+    icae_status status = icae_path_find(folder, &is_there, error);
+    if (!status && is_there) status = icae_folder_list(folder, &names, &n_names, error);
     if (!status && n_names) {
         *steps = calloc(n_names, sizeof **steps);
         if (!*steps) status = icae_fail_memory(error, folder);
@@ -74,12 +73,13 @@ static icae_status list_steps(const char *run_folder, int64_t **steps, size_t *c
     return status;
 }
 
-bool icae_checkpoint_any(const char *run_folder) {
+icae_status icae_checkpoint_any(const char *run_folder, bool *has_any, icae_error *error) {
     int64_t *steps;
     size_t count;
-    icae_status status = list_steps(run_folder, &steps, &count, NULL);
+    icae_status status = list_steps(run_folder, &steps, &count, error);
+    *has_any = count > 0;
     free(steps);
-    return !status && count > 0;
+    return status;
 }
 
 /* ---- hashes.json ---- */
@@ -318,8 +318,9 @@ icae_status icae_checkpoint_sweep(const char *run_folder, icae_error *error) {
     if (!folder) return icae_fail_memory(error, run_folder);
     char **names = NULL;
     size_t count = 0;
-    icae_status status =
-        icae_path_is_folder(folder) ? icae_folder_list(folder, &names, &count, error) : ICAE_OK;
+    bool is_there;
+    icae_status status = icae_path_find(folder, &is_there, error);
+    if (!status && is_there) status = icae_folder_list(folder, &names, &count, error);
     for (size_t i = 0; !status && i < count; i++) {
         if (strncmp(names[i], hidden_prefix, strlen(hidden_prefix)) != 0) continue;
         char *path = checkpoint_path(run_folder, names[i]);

@@ -45,10 +45,12 @@ icae_status icae_run_folder_open(icae_run_folder *folder, const char *path, icae
         status = icae_fail_memory(error, path);
     }
     /* The lock dies with the process, however it ends; the file itself stays and means nothing. */
-    if (!status) folder->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (!status && folder->lock < 0) {
-        status = icae_fail(error, ICAE_IO, "%s: cannot write: %s", lock, strerror(errno));
-    } else if (!status && flock(folder->lock, LOCK_EX | LOCK_NB)) {
+    while (!status && folder->lock < 0) {
+        folder->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (folder->lock < 0 && errno != EINTR)
+            status = icae_fail(error, ICAE_IO, "%s: cannot write: %s", lock, strerror(errno));
+    }
+    if (!status && flock(folder->lock, LOCK_EX | LOCK_NB)) {
         status =
             errno == EWOULDBLOCK
                 ? icae_fail(error, ICAE_INVALID,

@@ -138,13 +138,16 @@ static icae_status write_config(trainer *t, icae_error *error) {
 }
 
 static icae_status begin_fresh(trainer *t, icae_error *error) {
-    if (icae_checkpoint_any(t->folder.path)) {
+    bool has_any;
+    icae_status status = icae_checkpoint_any(t->folder.path, &has_any, error);
+    if (status) return status; /* what cannot be seen must not be written over */
+    if (has_any) {
         return icae_fail(error, ICAE_INVALID,
                          "%s: has checkpoints of an earlier run; go on with it by --resume, or "
                          "give another folder (--set out=FOLDER)",
                          t->folder.path);
     }
-    icae_status status = icae_folder_remove(t->folder.metrics, error);
+    status = icae_folder_remove(t->folder.metrics, error);
     if (!status) status = write_config(t, error);
     if (!status) status = open_feed(t, error);
     return status;
