@@ -432,6 +432,7 @@ START_TEST(selftest_fails_by_exit_code_and_line) {
     outcome built_in = run_in(folder, "$ICAE selftest -m " TINY_BASE);
     ck_assert_msg(built_in.code == 0, "%s", built_in.out);
     ck_assert_ptr_nonnull(strstr(built_in.out, "round trip"));
+    ck_assert_ptr_nonnull(strstr(built_in.out, "40 times the same bits"));
     outcome good = run_in(folder, "$ICAE selftest --golden tests/golden/llama");
     ck_assert_msg(good.code == 0, "%s %s", good.out, good.err);
     outcome broken =
