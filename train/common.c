@@ -116,6 +116,10 @@ static arguments parse(const train_program *program, int argc, char **argv, char
             args.config = word;
         }
     }
+    if (args.exit_code < 0 && args.allows_changes && !args.is_resuming) {
+        args.exit_code =
+            usage_error(program, "%s has no meaning without --resume", "--allow-changes");
+    }
     if (args.exit_code < 0 && !args.config) {
         args.exit_code = usage_error(program, "%s is missing", "CONFIG.json");
     }

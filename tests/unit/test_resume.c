@@ -158,52 +158,69 @@ static void on_alarm(int number) {
     asked_s = icae_clock_seconds();
 }
 
-START_TEST(a_signal_in_an_evaluation_ends_it_within_a_sample) {
+/* Held-out texts enough for minutes of evaluation, if it were not stopped; sets the assignment. */
+static void write_many_texts(const char *folder, char *assignment, size_t bytes) {
     icae_error error = {0};
-    const char *folder = test_folder("resume-stop");
-    /* Some 20 000 passages' worth of evaluation at step 1: minutes, if it were not stopped. */
-    char out[700], straight[700], data[800];
-    snprintf(out, sizeof out, "%s/run", folder);
-    snprintf(straight, sizeof straight, "%s/straight", folder);
-    snprintf(data, sizeof data, "data.heldout=%s/many.jsonl", folder);
     icae_text text = {0};
-    for (int i = 0; i < 20000; i++)
+    for (int i = 0; i < 5000; i++)
         icae_text_printf(&text, "{\"text\": \"Sentence %d is about a harbour at dawn.\"}\n", i);
-    ck_ok(icae_file_write(test_path(folder, "many.jsonl"), text.data, text.length, &error));
+    const char *path = test_path(folder, "many.jsonl");
+    ck_ok(icae_file_write(path, text.data, text.length, &error));
     icae_text_release(&text);
-    const char *const *slow =
-        RUN_WITH(data, "train.steps=2", "evaluate.every=1", "evaluate.samples=20000",
-                 "evaluate.reconstruct_samples=0");
-    const char *const *slower =
-        RUN_WITH(data, "train.steps=2", "evaluate.every=1", "evaluate.samples=20000",
-                 "evaluate.reconstruct_samples=20000");
-    const char *const *quick = RUN_WITH("train.steps=2", "evaluate.every=1");
+    snprintf(assignment, bytes, "data.heldout=%s", path);
+}
+
+/* A run to which a signal comes after two seconds, which must end it in no time. */
+static void run_and_interrupt(const char *out, const char *const *assignments, bool is_resuming,
+                              const char *sentence) {
+    icae_error error = {0};
+    const icae_train_options options = {.signal = &asked, .is_resuming = is_resuming};
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    const struct itimerval soon = {.it_value = {2, 0}};
+    asked = 0;
     sigaction(SIGALRM, &action, NULL);
-    /* At step 0 first, where there is nothing to save, then at step 1. */
-    for (int step = 0; step < 2; step++) {
-        icae_train_options options = {.signal = &asked};
-        if (step == 1) { /* the first evaluation is left out, the one of step 1 is due */
-            icae_train_options once = {.stop_at = 1};
-            ck_assert_int_eq(tiny_run(out, quick, &once, NULL, &error), ICAE_INTERRUPTED);
-            options.is_resuming = true;
-        }
-        asked = 0;
-        const struct itimerval soon = {.it_value = {2, 0}};
-        setitimer(ITIMER_REAL, &soon, NULL);
-        ck_assert_int_eq(
-            tiny_run(step ? out : straight, step ? slower : slow, &options, NULL, &error),
-            ICAE_INTERRUPTED);
-        ck_assert_int_eq(asked, SIGALRM);
-        ck_assert_msg(icae_clock_seconds() - asked_s < 2, "it took %g s to stop",
-                      icae_clock_seconds() - asked_s);
-        ck_assert_ptr_nonnull(strstr(error.message, "nothing new to save"));
-    }
+    setitimer(ITIMER_REAL, &soon, NULL);
+    icae_status status = tiny_run(out, assignments, &options, NULL, &error);
+    double took = icae_clock_seconds() - asked_s;
+    ck_assert_int_eq(status, ICAE_INTERRUPTED);
+    ck_assert_int_eq(asked, SIGALRM);
+    ck_assert_msg(took < 3, "it took %g s to stop", took);
+    ck_assert_msg(strstr(error.message, sentence) != NULL, "%s", error.message);
+}
+
+START_TEST(a_signal_in_the_first_evaluation_ends_it_within_a_sample) {
+    const char *folder = test_folder("resume-stop");
+    char out[700], data[800];
+    snprintf(out, sizeof out, "%s/run", folder);
+    write_many_texts(folder, data, sizeof data);
+    run_and_interrupt(
+        out, RUN_WITH(data, "evaluate.samples=5000", "evaluate.reconstruct_samples=5000"),
+        false, "nothing new to save");
 }
 END_TEST
 
-/* A handler that asks when a file appears is not to be had; so the evaluation of a later step is ended by
- * a signal that is there from its beginning: the trainer looks at it after the step, saves and stops. */
+START_TEST(a_signal_in_a_later_evaluation_saves_the_step_before_it) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-later");
+    char out[700], straight[700], data[800];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(straight, sizeof straight, "%s/straight", folder);
+    write_many_texts(folder, data, sizeof data);
+    ck_ok(tiny_run(straight, NULL, NULL, NULL, &error));
+    icae_train_options options = {.stop_at = 1};
+    ck_assert_int_eq(tiny_run(out, NULL, &options, NULL, &error), ICAE_INTERRUPTED);
+    /* No evaluation is due at step 1, where it goes on, but at 2. */
+    run_and_interrupt(out,
+                      RUN_WITH(data, "evaluate.every=2", "evaluate.samples=5000",
+                               "evaluate.reconstruct_samples=5000"),
+                      true, "a checkpoint is in");
+    ck_assert(icae_path_exists(test_path(out, "checkpoints/step-2")));
+    ck_ok(tiny_run(out, NULL, &resume, NULL, &error));
+    same_file(test_path(straight, "adapter/adapter_model.safetensors"),
+              test_path(out, "adapter/adapter_model.safetensors"));
+}
+END_TEST
+
 START_TEST(an_evaluation_that_was_ended_is_made_up_for) {
     static const char *const every[] = {"train.steps=4", "evaluate.every=2",
                                         "checkpoint.every=3",
@@ -281,7 +298,8 @@ SUITE_OF(resume, 120, changed_settings_are_refused_or_said,
          data_of_the_same_length_but_not_the_same_are_noticed,
          a_run_that_did_not_write_down_its_compute_can_go_on,
          what_a_killed_run_left_is_swept_away,
-         a_signal_in_an_evaluation_ends_it_within_a_sample,
+         a_signal_in_the_first_evaluation_ends_it_within_a_sample,
+         a_signal_in_a_later_evaluation_saves_the_step_before_it,
          an_evaluation_that_was_ended_is_made_up_for,
          a_gradient_far_longer_than_usual_is_recorded,
          a_kernel_without_memory_is_an_error_and_the_next_step_goes_on)
