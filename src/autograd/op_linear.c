@@ -106,8 +106,8 @@ icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae
         node->params = params;
         if (lora) {
             params->lora = *lora;
-            icae_node_keep(node, x);
-            icae_node_keep(node, u);
+            icae_node_keep_rounded(node, x);
+            icae_node_keep_rounded(node, u);
         }
     }
     icae_done(graph, u);
