@@ -100,19 +100,23 @@ static void check_linear(icae_backend *be, icae_backend *ref) {
     compare_product("linear", be, ref, be->k.linear, ref->k.linear, 400, &w, 96, 20);
 }
 
-static void check_linear_few(icae_backend *be, icae_backend *ref) {
-    compare_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, false,
-                     few_counts, COUNT(few_counts));
-    /* More columns than one stretch of scales (cpu_few.c): part of a second, whole ones, a third. */
+/* More columns than one stretch of scales (cpu_few.c): part of a second, whole ones, a third. */
+static void compare_wide_products(const char *name, icae_backend *be, icae_backend *ref,
+                                  product *got, product *want) {
     static const int widths[] = {2080, 2304, 4096, 4352};
     for (int dtype = 0; dtype < ICAE_DTYPE_COUNT; dtype++) {
         for (size_t i = 0; i < COUNT(widths); i++) {
             if (widths[i] % icae_dtype_describe((icae_dtype)dtype)->block_values) continue;
             icae_matrix w = random_matrix((icae_dtype)dtype, 11, widths[i], 7);
-            compare_product("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, 3, &w,
-                            widths[i], 11);
+            compare_product(name, be, ref, got, want, 3, &w, widths[i], 11);
         }
     }
+}
+
+static void check_linear_few(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, false,
+                     few_counts, COUNT(few_counts));
+    compare_wide_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few);
 }
 
 static void check_linear_dx(icae_backend *be, icae_backend *ref) {
@@ -128,6 +132,13 @@ static void check_linear_bf16(icae_backend *be, icae_backend *ref) {
     icae_matrix w = random_matrix(ICAE_DTYPE_Q4_1, 20, 96, 6); /* few panels, many rows */
     compare_product("linear_bf16", be, ref, be->k.linear_bf16, ref->k.linear_bf16, 400, &w, 96,
                     20);
+}
+
+static void check_linear_few_bf16(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_few_bf16", be, ref, be->k.linear_few_bf16, ref->k.linear_few_bf16,
+                     false, bf16_counts, COUNT(bf16_counts));
+    compare_wide_products("linear_few_bf16", be, ref, be->k.linear_few_bf16,
+                          ref->k.linear_few_bf16);
 }
 
 static void check_linear_bf16_dx(icae_backend *be, icae_backend *ref) {
@@ -638,6 +649,7 @@ static const struct {
     {"linear_dx", check_linear_dx},
     {"linear_bf16", check_linear_bf16},
     {"linear_bf16_dx", check_linear_bf16_dx},
+    {"linear_few_bf16", check_linear_few_bf16},
     {"gather", check_gather},
     {"add_means", check_add_means},
     {"scatter_add", check_scatter_add},
