@@ -13,6 +13,7 @@
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     interop-released    golden files of the released layout against PyTorch (Python)
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
+#     interop-metrics  BLEU, ROUGE-L, F1 against sacrebleu, rouge-score (Python, network)
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
@@ -229,6 +230,9 @@ interop-llama-cpp: $(BUILD)/interop-logits $(BUILD)/icae
 	$(Q)ICAE_LOGITS=$< ICAE=$(BUILD)/icae $(PYTHON) tests/interop/llama_cpp.py $(BASE)
 interop-released:
 	$(Q)$(PYTHON) tests/interop/released.py check
+.PHONY: interop-metrics
+interop-metrics: $(BUILD)/interop-metrics
+	$(Q)ICAE_METRICS=$< $(PYTHON) tests/interop/metrics.py check
 .PHONY: interop-chat
 interop-chat:
 	$(Q)$(PYTHON) tests/interop/chat_templates.py check
