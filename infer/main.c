@@ -42,10 +42,15 @@ static const command commands[] = {
      "when that does not fit any more, the oldest turn is forgotten, and said to be.\n",
      BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, -1, run_chat},
     {"eval", "SUITE -m BASE -a ADAPTER --data FILE [--out DIR]",
-     "measure an adapter on texts: suites ae, lm, ppl",
-     "ae   loss of a text from its slots, and the text restored from them: BLEU-4, exact prefix, tokens in place\n"
-     "lm   loss of what follows a text: from its slots, from the text itself, from neither\n"
-     "ppl  perplexity of the bare base (needs no adapter)\n",
+     "measure an adapter: suites ae, lm, random, qa, latency, ppl, all",
+     "ae       loss of a text from its slots, and the text restored from them: BLEU-4, exact prefix, tokens in place\n"
+     "lm       loss of what follows a text: from its slots, from the text itself, from nothing\n"
+     "random   ae on normal text, on the same with every id + 1, on random tokens\n"
+     "qa       answers from slots and from the text, and the right answer's likelihood (JSON lines input, prompt, answer)\n"
+     "latency  seconds and cache bytes to read and write from slots, against the text itself (needs no --data)\n"
+     "ppl      perplexity of the bare base (needs no adapter)\n"
+     "all      every one of them; qa with --questions FILE\n"
+     "With --out a run that was stopped goes on where it was; another base, adapter, data or options are refused there.\n",
      BASE_AND_ADAPTER | TAKES_EVAL, TAKES_BASE, 1, 1, run_eval},
     {"inspect", "PATH [-m BASE] [-a ADAPTER]",
      "say in plain words what a file or folder is",

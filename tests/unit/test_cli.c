@@ -262,14 +262,30 @@ START_TEST(evaluates_autoencoding_alike_in_every_batch) {
     ck_ok(icae_json_open(&written, test_path(folder, "out/results.json"), &error));
     ck_assert_double_eq(number(icae_json_root(written), "loss"), number(one, "loss"));
     icae_json_free(written);
-    char *restored;
-    ck_ok(icae_file_read(test_path(folder, "out/restored.jsonl"), 1 << 20, &restored, NULL,
-                         &error));
+    char *kept;
+    ck_ok(icae_file_read(test_path(folder, "out/ae.jsonl"), 1 << 20, &kept, NULL, &error));
     int lines = 0;
-    for (const char *c = restored; *c; c++)
+    for (const char *c = kept; *c; c++)
         lines += *c == '\n';
-    ck_assert_int_eq(lines, 4);
-    free(restored);
+    ck_assert_int_eq(lines, 5); /* the first says what they are of */
+    free(kept);
+    static const char *const files[] = {"out/results.md", "out/ae.csv", "out/report.html"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        ck_ok(icae_file_read(test_path(folder, files[i]), 1 << 20, &kept, NULL, &error));
+        ck_assert_msg(strstr(kept, "--batch 1") != NULL, "%s does not name the command",
+                      files[i]);
+        free(kept);
+    }
+    /* Again: nothing is measured, the same comes out. With other options: refused. */
+    const icae_json_value *again = parse(run_in(
+        folder, "$ICAE eval ae --json " WITH " --data %s/lines.jsonl --batch 2 --out %s/out",
+        folder, folder));
+    ck_assert_double_eq(number(again, "bleu4"), number(one, "bleu4"));
+    outcome other =
+        run_in(folder, "$ICAE eval ae " WITH " --data %s/lines.jsonl --tokens 20 --out %s/out",
+               folder, folder);
+    ck_assert_int_eq(other.code, 1);
+    ck_assert_ptr_nonnull(strstr(other.err, "another --tokens"));
 }
 END_TEST
 
@@ -283,6 +299,88 @@ START_TEST(evaluates_continuation_three_ways) {
     ck_assert_double_eq_tol(number(r, "ppl"), exp(number(r, "loss")), 1e-6 * number(r, "ppl"));
     ck_assert_double_ne(number(r, "loss"), number(r, "loss_raw"));
     ck_assert_double_ne(number(r, "loss_raw"), number(r, "loss_none"));
+}
+END_TEST
+
+START_TEST(evaluates_by_length_and_by_content) {
+    const char *folder = folder_with_lines("cli-eval-lengths");
+    const icae_json_value *ae = parse(
+        run_in(folder, "$ICAE eval ae --json " WITH " --data %s/lines.jsonl --lengths 20,40,60",
+               folder));
+    static const char *const lengths[] = {"20", "40", "60"};
+    int at = 0;
+    for (const icae_json_value *line = icae_json_first(icae_json_member(ae, "lines")); line;
+         line = icae_json_next(line), at++) {
+        ck_assert_str_eq(icae_json_as_string(icae_json_member(line, "group")), lengths[at]);
+        double mean = number(line, "context_tokens") / number(line, "n");
+        ck_assert_double_le(fabs(mean - 20 * (at + 1)), 5);
+    }
+    ck_assert_int_eq(at, 3);
+    const icae_json_value *random = parse(
+        run_in(folder, "$ICAE eval random --json " WITH " --data %s/lines.jsonl", folder));
+    const icae_json_value *normal = icae_json_first(icae_json_member(random, "lines"));
+    const icae_json_value *plain =
+        parse(run_in(folder, "$ICAE eval ae --json " WITH " --data %s/lines.jsonl", folder));
+    ck_assert_double_eq(number(normal, "loss"), number(plain, "loss"));
+    ck_assert_double_ne(number(icae_json_next(normal), "loss"), number(normal, "loss"));
+    ck_assert_ptr_null(
+        icae_json_member(random, "loss")); /* no mean of three kinds of content */
+}
+END_TEST
+
+START_TEST(continuations_are_the_same_behind_every_length) {
+    const char *folder = folder_with_lines("cli-eval-lm-lengths");
+    const icae_json_value *r =
+        parse(run_in(folder,
+                     "$ICAE eval lm --json " WITH
+                     " --data %s/lines.jsonl --continuation 40 --lengths 10,20,30",
+                     folder));
+    const icae_json_value *line = icae_json_first(icae_json_member(r, "lines"));
+    double none = number(line, "loss_none");
+    for (int n = 10; line; line = icae_json_next(line), n += 10) {
+        ck_assert_double_eq(number(line, "loss_none"), none);
+        ck_assert_double_eq(number(line, "context_tokens"), 4 * n);
+    }
+}
+END_TEST
+
+START_TEST(evaluates_questions_latency_and_all) {
+    const char *folder = folder_with_lines("cli-eval-all");
+    const char questions[] =
+        "{\"input\": \"The ship came in 1912.\", \"prompt\": \"When?\", \"answer\": \"In "
+        "1912.\"}\n"
+        "{\"input\": \"The ship came in 1912.\", \"prompt\": \"What?\", \"answer\": \"A "
+        "ship.\"}\n"
+        "{\"input\": \"Nobody was there.\", \"prompt\": \"Who?\", \"answer\": \"Nobody.\"}\n";
+    ck_ok(
+        icae_file_write(test_path(folder, "q.jsonl"), questions, sizeof questions - 1, &error));
+    outcome all =
+        run_in(folder,
+               "$ICAE eval all --json " WITH " --data %s/lines.jsonl --questions "
+               "%s/q.jsonl --tokens 20 --samples 3 --generate 6 --grid 2x20,1x40 --out %s/out",
+               folder, folder, folder);
+    const icae_json_value *suites = icae_json_member(parse(all), "suites");
+    static const char *const names[] = {"ae", "lm", "random", "qa", "latency", "ppl"};
+    size_t at = 0;
+    for (const icae_json_value *s = icae_json_first(suites); s; s = icae_json_next(s), at++) {
+        ck_assert_str_eq(icae_json_as_string(icae_json_member(s, "suite")), names[at]);
+        if (strcmp(names[at], "qa") == 0) {
+            ck_assert_double_eq(number(s, "n"), 3);
+            ck_assert_double_eq_tol(number(s, "win") + number(s, "lose") + number(s, "tie"),
+                                    100, 1e-9);
+        }
+        if (strcmp(names[at], "latency") == 0) {
+            const icae_json_value *cell = icae_json_first(icae_json_member(s, "lines"));
+            ck_assert_double_eq(number(cell, "batch"), 2);
+            ck_assert_double_eq(number(icae_json_next(cell), "tokens"), 40);
+            ck_assert_double_gt(number(cell, "kv_ratio"), 0);
+        }
+    }
+    ck_assert_uint_eq(at, 6);
+    outcome text =
+        run_in(folder, "$ICAE eval qa " WITH " --data %s/q.jsonl --generate 4", folder);
+    ck_assert_int_eq(text.code, 0);
+    ck_assert_ptr_nonnull(strstr(text.out, "share of the gap recovered"));
 }
 END_TEST
 
@@ -476,7 +574,10 @@ START_TEST(wrong_usage_says_the_right_one) {
         {"continue " WITH " -t 0 a", "a whole number from 1"},
         {"continue " WITH " --compute f8 a", "expected f32, bf16 or auto"},
         {"ask " WITH " a.slots", "1 more argument"},
-        {"eval nothing " WITH " --data x", "known: ae, lm, ppl"},
+        {"eval nothing " WITH " --data x", "known: ae, lm, random, qa, latency, ppl, all"},
+        {"eval ae " WITH " --data x --lengths 10,x", "--lengths 10,x"},
+        {"eval latency " WITH " --grid 8x", "--grid 8x"},
+        {"eval qa " WITH " --data x --questions y", "belongs to"},
         {"eval ae " WITH, "--data FILE"},
         {"eval ae -m x --data y", "-a ADAPTER"},
         {"bench", "-m BASE"},
@@ -602,10 +703,12 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          answers_signals_with_their_exit_codes, takes_text_from_standard_input,
          environment_stands_in_for_base_and_adapter,
          evaluates_autoencoding_alike_in_every_batch, evaluates_continuation_three_ways,
-         perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces,
-         says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
-         times_texts_of_any_lengths, selftest_fails_by_exit_code_and_line,
-         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
+         evaluates_by_length_and_by_content, continuations_are_the_same_behind_every_length,
+         evaluates_questions_latency_and_all, perplexity_scores_every_token_but_the_first_once,
+         plain_text_is_cut_into_pieces, says_what_a_thing_is,
+         says_how_far_a_run_is_and_what_is_damaged, times_texts_of_any_lengths,
+         selftest_fails_by_exit_code_and_line, wrong_usage_says_the_right_one,
+         bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)
