@@ -19,10 +19,10 @@
 
 /* clang-format off */
 static const command commands[] = {
-    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] TEXT|-",
+    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] [--report FILE.html] TEXT|-",
      "compress a text into a slots file and print what it weighs",
      "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n",
-     BASE_AND_ADAPTER | TAKES_OUTPUT, BASE_AND_ADAPTER, 1, 1, run_compress},
+     BASE_AND_ADAPTER | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
     {"reconstruct", "-m BASE -a ADAPTER FILE.slots [-n TOKENS]",
      "write the compressed text again, from its slots alone",
      "Standard output gets the text and nothing else. Without -n it may grow an eighth longer than the original.\n",

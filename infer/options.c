@@ -43,6 +43,7 @@ static const option_row rows[] = {
     {'m', "base", "BASE", TAKES_BASE, KIND_STRING, AT(base), 0, 0, "the base model: a .gguf file or a Hugging Face folder (else $ICAE_BASE)"},
     {'a', "adapter", "ADAPTER", TAKES_ADAPTER, KIND_STRING, AT(adapter), 0, 0, "the adapter folder (else $ICAE_ADAPTER)"},
     {'o', "output", "FILE", TAKES_OUTPUT, KIND_STRING, AT(output), 0, 0, "where the slots go"},
+    {0, "report", "FILE.html", TAKES_REPORT, KIND_STRING, AT(report), 0, 0, "restore the text and write what was lost of it there"},
     {'n', "length", "TOKENS", TAKES_LENGTH, KIND_INTEGER, AT(length), 1, COUNT, "write at most so many tokens"},
     {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them; qa: questions"},
     {0, "questions", "FILE", TAKES_EVAL, KIND_STRING, AT(questions), 0, 0, "all: questions for qa, JSON lines with input, prompt, answer"},

@@ -27,11 +27,12 @@ enum {
     TAKES_EVAL = 1 << 5,
     TAKES_GOLDEN = 1 << 6,
     TAKES_BENCH = 1 << 7,
-    TAKES_CONVERT = 1 << 8
+    TAKES_CONVERT = 1 << 8,
+    TAKES_REPORT = 1 << 9
 };
 
 typedef struct options {
-    const char *base, *adapter, *output;
+    const char *base, *adapter, *output, *report;
     int64_t length; /* -n, 0: not given */
     int64_t threads;
     const char *compute; /* "auto", "f32", "bf16"; NULL: not given */

@@ -44,6 +44,11 @@ typedef bool icae_token_callback(void *user, int64_t request, int32_t id);
 icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
                               const icae_adapter *adapter, const int32_t *ids, int64_t n,
                               icae_slots *slots, icae_error *error);
+/* The same of a text (see icae_adapter_encode), whose bytes and hash the slots remember. ids (may be NULL)
+ * receives its slots->n_tokens tokens, malloc'ed. */
+icae_status icae_compress_text(icae_graph *graph, const icae_model *model,
+                               const icae_adapter *adapter, const char *text, size_t bytes,
+                               icae_slots *slots, int32_t **ids, icae_error *error);
 
 icae_status icae_generate(icae_graph *graph, const icae_model *model,
                           const icae_adapter *adapter, const icae_request *requests,

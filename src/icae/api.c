@@ -14,7 +14,6 @@
 #include "icae/chat.h"
 #include "icae/generate.h"
 #include "icae/log.h"
-#include "icae/rng.h"
 
 struct icae_base {
     icae_model *model;
@@ -145,23 +144,15 @@ icae_status icae_session_compress(icae_session *session, const char *text, size_
         return icae_fail(error, ICAE_INVALID,
                          "the text is empty: there is nothing to compress");
     }
-    const icae_model *model = session->base->model;
-    int32_t *ids = NULL;
-    size_t n;
-    icae_status status = icae_adapter_encode(&session->adapter->settings, model->tokenizer,
-                                             text, bytes, &ids, &n, error);
-    if (status) return status;
     icae_slots *made = calloc(1, sizeof *made);
-    status = made ? icae_compress_ids(session->graph, model, session->adapter, ids, (int64_t)n,
-                                      made, error)
-                  : icae_fail_memory(error, "slots");
-    free(ids);
+    icae_status status =
+        made ? icae_compress_text(session->graph, session->base->model, session->adapter, text,
+                                  bytes, made, NULL, error)
+             : icae_fail_memory(error, "slots");
     if (status) {
         icae_slots_free(made);
         return status;
     }
-    made->source_bytes = bytes;
-    made->source_hash = icae_hash64(text, bytes, 0);
     *slots = made;
     return ICAE_OK;
 }

@@ -89,6 +89,26 @@ icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
     return status;
 }
 
+icae_status icae_compress_text(icae_graph *graph, const icae_model *model,
+                               const icae_adapter *adapter, const char *text, size_t bytes,
+                               icae_slots *slots, int32_t **ids, icae_error *error) {
+    int32_t *made = NULL;
+    size_t n;
+    icae_status status = icae_adapter_encode(&adapter->settings, model->tokenizer, text, bytes,
+                                             &made, &n, error);
+    if (status) return status;
+    status = icae_compress_ids(graph, model, adapter, made, (int64_t)n, slots, error);
+    if (!status) {
+        slots->source_bytes = bytes;
+        slots->source_hash = icae_hash64(text, bytes, 0);
+    }
+    if (!status && ids)
+        *ids = made;
+    else
+        free(made);
+    return status;
+}
+
 /* ---- sampling ---- */
 
 typedef struct candidate {

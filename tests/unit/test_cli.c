@@ -223,6 +223,26 @@ START_TEST(environment_stands_in_for_base_and_adapter) {
 }
 END_TEST
 
+START_TEST(reports_what_slots_hold) {
+    const char *folder = folder_with_slots("cli-report");
+    const icae_json_value *r = parse(run_in(
+        folder, "$ICAE compress --json " WITH " -o %s/r.slots --report %s/r.html %s/text.txt",
+        folder, folder, folder));
+    double kept = number(r, "tokens_kept");
+    ck_assert(kept >= number(r, "tokens_in_place") && kept < 1);
+    ck_assert_double_gt(number(r, "ppl_from_slots"), 1);
+    char *page;
+    ck_ok(icae_file_read(test_path(folder, "r.html"), 1 << 22, &page, NULL, &error));
+    ck_assert_ptr_nonnull(strstr(page, "<del>"));
+    free(page);
+    outcome same =
+        run_in(folder, "$ICAE compress " WITH " -o %s/r.slots --report %s/r.slots %s/text.txt",
+               folder, folder, folder);
+    ck_assert_int_eq(same.code, 1);
+    ck_assert_ptr_nonnull(strstr(same.err, "two names"));
+}
+END_TEST
+
 /* ---- eval ---- */
 
 /* Five lines, the third without enough text. */
@@ -701,7 +721,7 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          asks_about_several_texts_in_their_order, chats_with_the_dialogue_in_the_prompt,
          streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
          answers_signals_with_their_exit_codes, takes_text_from_standard_input,
-         environment_stands_in_for_base_and_adapter,
+         environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
          evaluates_autoencoding_alike_in_every_batch, evaluates_continuation_three_ways,
          evaluates_by_length_and_by_content, continuations_are_the_same_behind_every_length,
          evaluates_questions_latency_and_all, perplexity_scores_every_token_but_the_first_once,
