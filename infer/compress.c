@@ -8,6 +8,7 @@
 #include "icae/fidelity.h"
 #include "icae/file.h"
 #include "icae/log.h"
+#include "icae/rng.h"
 #include "report.h"
 
 /* A text on its way into slots. */
@@ -67,8 +68,9 @@ static void json_fidelity(json_object *object, const icae_fidelity *f) {
 
 static void print_fidelity(const job *j) {
     const icae_fidelity *f = &j->fidelity;
-    printf("restored  %.1f %% of the tokens in order, %lld of %lld spans exactly\n",
-           100 * icae_fidelity_kept(f), (long long)f->n_exact, (long long)f->n_spans);
+    printf("kept      %.1f %% of the tokens in order, %lld of %lld spans exactly%s\n",
+           100 * icae_fidelity_kept(f), (long long)f->n_exact, (long long)f->n_spans,
+           f->n_raw ? ", those kept as text included" : "");
     printf("lost      %lld of %lld numbers, %lld of %lld names\n", (long long)f->n_numbers_lost,
            (long long)f->n_numbers, (long long)f->n_names_lost, (long long)f->n_names);
     if (j->given->report) printf("report    %s\n", j->given->report);
@@ -76,10 +78,10 @@ static void print_fidelity(const job *j) {
 
 static int print_sizes(const job *j) {
     const icae_slots *slots = &j->slots;
-    int64_t vectors = slots->n_spans * slots->slots_per_span;
+    int64_t vectors = icae_slots_vectors(slots), raw_tokens = icae_slots_raw_tokens(slots);
     int64_t file_bytes = icae_file_bytes(j->output);
     double cache_bytes = (double)icae_cache_bytes(&j->engine.model->config, slots->n_tokens);
-    double rate = (double)slots->n_tokens / (double)vectors;
+    double rate = (double)(slots->n_tokens - raw_tokens) / (double)vectors;
     bool has_fidelity = j->fidelity.spans != NULL;
     if (j->given->is_json) {
         json_object object;
@@ -88,6 +90,8 @@ static int print_sizes(const job *j) {
         json_integer(&object, "text_bytes", (int64_t)j->bytes);
         json_integer(&object, "tokens", slots->n_tokens);
         json_integer(&object, "spans", slots->n_spans);
+        json_integer(&object, "raw_spans", slots->n_raw);
+        json_integer(&object, "raw_tokens", raw_tokens);
         json_integer(&object, "slots", vectors);
         json_integer(&object, "width", slots->width);
         json_integer(&object, "slot_bytes", vectors * slots->width * (int64_t)sizeof(float));
@@ -102,8 +106,13 @@ static int print_sizes(const job *j) {
     printf("text      %s tokens, %s\n", human_count(slots->n_tokens, count),
            human_bytes((double)j->bytes, text));
     printf("slots     %s vectors of %lld numbers in %lld span%s: %.2f tokens a slot\n",
-           human_count(vectors, count), (long long)slots->width, (long long)slots->n_spans,
-           slots->n_spans == 1 ? "" : "s", rate);
+           human_count(vectors, count), (long long)slots->width,
+           (long long)(slots->n_spans - slots->n_raw),
+           slots->n_spans - slots->n_raw == 1 ? "" : "s", rate);
+    if (slots->n_raw) {
+        printf("raw       %lld of the spans, %lld tokens, are kept as text\n",
+               (long long)slots->n_raw, (long long)raw_tokens);
+    }
     printf("file      %s, %s\n", j->output, human_bytes((double)file_bytes, file));
     printf("KV cache  %s for the text itself (16-bit): %.1f times the file\n",
            human_bytes(cache_bytes, cache), cache_bytes / (double)file_bytes);
@@ -146,9 +155,23 @@ static bool show_progress(void *user, int64_t done, int64_t total) {
 
 static icae_status compress(job *j, icae_error *error) {
     engine *e = &j->engine;
-    double start_s = icae_clock_seconds();
-    icae_status status = icae_compress_text(e->graph, e->model, e->adapter, j->text, j->bytes,
-                                            &j->slots, &j->ids, error);
+    double start_s = icae_clock_seconds(), least = j->given->min_fidelity;
+    icae_status status = ICAE_OK;
+    if (least < 0) {
+        status = icae_compress_text(e->graph, e->model, e->adapter, j->text, j->bytes,
+                                    &j->slots, &j->ids, error);
+    } else {
+        size_t n;
+        status = icae_adapter_encode(&e->adapter->settings, e->model->tokenizer, j->text,
+                                     j->bytes, &j->ids, &n, error);
+        if (!status) {
+            status = icae_fidelity_compress(e->graph, e->model, e->adapter, j->ids, (int64_t)n,
+                                            least, show_progress, NULL, &j->slots, &j->fidelity,
+                                            error);
+        }
+        j->slots.source_bytes = j->bytes;
+        j->slots.source_hash = icae_hash64(j->text, j->bytes, 0);
+    }
     j->elapsed_s = icae_clock_seconds() - start_s;
     if (status) return status;
     int64_t tokens = j->slots.n_tokens, context = e->model->config.context_length;
@@ -162,11 +185,11 @@ static icae_status compress(job *j, icae_error *error) {
 
 static icae_status write_report(job *j, icae_error *error) {
     engine *e = &j->engine;
-    signals_catch();
-    icae_status status =
-        icae_fidelity_measure(e->graph, e->model, e->adapter, j->ids, &j->slots, show_progress,
-                              NULL, &j->fidelity, error);
-    icae_progress_done();
+    icae_status status = ICAE_OK;
+    if (!j->fidelity.spans) {
+        status = icae_fidelity_measure(e->graph, e->model, e->adapter, j->ids, &j->slots,
+                                       show_progress, NULL, &j->fidelity, error);
+    }
     icae_text page = {0};
     if (!status) {
         status =
@@ -188,8 +211,10 @@ int run_compress(const options *given) {
     }
     icae_status status = read_input(&j, &error);
     if (!status) status = engine_open(&j.engine, given, &error);
+    if (given->report || given->min_fidelity >= 0) signals_catch();
     if (!status) status = compress(&j, &error);
     if (!status && given->report) status = write_report(&j, &error);
+    icae_progress_done();
     if (!status) status = icae_slots_save(&j.slots, j.output, &error);
     int code = status ? report_failure(&error) : print_sizes(&j);
     release(&j);

@@ -44,6 +44,7 @@ static const option_row rows[] = {
     {'a', "adapter", "ADAPTER", TAKES_ADAPTER, KIND_STRING, AT(adapter), 0, 0, "the adapter folder (else $ICAE_ADAPTER)"},
     {'o', "output", "FILE", TAKES_OUTPUT, KIND_STRING, AT(output), 0, 0, "where the slots go"},
     {0, "report", "FILE.html", TAKES_REPORT, KIND_STRING, AT(report), 0, 0, "restore the text and write what was lost of it there"},
+    {0, "min-fidelity", "X", TAKES_REPORT, KIND_NUMBER, AT(min_fidelity), 0, 1, "halve spans that keep less than X of their tokens, or keep them as text"},
     {'n', "length", "TOKENS", TAKES_LENGTH, KIND_INTEGER, AT(length), 1, COUNT, "write at most so many tokens"},
     {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them; qa: questions"},
     {0, "questions", "FILE", TAKES_EVAL, KIND_STRING, AT(questions), 0, 0, "all: questions for qa, JSON lines with input, prompt, answer"},
@@ -289,6 +290,7 @@ int options_read(options *given, const command *self, int argc, char **argv,
                        .stride = -1,
                        .skip = -1,
                        .generate = -1,
+                       .min_fidelity = -1,
                        .steps = 3,
                        .words = words};
     keep_command_line(given, self, argc, argv);

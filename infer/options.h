@@ -39,7 +39,8 @@ typedef struct options {
     int64_t seed;
     bool is_json, is_quiet, is_verbose;
     double temperature, top_p;
-    double alpha; /* 0: not given */
+    double alpha;        /* 0: not given */
+    double min_fidelity; /* compress; -1: not given */
     int64_t top_k;
     const char *data, *out_folder, *questions, *grid;                   /* eval */
     int64_t tokens, continuation, samples, batch, window, stride, skip; /* -1: not given */

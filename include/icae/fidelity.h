@@ -42,7 +42,8 @@ typedef struct icae_fidelity_mark {
 
 typedef struct icae_fidelity {
     int64_t n_tokens, n_slots;
-    int64_t n_kept, n_in_place, n_exact; /* sums over spans */
+    int64_t n_kept, n_in_place, n_exact; /* sums over spans, raw ones included */
+    int64_t n_raw;                       /* spans that are kept as text */
     icae_fidelity_span *spans;
     int64_t n_spans;
     bool *is_kept;  /* [n_tokens] */
@@ -70,6 +71,25 @@ icae_status icae_fidelity_measure(icae_graph *graph, const icae_model *model,
                                   const icae_slots *slots, icae_fidelity_progress *progress,
                                   void *user, icae_fidelity *fidelity, icae_error *error);
 void icae_fidelity_release(icae_fidelity *fidelity); /* a zeroed struct, too */
+
+/*
+ * Compresses so that every span keeps at least the share `least` of its tokens, and measures what came of it.
+ * A span that does not is halved, which gives it twice the slots, and again; where a half would be no longer
+ * than its own slots, the span is kept as text. Costs a compression and a restoration of the whole text for
+ * each time that the longest span is halved.
+ *
+ *   ids       [n] as icae_adapter_encode gives them
+ *   least     0..1
+ *   slots     empty before; source_bytes and source_hash are left 0
+ *   fidelity  empty before
+ *
+ * ICAE_INVALID when no span at all can be compressed well enough: the text is better kept as it is.
+ */
+icae_status icae_fidelity_compress(icae_graph *graph, const icae_model *model,
+                                   const icae_adapter *adapter, const int32_t *ids, int64_t n,
+                                   double least, icae_fidelity_progress *progress, void *user,
+                                   icae_slots *slots, icae_fidelity *fidelity,
+                                   icae_error *error);
 
 /* Shares, 0..1: tokens kept, tokens at their very place. 1 for no tokens. */
 double icae_fidelity_kept(const icae_fidelity *fidelity);

@@ -101,7 +101,7 @@ static icae_status measure_round(const icae_eval_engine *engine,
                                      .stop = -1};
     }
     if (!status) status = time_writing(engine, requests, item->copies, &values[SLOTS_S], error);
-    int64_t n_slots = status ? 0 : slots[0].n_spans * slots[0].slots_per_span;
+    int64_t n_slots = status ? 0 : icae_slots_vectors(&slots[0]);
     for (size_t i = 0; i < copies && !status; i++) {
         requests[i] = (icae_request){.prompt = item->ids,
                                      .n_prompt = item->n,

@@ -5,6 +5,7 @@
  */
 #include "icae/fidelity.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,10 +97,21 @@ static icae_status compare_span(const int32_t *ids, const icae_result *made,
 
 /* ---- spans from their slots ---- */
 
+/* Text that is kept as it is. */
+static void keep_whole(icae_fidelity *fidelity, icae_fidelity_span *span) {
+    for (int64_t i = 0; i < span->n; i++)
+        fidelity->is_kept[span->first + i] = true;
+    span->n_kept = span->n_in_place = span->n;
+    span->is_exact = true;
+}
+
 /* A view of slots of one span: nothing is copied, nothing is to be released. */
 static icae_slots span_of(const icae_slots *slots, int64_t s, int64_t compressed_before) {
     icae_slots one = *slots;
     one.n_spans = 1;
+    one.is_raw = NULL;
+    one.raw_ids = NULL;
+    one.n_raw = 0;
     one.span_lengths = slots->span_lengths + s;
     one.n_tokens = slots->span_lengths[s];
     one.values = slots->values + compressed_before * slots->slots_per_span * slots->width;
@@ -157,14 +169,20 @@ static icae_status restore_spans(const icae_eval_engine *engine, const int32_t *
         span->first = first;
         span->n = slots->span_lengths[s];
         first += span->n;
-        if (span->n > 0) {
-            batch.spans[batch.n] = s;
-            batch.slots[batch.n] = span_of(slots, s, compressed);
-            batch.items[batch.n++] = (icae_eval_item){.ids = ids + span->first, .n = span->n};
+        span->is_raw = slots->is_raw && slots->is_raw[s];
+        if (span->is_raw) {
+            keep_whole(fidelity, span);
         } else {
-            span->is_exact = true; /* equalising left it empty */
+            if (span->n > 0) {
+                batch.spans[batch.n] = s;
+                batch.slots[batch.n] = span_of(slots, s, compressed);
+                batch.items[batch.n++] =
+                    (icae_eval_item){.ids = ids + span->first, .n = span->n};
+            } else {
+                span->is_exact = true; /* equalising left it empty */
+            }
+            compressed++;
         }
-        compressed++;
         if (batch.n < SPANS_AT_ONCE && s + 1 < slots->n_spans) continue;
         if (batch.n) status = restore_batch(engine, &batch, fidelity, error);
         batch.n = 0;
@@ -177,6 +195,7 @@ static icae_status restore_spans(const icae_eval_engine *engine, const int32_t *
         fidelity->n_kept += fidelity->spans[s].n_kept;
         fidelity->n_in_place += fidelity->spans[s].n_in_place;
         fidelity->n_exact += fidelity->spans[s].is_exact;
+        fidelity->n_raw += fidelity->spans[s].is_raw;
     }
     return status;
 }
@@ -268,23 +287,141 @@ static icae_status judge_marks(icae_fidelity *fidelity, icae_error *error) {
     return status;
 }
 
+/* The first step: spans restored and compared. */
+static icae_status begin(const icae_eval_engine *engine, const int32_t *ids,
+                         const icae_slots *slots, icae_fidelity_progress *progress, void *user,
+                         icae_fidelity *fidelity, icae_error *error) {
+    fidelity->n_tokens = slots->n_tokens;
+    fidelity->n_slots = icae_slots_vectors(slots);
+    fidelity->n_spans = slots->n_spans;
+    fidelity->spans = calloc((size_t)slots->n_spans, sizeof *fidelity->spans);
+    fidelity->is_kept = calloc((size_t)slots->n_tokens + 1, sizeof *fidelity->is_kept);
+    if (!fidelity->spans || !fidelity->is_kept) {
+        return icae_fail_memory(error, "a fidelity report");
+    }
+    return restore_spans(engine, ids, slots, progress, user, fidelity, error);
+}
+
+static icae_status finish(const icae_eval_engine *engine, const int32_t *ids,
+                          icae_fidelity *fidelity, icae_error *error) {
+    icae_status status = measure_continuation(engine, ids, fidelity->n_tokens, fidelity, error);
+    if (!status) status = spell(engine->model, ids, fidelity, error);
+    if (!status) status = judge_marks(fidelity, error);
+    return status;
+}
+
 icae_status icae_fidelity_measure(icae_graph *graph, const icae_model *model,
                                   const icae_adapter *adapter, const int32_t *ids,
                                   const icae_slots *slots, icae_fidelity_progress *progress,
                                   void *user, icae_fidelity *fidelity, icae_error *error) {
     const icae_eval_engine engine = {graph, model, adapter};
-    fidelity->n_tokens = slots->n_tokens;
-    fidelity->n_slots = slots->n_spans * slots->slots_per_span;
-    fidelity->n_spans = slots->n_spans;
-    fidelity->spans = calloc((size_t)slots->n_spans, sizeof *fidelity->spans);
-    fidelity->is_kept = calloc((size_t)slots->n_tokens + 1, sizeof *fidelity->is_kept);
-    icae_status status = fidelity->spans && fidelity->is_kept
-                             ? ICAE_OK
-                             : icae_fail_memory(error, "a fidelity report");
-    if (!status) status = restore_spans(&engine, ids, slots, progress, user, fidelity, error);
-    if (!status) status = measure_continuation(&engine, ids, slots->n_tokens, fidelity, error);
-    if (!status) status = spell(model, ids, fidelity, error);
-    if (!status) status = judge_marks(fidelity, error);
+    icae_status status = begin(&engine, ids, slots, progress, user, fidelity, error);
+    if (!status) status = finish(&engine, ids, fidelity, error);
     if (status) icae_fidelity_release(fidelity);
+    return status;
+}
+
+/* ---- compressing well enough ---- */
+
+/* Spans as they are to be: [n] of room for `capacity`. */
+typedef struct span_plan {
+    int32_t *lengths;
+    bool *is_raw;
+    int64_t n, capacity;
+} span_plan;
+
+static void plan_add(span_plan *plan, int64_t length, bool is_raw) {
+    assert(plan->n < plan->capacity);
+    plan->lengths[plan->n] = (int32_t)length;
+    plan->is_raw[plan->n++] = is_raw;
+}
+
+/* Room for n spans; what was there goes. */
+static icae_status plan_begin(span_plan *plan, int64_t n, icae_error *error) {
+    free(plan->lengths);
+    free(plan->is_raw);
+    *plan = (span_plan){.lengths = calloc((size_t)n, sizeof *plan->lengths),
+                        .is_raw = calloc((size_t)n, sizeof *plan->is_raw),
+                        .capacity = n};
+    return plan->lengths && plan->is_raw ? ICAE_OK : icae_fail_memory(error, "spans");
+}
+
+/* The plan after a measurement: spans below `least` in halves, or raw. *is_changed tells whether any was. */
+static icae_status plan_refine(span_plan *plan, const icae_fidelity *measured, double least,
+                               int64_t slots_per_span, bool *is_changed, icae_error *error) {
+    icae_status status = plan_begin(plan, 2 * measured->n_spans, error);
+    *is_changed = false;
+    for (int64_t s = 0; s < measured->n_spans && !status; s++) {
+        const icae_fidelity_span *span = &measured->spans[s];
+        int64_t half = span->n / 2;
+        if (span->is_raw || share(span->n_kept, span->n) >= least) {
+            plan_add(plan, span->n, span->is_raw);
+            continue;
+        }
+        *is_changed = true;
+        if (half > slots_per_span) {
+            plan_add(plan, span->n - half, false);
+            plan_add(plan, half, false);
+        } else {
+            plan_add(plan, span->n, true);
+        }
+    }
+    return status;
+}
+
+static icae_status compress_and_restore(const icae_eval_engine *engine, const int32_t *ids,
+                                        const span_plan *plan, icae_fidelity_progress *progress,
+                                        void *user, icae_slots *slots, icae_fidelity *fidelity,
+                                        icae_error *error) {
+    icae_slots_release(slots);
+    icae_fidelity_release(fidelity);
+    icae_status status =
+        icae_compress_spans(engine->graph, engine->model, engine->adapter, ids, plan->n,
+                            plan->lengths, plan->is_raw, slots, error);
+    if (!status) status = begin(engine, ids, slots, progress, user, fidelity, error);
+    return status;
+}
+
+static bool is_all_raw(const span_plan *plan) {
+    for (int64_t s = 0; s < plan->n; s++)
+        if (!plan->is_raw[s]) return false;
+    return true;
+}
+
+icae_status icae_fidelity_compress(icae_graph *graph, const icae_model *model,
+                                   const icae_adapter *adapter, const int32_t *ids, int64_t n,
+                                   double least, icae_fidelity_progress *progress, void *user,
+                                   icae_slots *slots, icae_fidelity *fidelity,
+                                   icae_error *error) {
+    const icae_eval_engine engine = {graph, model, adapter};
+    const icae_adapter_settings *settings = &adapter->settings;
+    if (n < 1) return icae_fail(error, ICAE_INVALID, "there is no text to compress");
+    int64_t n_spans = icae_span_count(n, settings->memory_slots, settings->compression_rate);
+    span_plan plan = {0};
+    icae_status status = plan_begin(&plan, n_spans, error);
+    for (int64_t s = 0; s < n_spans && !status; s++)
+        plan_add(&plan, icae_span_length(n, n_spans, s), false);
+    for (bool is_changed = true; is_changed && !status;) {
+        if (is_all_raw(&plan)) {
+            status = icae_fail(error, ICAE_INVALID,
+                               "no part of the text can be restored to %g of its tokens: it is "
+                               "better kept as it is, or compressed by another adapter",
+                               least);
+            break;
+        }
+        status =
+            compress_and_restore(&engine, ids, &plan, progress, user, slots, fidelity, error);
+        if (!status) {
+            status =
+                plan_refine(&plan, fidelity, least, settings->memory_slots, &is_changed, error);
+        }
+    }
+    free(plan.lengths);
+    free(plan.is_raw);
+    if (!status) status = finish(&engine, ids, fidelity, error);
+    if (status) {
+        icae_fidelity_release(fidelity);
+        icae_slots_release(slots);
+    }
     return status;
 }

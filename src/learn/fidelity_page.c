@@ -48,6 +48,7 @@ static void write_cards(icae_text *out, const icae_fidelity *f) {
     put_card(out, "tokens at their very place", "%.1f %%", 100 * icae_fidelity_in_place(f));
     put_card(out, "spans restored exactly", "%lld of %lld", (long long)f->n_exact,
              (long long)f->n_spans);
+    if (f->n_raw) put_card(out, "spans kept as text", "%lld", (long long)f->n_raw);
     put_card(out, "numbers lost", "%lld of %lld", (long long)f->n_numbers_lost,
              (long long)f->n_numbers);
     put_card(out, "names lost", "%lld of %lld", (long long)f->n_names_lost,
@@ -63,10 +64,12 @@ static void write_continuation(icae_text *out, const icae_fidelity *f) {
     if (f->n_continuation < 1) return;
     double n = (double)f->n_continuation;
     double gap = f->continuation_none - f->continuation_raw;
-    icae_text_append_string(out, "<h2>What the slots are worth to a reader</h2>\n<p>The second "
-                                 "half of the text, predicted by the frozen model behind the "
-                                 "first half.</p>\n<table><tr><th>first half</th><th>"
-                                 "perplexity</th></tr>\n");
+    icae_text_append_string(out,
+                            "<h2>What the slots are worth to a reader</h2>\n<p>The second "
+                            "half of the text, predicted by the frozen model behind the "
+                            "first half (all of it in slots, in spans of the adapter's own "
+                            "length).</p>\n<table><tr><th>first half</th><th>"
+                            "perplexity</th></tr>\n");
     icae_text_printf(out, "<tr><td>as it is</td><td>%.3f</td></tr>\n",
                      exp(f->continuation_raw / n));
     icae_text_printf(out, "<tr><td>in slots</td><td>%.3f</td></tr>\n",

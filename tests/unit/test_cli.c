@@ -243,6 +243,43 @@ START_TEST(reports_what_slots_hold) {
 }
 END_TEST
 
+START_TEST(keeps_as_text_what_slots_would_lose) {
+    const char *folder = test_folder("cli-min-fidelity");
+    const char text[] = "The ship <Anna> came to Malm\xC3\xB6 in 1912 & left. Nobody saw it in "
+                        "May, for 3.50 a ton; "
+                        "nobody else did, and the captain Olaf never came back to tell.";
+    ck_ok(icae_file_write(test_path(folder, "t.txt"), text, sizeof text - 1, &error));
+    const icae_json_value *r = parse(run_in(folder,
+                                            "$ICAE compress --json " WITH
+                                            " --min-fidelity 0.05 --report %s/t.html %s/t.txt",
+                                            folder, folder));
+    ck_assert_double_gt(number(r, "raw_tokens"), 0);
+    ck_assert_double_gt(number(r, "slots"), 0);
+    const icae_json_value *seen =
+        parse(run_in(folder, "$ICAE inspect --json " WITH " %s/t.slots", folder));
+    ck_assert_double_eq(number(seen, "raw_tokens"), number(r, "raw_tokens"));
+    static const char *const uses[][2] = {
+        {"reconstruct", ""}, {"continue", ""}, {"ask", "Who?"}};
+    for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
+        const icae_json_value *made =
+            parse(run_in(folder, "$ICAE %s -n 3 --json " WITH " %s/t.slots %s", uses[i][0],
+                         folder, uses[i][1]));
+        ck_assert_double_ge(number(made, "prompt_tokens"),
+                            number(r, "slots") + number(r, "raw_tokens"));
+    }
+    outcome none =
+        run_in(folder, "$ICAE compress " WITH " -o %s/n.slots --min-fidelity 1 %s/t.txt",
+               folder, folder);
+    ck_assert_int_eq(none.code, 1);
+    ck_assert_ptr_nonnull(strstr(none.err, "better kept as it is"));
+    ck_assert(!icae_path_exists(test_path(folder, "n.slots")));
+    outcome moved =
+        run_in(folder, "$ICAE convert " WITH " %s/t.slots %s/t.safetensors", folder, folder);
+    ck_assert_int_eq(moved.code, 1);
+    ck_assert_ptr_nonnull(strstr(moved.err, "kept as text"));
+}
+END_TEST
+
 /* ---- eval ---- */
 
 /* Five lines, the third without enough text. */
@@ -722,13 +759,13 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
          answers_signals_with_their_exit_codes, takes_text_from_standard_input,
          environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
-         evaluates_autoencoding_alike_in_every_batch, evaluates_continuation_three_ways,
-         evaluates_by_length_and_by_content, continuations_are_the_same_behind_every_length,
-         evaluates_questions_latency_and_all, perplexity_scores_every_token_but_the_first_once,
-         plain_text_is_cut_into_pieces, says_what_a_thing_is,
-         says_how_far_a_run_is_and_what_is_damaged, times_texts_of_any_lengths,
-         selftest_fails_by_exit_code_and_line, wrong_usage_says_the_right_one,
-         bad_input_is_answered_with_a_sentence,
+         keeps_as_text_what_slots_would_lose, evaluates_autoencoding_alike_in_every_batch,
+         evaluates_continuation_three_ways, evaluates_by_length_and_by_content,
+         continuations_are_the_same_behind_every_length, evaluates_questions_latency_and_all,
+         perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces,
+         says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
+         times_texts_of_any_lengths, selftest_fails_by_exit_code_and_line,
+         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)

@@ -188,6 +188,60 @@ START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
 }
 END_TEST
 
-SUITE_OF(fidelity, 60, numbers_and_names_are_what_the_rule_says, a_report_agrees_with_itself,
+/* ---- compressing well enough ---- */
+
+START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
+    setting s;
+    setting_open(&s);
+    icae_fidelity plain = {0}, f = {0};
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL,
+                                &plain, &error));
+    double best = 0;
+    for (int64_t i = 0; i < plain.n_spans; i++)
+        best = fmax(best, (double)plain.spans[i].n_kept / (double)plain.spans[i].n);
+    ck_assert(best > 0 && best < 1);
+    icae_slots slots = {0};
+    /* All are good enough: what icae_compress_ids gives. */
+    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, 0, NULL,
+                                 NULL, &slots, &f, &error));
+    ck_assert_int_eq(slots.n_raw, 0);
+    ck_assert_int_eq(slots.n_spans, s.slots.n_spans);
+    ck_assert_mem_eq(slots.values, s.slots.values,
+                     (size_t)(icae_slots_vectors(&slots) * slots.width) * sizeof(float));
+    ck_assert_int_eq(f.n_kept, plain.n_kept);
+    icae_slots_release(&slots);
+    icae_fidelity_release(&f);
+    /* Only the best is: the others are halved, and kept as text at last. */
+    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, best,
+                                 NULL, NULL, &slots, &f, &error));
+    ck_assert_int_gt(slots.n_raw, 0);
+    ck_assert_int_gt(slots.n_spans, s.slots.n_spans);
+    int64_t first = 0, raw = 0;
+    for (int64_t i = 0; i < slots.n_spans; i++) {
+        const icae_fidelity_span *span = &f.spans[i];
+        ck_assert_int_eq(span->n, slots.span_lengths[i]);
+        ck_assert(span->is_raw == slots.is_raw[i]);
+        ck_assert((double)span->n_kept >= best * (double)span->n - 1e-9);
+        for (int64_t j = 0; slots.is_raw[i] && j < span->n; j++)
+            ck_assert_int_eq(slots.raw_ids[raw++], s.ids[first + j]);
+        first += span->n;
+    }
+    ck_assert_int_eq(first, s.slots.n_tokens);
+    ck_assert_int_eq(raw, icae_slots_raw_tokens(&slots));
+    ck_assert_str_eq(icae_text_string(&f.text), text);
+    icae_slots_release(&slots);
+    icae_fidelity_release(&f);
+    /* Nothing is: a sentence, and nothing left behind. */
+    ck_refused(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, 1,
+                                      NULL, NULL, &slots, &f, &error),
+               "better kept as it is");
+    ck_assert(!slots.values && !f.spans);
+    icae_fidelity_release(&plain);
+    setting_close(&s);
+}
+END_TEST
+
+SUITE_OF(fidelity, 60, spans_that_lose_too_much_are_halved_or_kept_as_text,
+         numbers_and_names_are_what_the_rule_says, a_report_agrees_with_itself,
          a_span_is_what_the_suite_measures_of_it,
          a_page_marks_what_was_lost_and_escapes_the_text)
