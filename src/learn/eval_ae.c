@@ -96,14 +96,13 @@ static icae_status restore(const icae_eval_engine *engine, const icae_eval_item 
                            int64_t count, icae_eval_row *rows, icae_error *error) {
     size_t n = (size_t)count;
     const icae_adapter_settings *settings = &engine->adapter->settings;
-    icae_slots *slots = calloc(n, sizeof *slots);
+    icae_slots all = {0}, *slots = calloc(n, sizeof *slots);
     icae_request *requests = calloc(n, sizeof *requests);
     icae_result *made = calloc(n, sizeof *made);
     icae_status status =
         slots && requests && made ? ICAE_OK : icae_fail_memory(error, "a batch to restore");
+    if (!status) status = icae_eval_compress(engine, items, count, false, &all, slots, error);
     for (int64_t i = 0; i < count && !status; i++) {
-        status = icae_compress_ids(engine->graph, engine->model, engine->adapter, items[i].ids,
-                                   items[i].n, &slots[i], error);
         requests[i] =
             (icae_request){.slots = &slots[i],
                            .task = ICAE_TASK_AE,
@@ -118,8 +117,7 @@ static icae_status restore(const icae_eval_engine *engine, const icae_eval_item 
     for (int64_t i = 0; i < count && !status; i++)
         status = score(engine->model, &items[i], &made[i], &rows[i], error);
     if (made) icae_results_release(made, count);
-    for (size_t i = 0; slots && i < n; i++)
-        icae_slots_release(&slots[i]);
+    icae_slots_release(&all);
     free(made);
     free(requests);
     free(slots);

@@ -84,14 +84,16 @@ static icae_status measure_round(const icae_eval_engine *engine,
                                  const icae_eval_settings *settings, const icae_eval_item *item,
                                  double *values, icae_error *error) {
     size_t copies = (size_t)item->copies;
-    icae_slots *slots = calloc(copies, sizeof *slots);
+    icae_slots all = {0}, *slots = calloc(copies, sizeof *slots);
+    icae_eval_item *texts = calloc(copies, sizeof *texts);
     icae_request *requests = calloc(copies, sizeof *requests);
     icae_status status =
-        slots && requests ? ICAE_OK : icae_fail_memory(error, "a round of texts");
+        slots && texts && requests ? ICAE_OK : icae_fail_memory(error, "a round of texts");
+    for (size_t i = 0; texts && i < copies; i++)
+        texts[i] = *item;
     double start_s = icae_clock_seconds();
-    for (size_t i = 0; i < copies && !status; i++) {
-        status = icae_compress_ids(engine->graph, engine->model, engine->adapter, item->ids,
-                                   item->n, &slots[i], error);
+    if (!status) {
+        status = icae_eval_compress(engine, texts, item->copies, true, &all, slots, error);
     }
     values[COMPRESS_S] = icae_clock_seconds() - start_s;
     for (size_t i = 0; i < copies && !status; i++) {
@@ -119,8 +121,8 @@ static icae_status measure_round(const icae_eval_engine *engine,
     values[SLOTS_KV] =
         batch * (double)icae_cache_bytes(config, n_slots + n_task + settings->generate);
     values[RAW_KV] = batch * (double)icae_cache_bytes(config, item->n + settings->generate);
-    for (size_t i = 0; slots && i < copies; i++)
-        icae_slots_release(&slots[i]);
+    icae_slots_release(&all);
+    free(texts);
     free(slots);
     free(requests);
     return status;

@@ -136,34 +136,19 @@ static icae_status score(const icae_eval_engine *engine, const icae_eval_item *i
     return status;
 }
 
-/* Compresses each text of the batch once; slots [n] by item, borrowed from made [n]. */
-static icae_status compress(const icae_eval_engine *engine, const icae_eval_item *items,
-                            int64_t n, icae_slots *made, const icae_slots **slots,
-                            icae_error *error) {
-    icae_status status = ICAE_OK;
-    for (int64_t i = 0; i < n && !status; i++) {
-        bool is_same = i > 0 && items[i].ids == items[i - 1].ids;
-        slots[i] = is_same ? slots[i - 1] : &made[i];
-        if (is_same) continue;
-        status = icae_compress_ids(engine->graph, engine->model, engine->adapter, items[i].ids,
-                                   items[i].n, &made[i], error);
-    }
-    return status;
-}
-
 /* Writes answers from slots, or, with raw, from the texts; scores them. */
 static icae_status answer(const icae_eval_engine *engine, const icae_eval_settings *settings,
                           const icae_chat_ids *chat, const icae_eval_item *items, int64_t n,
                           const sequences *raw, icae_eval_row *rows, icae_error *error) {
     size_t count = (size_t)n;
-    icae_slots *made = calloc(count, sizeof *made);
-    const icae_slots **slots = calloc(count, sizeof *slots);
+    icae_slots all = {0}, *slots = calloc(count, sizeof *slots);
     icae_request *requests = calloc(count, sizeof *requests);
     icae_result *results = calloc(count, sizeof *results);
     icae_arena prompts = {0};
     icae_status status =
-        made && slots && requests && results ? ICAE_OK : icae_fail_memory(error, "answers");
-    if (!status && !raw) status = compress(engine, items, n, made, slots, error);
+        slots && requests && results ? ICAE_OK : icae_fail_memory(error, "answers");
+    if (!status && !raw)
+        status = icae_eval_compress(engine, items, n, false, &all, slots, error);
     for (int64_t i = 0; i < n && !status; i++) {
         requests[i] = (icae_request){
             .task = ICAE_TASK_FT, .max_tokens = settings->generate, .stop = chat->end};
@@ -179,7 +164,7 @@ static icae_status answer(const icae_eval_engine *engine, const icae_eval_settin
             break;
         }
         icae_chat_prompt(chat, items[i].prompt, items[i].n_prompt, prompt);
-        requests[i].slots = slots[i];
+        requests[i].slots = &slots[i];
         requests[i].prefix = chat->prefix;
         requests[i].n_prefix = chat->n_prefix;
         requests[i].prompt = prompt;
@@ -195,10 +180,8 @@ static icae_status answer(const icae_eval_engine *engine, const icae_eval_settin
                        raw ? ROUGE_RAW : ROUGE_SLOTS, &rows[i], error);
     }
     if (results) icae_results_release(results, n);
-    for (size_t i = 0; made && i < count; i++)
-        icae_slots_release(&made[i]);
+    icae_slots_release(&all);
     icae_arena_release(&prompts);
-    free(made);
     free(slots);
     free(requests);
     free(results);

@@ -136,6 +136,77 @@ icae_status icae_eval_base_nll(icae_graph *graph, const icae_model *model,
     return ICAE_OK;
 }
 
+/* ---- slots of a batch ---- */
+
+/* A batch's contexts laid end to end, and the spans of them all. */
+typedef struct end_to_end {
+    int32_t *ids, *lengths;
+    int64_t *first_spans; /* [n]: of each item */
+    int64_t n_spans;
+} end_to_end;
+
+static void end_to_end_release(end_to_end *e) {
+    free(e->ids);
+    free(e->lengths);
+    free(e->first_spans);
+}
+
+static bool is_repeated(const icae_eval_item *items, int64_t i, bool are_apart) {
+    return i > 0 && !are_apart && items[i].ids == items[i - 1].ids;
+}
+
+static icae_status end_to_end_make(end_to_end *e, const icae_eval_item *items, int64_t n,
+                                   const icae_adapter_settings *settings, bool are_apart,
+                                   icae_error *error) {
+    int64_t k = settings->memory_slots, rate = settings->compression_rate;
+    int64_t n_ids = 0, n_spans = 0, at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        n_ids += items[i].n;
+        n_spans += icae_span_count(items[i].n, k, rate);
+    }
+    *e = (end_to_end){.ids = calloc((size_t)n_ids + 1, sizeof *e->ids),
+                      .lengths = calloc((size_t)n_spans + 1, sizeof *e->lengths),
+                      .first_spans = calloc((size_t)n + 1, sizeof *e->first_spans)};
+    if (!e->ids || !e->lengths || !e->first_spans) {
+        end_to_end_release(e);
+        return icae_fail_memory(error, "a batch to compress");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (is_repeated(items, i, are_apart)) {
+            e->first_spans[i] = e->first_spans[i - 1];
+            continue;
+        }
+        int64_t count = icae_span_count(items[i].n, k, rate);
+        memcpy(e->ids + at, items[i].ids, (size_t)items[i].n * sizeof *e->ids);
+        at += items[i].n;
+        e->first_spans[i] = e->n_spans;
+        for (int64_t s = 0; s < count; s++)
+            e->lengths[e->n_spans++] = (int32_t)icae_span_length(items[i].n, count, s);
+    }
+    return ICAE_OK;
+}
+
+icae_status icae_eval_compress(const icae_eval_engine *engine, const icae_eval_item *items,
+                               int64_t n, bool are_apart, icae_slots *all, icae_slots *views,
+                               icae_error *error) {
+    const icae_adapter_settings *settings = &engine->adapter->settings;
+    end_to_end e;
+    icae_status status = end_to_end_make(&e, items, n, settings, are_apart, error);
+    if (status) return status;
+    status = icae_compress_spans(engine->graph, engine->model, engine->adapter, e.ids,
+                                 e.n_spans, e.lengths, NULL, all, error);
+    for (int64_t i = 0; i < n && !status; i++) {
+        views[i] = *all;
+        views[i].n_spans =
+            icae_span_count(items[i].n, settings->memory_slots, settings->compression_rate);
+        views[i].n_tokens = items[i].n;
+        views[i].span_lengths = all->span_lengths + e.first_spans[i];
+        views[i].values = all->values + e.first_spans[i] * all->slots_per_span * all->width;
+    }
+    end_to_end_release(&e);
+    return status;
+}
+
 /* ---- losses from slots ---- */
 
 /* a, then b, in the graph's arena; NULL when memory ends. */

@@ -69,6 +69,18 @@ icae_status icae_eval_collect_questions(const icae_eval_engine *engine,
 
 /* ---- measuring ---- */
 
+/*
+ * Compresses the contexts of a batch as one pack.
+ *
+ *   all    empty before; owns everything, to be released
+ *   views  [n] receives each item's slots: borrowed from all, not to be released
+ *
+ * Items whose ids are the same array are compressed once, unless are_apart.
+ */
+icae_status icae_eval_compress(const icae_eval_engine *engine, const icae_eval_item *items,
+                               int64_t n, bool are_apart, icae_slots *all, icae_slots *views,
+                               icae_error *error);
+
 /* The losses of one job an item, all of one task; sums [n] receives each job's nll. Items whose ids are the
  * same array are compressed once. chat: for FT; may be NULL else. */
 icae_status icae_eval_slot_losses(const icae_eval_engine *engine, const icae_eval_item *items,
