@@ -19,9 +19,11 @@
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     interop-released    golden files of the released layout against PyTorch (Python)
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
+#     interop-metrics  BLEU, ROUGE-L, F1 against sacrebleu, rouge-score (Python, network)
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
+#     experiments    the paper's experiments with ADAPTER=FOLDER, into docs/experiments.md (hours)
 #     compare-compute  loss curves of training in f32 and bf16 (half an hour)
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -292,6 +294,9 @@ interop-llama-cpp: $(BUILD)/interop-logits $(BUILD)/icae
 	$(Q)ICAE_LOGITS=$< ICAE=$(BUILD)/icae $(PYTHON) tests/interop/llama_cpp.py $(BASE)
 interop-released:
 	$(Q)$(PYTHON) tests/interop/released.py check
+.PHONY: interop-metrics
+interop-metrics: $(BUILD)/interop-metrics
+	$(Q)ICAE_METRICS=$< $(PYTHON) tests/interop/metrics.py check
 .PHONY: interop-chat
 interop-chat:
 	$(Q)$(PYTHON) tests/interop/chat_templates.py check
@@ -354,6 +359,13 @@ demo: setup
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
 	$(Q)$(BUILD)/icae bench -m $(BASE)
+
+# ---- the paper's experiments with an adapter: hours; what was done is kept in runs/experiments ----
+.PHONY: experiments
+experiments: all
+	$(Q)[ -n "$(ADAPTER)" ] || { echo "Which adapter? make experiments ADAPTER=runs/mine/adapter [BASE=FILE] [TUNED=ADAPTER] [N=100]" >&2; exit 1; }
+	$(Q)$(MAKE) --no-print-directory base texts
+	$(Q)$(PYTHON) data/experiments.py $(BUILD) -m $(BASE) -a $(ADAPTER) $(if $(TUNED),--tuned $(TUNED)) $(if $(N),-n $(N))
 
 $(BUILD)/compare-runs: $(BUILD)/tests/bench/compare_runs.o $(BUILD)/libicae.a
 	$(call link,)

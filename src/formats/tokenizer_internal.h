@@ -2,7 +2,7 @@
 /*
  * What the files of the tokenizer share; nobody else includes it.
  *
- *     unicode.c          code point -> letter, number, white space, other; the byte characters
+ *     unicode.c          the byte characters (and icae/unicode.h: classes, small letters)
  *     normalize.c        text -> the same text in normalization form C
  *     pretokenize.c      text -> pieces; one row in its table per pre-tokenizer
  *     tokenizer_build.c  how tokens, merges and added tokens come in, whatever the file was
@@ -17,17 +17,9 @@
 #define ICAE_TOKENIZER_INTERNAL_H
 
 #include "icae/tokenizer.h"
+#include "icae/unicode.h"
 
 /* ---- Unicode ---- */
-
-typedef enum icae_char_class {
-    ICAE_CHAR_OTHER,
-    ICAE_CHAR_LETTER, /* \p{L} */
-    ICAE_CHAR_NUMBER, /* \p{N} */
-    ICAE_CHAR_SPACE   /* \s, that is White_Space */
-} icae_char_class;
-
-icae_char_class icae_unicode_class(int32_t point);
 
 /*
  * GPT-2's byte characters: bytes that print stand for themselves as U+00XX, the 68 others are

@@ -562,7 +562,7 @@ START_TEST(embeds_are_slots_then_the_task_token) {
         int32_t expected[64];
         ck_assert_int_le(n + 2, 64);
         icae_decoder_positions(ICAE_LAYOUT_UNIFORM, (icae_task)task, 0, slots.n_spans,
-                               slots.span_lengths, slots.slots_per_span, 2, expected);
+                               slots.span_lengths, NULL, slots.slots_per_span, 2, expected);
         for (int64_t i = 0; i <= n; i++) {
             float place;
             memcpy(&place, (const char *)places->data + i * 4, sizeof place);
