@@ -495,6 +495,11 @@ const char *icae_json_name(const icae_json *json) {
     return json->name;
 }
 
+const char *icae_json_text(const icae_json *json, size_t *bytes) {
+    *bytes = json->bytes;
+    return json->text;
+}
+
 /* ---- nodes ---- */
 
 bool icae_json_is_object(const icae_json_value *value) {

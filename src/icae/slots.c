@@ -290,6 +290,15 @@ static icae_status read_tensor(icae_slots *slots, const icae_safetensors *file,
     return read_lengths(slots, path, lengths, error);
 }
 
+/* The header is filled up with spaces. JSON allows other white space there, and no hash covers it. */
+static bool has_plain_padding(const icae_safetensors *file) {
+    const unsigned char *header = file->mapping.data + 8; /* behind its length */
+    const unsigned char *end = icae_safetensors_find(file, "slots")->data; /* the only tensor */
+    while (end > header && end[-1] == ' ')
+        end--;
+    return end > header && end[-1] == '}';
+}
+
 static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
                              icae_error *error) {
     enum { N_ENTRIES = 10 };
@@ -314,6 +323,8 @@ static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
     if (status) return status;
     if (file->n_metadata != N_ENTRIES)
         return damaged(file->mapping.path, "the metadata holds unknown entries", error);
+    if (!has_plain_padding(file))
+        return damaged(file->mapping.path, "its header does not end with spaces", error);
     if (tokens != (uint64_t)slots->n_tokens || hash != hash_slots(slots))
         return damaged(file->mapping.path, "the hash does not fit what the file holds", error);
     return ICAE_OK;
