@@ -24,10 +24,19 @@ static size_t slots_for(size_t count) {
     return slots;
 }
 
+/* Ids may have holes, but not so many that a small file asks for much memory. */
+static int32_t id_limit_for(size_t n_tokens) {
+    enum { SPARSEST = 4, FREE = 65536 };
+    return n_tokens < (ICAE_TOKEN_ID_LIMIT - FREE) / SPARSEST
+               ? (int32_t)n_tokens * SPARSEST + FREE
+               : ICAE_TOKEN_ID_LIMIT;
+}
+
 icae_tokenizer *icae_tokenizer_create(size_t n_tokens, size_t n_merges) {
     icae_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (!tokenizer) return NULL;
     tokenizer->unknown = tokenizer->bos = tokenizer->eos = -1;
+    tokenizer->id_limit = id_limit_for(n_tokens);
     tokenizer->text_slots = slots_for(n_tokens);
     tokenizer->merge_slots = slots_for(n_merges);
     if (tokenizer->text_slots && tokenizer->merge_slots) {
@@ -115,6 +124,7 @@ int32_t icae_tokenizer_lookup_model(const icae_tokenizer *tokenizer, const char 
 static bool reserve_id(icae_tokenizer *tokenizer, int32_t id) {
     if (id >= tokenizer->room) {
         int32_t room = tokenizer->room ? 2 * tokenizer->room : 1024;
+        if (room > tokenizer->id_limit) room = tokenizer->id_limit;
         if (room <= id) room = id + 1;
         icae_token *larger = calloc((size_t)room, sizeof *larger);
         if (!larger) return false;
@@ -193,10 +203,12 @@ static void set_raw(icae_tokenizer *tokenizer, icae_token *token, const char *te
 icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int64_t id,
                                const char *text, size_t bytes, uint32_t flags,
                                icae_error *error) {
-    if (id < 0 || id >= ICAE_TOKEN_ID_LIMIT)
-        return icae_fail(error, ICAE_FORMAT, "%s: token \"%s\" has id %lld, expected 0 to %d",
+    if (id < 0 || id >= tokenizer->id_limit)
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: token \"%s\" has id %lld, expected 0 to %d in a vocabulary of "
+                         "that size",
                          where, icae_quote(text, bytes).text, (long long)id,
-                         ICAE_TOKEN_ID_LIMIT - 1);
+                         tokenizer->id_limit - 1);
     if (flags & ICAE_TOKEN_ADDED && bytes == 0)
         return icae_fail(error, ICAE_FORMAT, "%s: the added token %lld is an empty text", where,
                          (long long)id);
