@@ -243,7 +243,12 @@ FUZZ_TARGETS ?= $(FUZZERS)
 # The kernels read no files; instrumented they would take minutes to compile.
 $(BUILD)/src/backend/%.o: MODEFLAGS_fuzz := -O1
 .PRECIOUS: $(BUILD)/tests/fuzz/%.o
-fuzz-programs: $(addprefix $(BUILD)/fuzz_,$(FUZZ_TARGETS))
+BROKEN := $(sort $(wildcard tests/broken/*.txt))
+fuzz-programs: $(addprefix $(BUILD)/fuzz_,$(FUZZ_TARGETS)) $(BUILD)/broken/.written
+$(BUILD)/write-broken: $(BUILD)/tests/fuzz/write_broken.o $(BUILD)/tests/unit/broken.o $(BUILD)/libicae.a
+	$(call link,)
+$(BUILD)/broken/.written: $(BUILD)/write-broken $(BROKEN)
+	$(Q)$(BUILD)/write-broken $(@D) $(BROKEN) && touch $@
 $(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libicae.a
 	$(call link,-fsanitize=fuzzer)
 fuzz:

@@ -47,4 +47,11 @@ static inline icae_quoted icae_quote_string(const char *string) {
     return icae_quote(string, strlen(string));
 }
 
+/* What to do about a damaged file, for sentences that do not say it themselves. */
+static inline const char *icae_remedy(icae_status status, const char *sentence) {
+    return status == ICAE_FORMAT && !strstr(sentence, "fetch") && !strstr(sentence, "another")
+               ? "; fetch it again, or write it anew"
+               : "";
+}
+
 #endif

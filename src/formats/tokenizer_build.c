@@ -215,13 +215,14 @@ icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int
     size_t slot = text_slot(tokenizer, text, bytes);
     int32_t same_text = tokenizer->by_text[slot];
     if (same_text >= 0 && same_text != id)
-        return icae_fail(error, ICAE_FORMAT, "%s: token \"%s\" has two ids, %d and %lld", where,
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: token \"%s\" has two ids, %d and %lld; fetch it again", where,
                          icae_quote(text, bytes).text, same_text, (long long)id);
     if (same_text < 0 && id < tokenizer->size && tokenizer->tokens[id].flags) {
         const icae_token *other = &tokenizer->tokens[id];
         return icae_fail(
-            error, ICAE_FORMAT, "%s: id %lld stands for \"%s\" and for \"%s\"", where,
-            (long long)id,
+            error, ICAE_FORMAT, "%s: id %lld stands for \"%s\" and for \"%s\"; fetch it again",
+            where, (long long)id,
             icae_quote(tokenizer->pool.data + other->spelled, other->spelled_bytes).text,
             icae_quote(text, bytes).text);
     }
@@ -493,7 +494,8 @@ static void find_characters(icae_tokenizer *tokenizer) {
 icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
                                   icae_error *error) {
     if (tokenizer->size == 0)
-        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is empty", where);
+        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is empty; fetch it again",
+                         where);
     if (tokenizer->marking.is_on)
         find_characters(tokenizer);
     else if (!find_bytes(tokenizer))

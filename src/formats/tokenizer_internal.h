@@ -128,7 +128,7 @@ struct icae_tokenizer {
     icae_text normalized; /* text of added tokens that are looked for in normalized text */
     icae_token *tokens;   /* [size] */
     int32_t size, room, id_limit; /* ids are below the last */
-    int32_t *by_text; /* hash table of ids by spelled text; -1 is empty */
+    int32_t *by_text;             /* hash table of ids by spelled text; -1 is empty */
     size_t text_slots, n_texts;
     icae_merge *merges; /* hash table by pair */
     size_t merge_slots, n_merges;

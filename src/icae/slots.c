@@ -13,6 +13,7 @@
  */
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -323,6 +324,15 @@ static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
     if (status) return status;
     if (file->n_metadata != N_ENTRIES)
         return damaged(file->mapping.path, "the metadata holds unknown entries", error);
+    int64_t count = slots->n_spans * slots->slots_per_span * slots->width;
+    for (int64_t i = 0; i < count; i++) {
+        if (isfinite(slots->values[i])) continue;
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: slot %" PRId64 " holds %s at place %" PRId64
+                         "; compress the text again, and check the adapter if it is so again",
+                         file->mapping.path, i / slots->width,
+                         isnan(slots->values[i]) ? "a NaN" : "an infinity", i % slots->width);
+    }
     if (!has_plain_padding(file))
         return damaged(file->mapping.path, "its header does not end with spaces", error);
     if (tokens != (uint64_t)slots->n_tokens || hash != hash_slots(slots))

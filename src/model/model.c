@@ -410,9 +410,11 @@ icae_status icae_model_open(icae_model **out, const char *path, icae_error *erro
     if (!status) status = load_weights(&load);
     if (!status) status = load.source->read_tokenizer(model, error);
     if (!status && icae_tokenizer_size(model->tokenizer) > model->config.vocabulary) {
-        status = icae_fail(
-            error, ICAE_MISMATCH, "%s: the tokenizer has %d ids, the embedding only %lld rows",
-            path, icae_tokenizer_size(model->tokenizer), (long long)model->config.vocabulary);
+        status = icae_fail(error, ICAE_MISMATCH,
+                           "%s: the tokenizer has %d ids, the embedding only %lld rows; "
+                           "they are of two bases",
+                           path, icae_tokenizer_size(model->tokenizer),
+                           (long long)model->config.vocabulary);
     }
     if (status) {
         icae_model_close(model);

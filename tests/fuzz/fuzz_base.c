@@ -11,10 +11,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static fuzz_folder folder;
     if (!folder.n_files) {
-        static fuzz_sound_file sound[] = {{.name = "config.json"},
-                                          {.name = "m.safetensors"},
-                                          {.name = "tokenizer.json"},
-                                          {.name = "model.safetensors.index.json"}};
+        static sound_file sound[] = {{.name = "config.json"},
+                                     {.name = "m.safetensors"},
+                                     {.name = "tokenizer.json"},
+                                     {.name = "model.safetensors.index.json"}};
         tiny_base(sound);
         fuzz_folder_make(&folder, sound, sizeof sound / sizeof sound[0]);
     }

@@ -4,8 +4,8 @@
 #include "icae/corpus.h"
 #include "icae/log.h"
 
-static const fuzz_sound_file sound[] = {{"lines.jsonl", "{\"text\": \"a b\"}\n", 16},
-                                        {"text.txt", "a b\n", 4}};
+static const sound_file sound[] = {{"lines.jsonl", "{\"text\": \"a b\"}\n", 16},
+                                   {"text.txt", "a b\n", 4}};
 
 static void read_all(const char *path, bool is_strict) {
     const icae_corpus_options options = {

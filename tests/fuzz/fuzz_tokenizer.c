@@ -2,10 +2,10 @@
 /* Any bytes as tokenizer.json and the files beside it: refused, or a tokenizer that works. */
 #include "fuzz_tokenizer.h"
 
-static const fuzz_sound_file sound[] = {{"tokenizer.json", "{}", 2},
-                                        {"tokenizer_config.json", "{}", 2},
-                                        {"generation_config.json", "{}", 2},
-                                        {"config.json", "{}", 2}};
+static const sound_file sound[] = {{"tokenizer.json", "{}", 2},
+                                   {"tokenizer_config.json", "{}", 2},
+                                   {"generation_config.json", "{}", 2},
+                                   {"config.json", "{}", 2}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static fuzz_folder folder;

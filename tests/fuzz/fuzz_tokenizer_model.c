@@ -2,8 +2,8 @@
 /* Any bytes as tokenizer.model and the config beside it: refused, or a tokenizer that works. */
 #include "fuzz_tokenizer.h"
 
-static const fuzz_sound_file sound[] = {{"tokenizer.model", "", 0},
-                                        {"tokenizer_config.json", "{}", 2}};
+static const sound_file sound[] = {{"tokenizer.model", "", 0},
+                                   {"tokenizer_config.json", "{}", 2}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static fuzz_folder folder;

@@ -6,10 +6,15 @@
 #ifndef ICAE_TESTS_FUZZ_TINY_BASE_H
 #define ICAE_TESTS_FUZZ_TINY_BASE_H
 
-#include "fuzz_folder.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "icae/file.h"
 #include "icae/safetensors.h"
 #include "icae/text.h"
+#include "sound.h"
 
 static const char tiny_config[] =
     "{\"model_type\": \"llama\", \"hidden_size\": 4, \"intermediate_size\": 6, "
@@ -45,16 +50,16 @@ static const struct {
 enum { N_TINY_TENSORS = sizeof tiny_tensors / sizeof tiny_tensors[0] };
 
 /* Reads and removes a file that the caller wrote; the bytes live as long as the program. */
-static inline void tiny_take(const char *path, fuzz_sound_file *out) {
+static inline void tiny_take_file(const char *path, sound_file *out) {
     icae_error error = {0};
     char *data;
-    if (icae_file_read(path, MEGABYTE, &data, &out->bytes, &error)) abort();
+    if (icae_file_read(path, 1 << 20, &data, &out->bytes, &error)) abort();
     unlink(path);
     out->data = data;
 }
 
 /* Fills the data of config.json, model.safetensors, tokenizer.json and the index. */
-static inline void tiny_base(fuzz_sound_file sound[4]) {
+static inline void tiny_base(sound_file sound[4]) {
     static const float halves[24] = {.5F, .5F, .5F, .5F, .5F, .5F, .5F, .5F,
                                      .5F, .5F, .5F, .5F, .5F, .5F, .5F, .5F,
                                      .5F, .5F, .5F, .5F, .5F, .5F, .5F, .5F};
@@ -73,12 +78,12 @@ static inline void tiny_base(fuzz_sound_file sound[4]) {
                          tiny_tensors[i].name);
     }
     icae_text_append_string(&index, "}}");
-    snprintf(path, sizeof path, "/tmp/icae-fuzz-%d.safetensors", (int)getpid());
+    snprintf(path, sizeof path, "/tmp/icae-sound-%d.safetensors", (int)getpid());
     if (icae_safetensors_write(path, sources, N_TINY_TENSORS, NULL, 0, &error)) abort();
-    sound[0] = (fuzz_sound_file){sound[0].name, tiny_config, sizeof tiny_config - 1};
-    tiny_take(path, &sound[1]);
-    sound[2] = (fuzz_sound_file){sound[2].name, tiny_tokenizer, sizeof tiny_tokenizer - 1};
-    sound[3] = (fuzz_sound_file){sound[3].name, index.data, index.length};
+    sound[0] = (sound_file){sound[0].name, tiny_config, sizeof tiny_config - 1};
+    tiny_take_file(path, &sound[1]);
+    sound[2] = (sound_file){sound[2].name, tiny_tokenizer, sizeof tiny_tokenizer - 1};
+    sound[3] = (sound_file){sound[3].name, index.data, index.length};
 }
 
 #endif
