@@ -37,6 +37,8 @@ icae_tokenizer *icae_tokenizer_create(size_t n_tokens, size_t n_merges) {
     if (!tokenizer) return NULL;
     tokenizer->unknown = tokenizer->bos = tokenizer->eos = -1;
     tokenizer->id_limit = id_limit_for(n_tokens);
+    /* The address differs from run to run, so a file cannot be made to collide. */
+    tokenizer->seed = icae_mix64((uint64_t)(uintptr_t)tokenizer, 0);
     tokenizer->text_slots = slots_for(n_tokens);
     tokenizer->merge_slots = slots_for(n_merges);
     if (tokenizer->text_slots && tokenizer->merge_slots) {
@@ -81,8 +83,8 @@ icae_status icae_tokenizer_set_chat_template(icae_tokenizer *tokenizer, const ch
 /* ---- text -> id ---- */
 
 /* Only ever lives in memory, so the byte order of the words does not matter. */
-static uint64_t hash_text(const char *text, size_t bytes) {
-    uint64_t h = bytes;
+static uint64_t hash_text(const char *text, size_t bytes, uint64_t seed) {
+    uint64_t h = seed ^ bytes;
     while (bytes) {
         uint64_t word = 0;
         size_t n = bytes < 8 ? bytes : 8;
@@ -97,7 +99,8 @@ static uint64_t hash_text(const char *text, size_t bytes) {
 
 /* The slot that holds this text, or the empty one where it belongs. */
 static size_t text_slot(const icae_tokenizer *tokenizer, const char *text, size_t bytes) {
-    size_t mask = tokenizer->text_slots - 1, slot = (size_t)hash_text(text, bytes) & mask;
+    size_t mask = tokenizer->text_slots - 1,
+           slot = (size_t)hash_text(text, bytes, tokenizer->seed) & mask;
     while (tokenizer->by_text[slot] >= 0) {
         const icae_token *token = &tokenizer->tokens[tokenizer->by_text[slot]];
         if (token->spelled_bytes == bytes &&

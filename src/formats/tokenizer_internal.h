@@ -128,6 +128,7 @@ struct icae_tokenizer {
     icae_text normalized; /* text of added tokens that are looked for in normalized text */
     icae_token *tokens;   /* [size] */
     int32_t size, room, id_limit; /* ids are below the last */
+    uint64_t seed;                /* of the two hash tables; differs from run to run */
     int32_t *by_text;             /* hash table of ids by spelled text; -1 is empty */
     size_t text_slots, n_texts;
     icae_merge *merges; /* hash table by pair */
@@ -200,7 +201,8 @@ int32_t icae_tokenizer_lookup_model(const icae_tokenizer *tokenizer, const char 
 
 /* Where the search for a pair begins. */
 static inline size_t icae_merge_slot(const icae_tokenizer *tokenizer, uint64_t pair) {
-    return (size_t)(pair * 0x9E3779B97F4A7C15u >> 32) & (tokenizer->merge_slots - 1);
+    return (size_t)((pair ^ tokenizer->seed) * 0x9E3779B97F4A7C15u >> 32) &
+           (tokenizer->merge_slots - 1);
 }
 
 /* The merge of two neighbours, or NULL. */
