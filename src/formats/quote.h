@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Names from files, made fit for a message: files of this layer only.
+ * Names from files, made fit for a message; for the readers of this layer and those above.
  *
  * A key or tensor name of a hostile file may hold newlines, terminal escapes, ill-formed UTF-8 or
  * a megabyte. icae_quote returns at most 80 bytes of it, cut between characters, with every
