@@ -73,7 +73,7 @@ LEVELFLAGS_avx512bf16 = $(LEVELFLAGS_avx512) -mavx512bf16
 LEVELFLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx2 -mf16c \
 	-mprefer-vector-width=512
 # Files that one level alone has; the rest of it is the level below. In double there is no such level.
-BF16SOURCES := src/backend/cpu_bf16.c
+BF16SOURCES := src/backend/cpu_bf16.c src/backend/cpu_few.c
 BF16LEVEL := avx512bf16
 ifeq (f64,$(MODE))
 BF16LEVEL :=

@@ -279,6 +279,7 @@ static void linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K, co
 void icae_cpu_bf16(icae_kernels *table) {
     table->linear_bf16 = linear_bf16;
     table->linear_bf16_dx = linear_bf16_dx;
+    icae_cpu_few_avx512bf16(table);
 }
 
 /* ---- what the processor can do ---- */

@@ -195,5 +195,6 @@ void LEVEL_NAME(icae_cpu_linear_)(icae_kernels *table) {
     table->linear_dx = linear_dx;
     table->linear_bf16 = linear_bf16;
     table->linear_bf16_dx = linear_bf16_dx;
+    table->linear_few_bf16 = linear_bf16;
     table->gather = gather;
 }

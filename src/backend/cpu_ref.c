@@ -385,6 +385,18 @@ static void ref_geglu_dx(icae_backend *be, int64_t n, const icae_real *gate,
     }
 }
 
+static void ref_to_bf16(icae_backend *be, int64_t n, const icae_real *x, uint16_t *y) {
+    (void)be;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = icae_f32_to_bf16((float)x[i]);
+}
+
+static void ref_from_bf16(icae_backend *be, int64_t n, const uint16_t *x, icae_real *y) {
+    (void)be;
+    for (int64_t i = 0; i < n; i++)
+        y[i] = icae_bf16_to_f32(x[i]);
+}
+
 static void ref_accumulate(icae_backend *be, int64_t n, const icae_real *x, icae_real *y) {
     (void)be;
     for (int64_t i = 0; i < n; i++)
@@ -471,8 +483,9 @@ static void ref_adamw(icae_backend *be, int64_t n, const icae_adamw_step *step, 
     }
 }
 
-/* One loop serves both rows here; only the fast tables tell them apart. */
-#define ref_linear_few ref_linear
+/* One loop serves several rows here; only the fast tables tell them apart. */
+#define ref_linear_few      ref_linear
+#define ref_linear_few_bf16 ref_linear_bf16
 #define ref_copy_in    ref_copy
 #define ref_copy_out   ref_copy
 

@@ -37,36 +37,45 @@ static size_t bytes_of(double numbers) {
     return (size_t)numbers * sizeof(icae_real);
 }
 
+/* Of values that backward reads again: kept in bfloat16 where that is what is computed in. */
+static size_t kept_bytes(icae_compute compute, double numbers) {
+    return compute == ICAE_COMPUTE_BF16 ? (size_t)numbers * sizeof(uint16_t)
+                                        : bytes_of(numbers);
+}
+
 /* What one block keeps for T tokens; with_lora: whether it is the encoder's. */
 static size_t block_bytes(const icae_model_config *c, const icae_adapter_settings *s, int64_t T,
-                          bool with_lora) {
+                          bool with_lora, icae_compute compute) {
     double t = (double)T;
     double D = (double)c->width, F = (double)c->feed_forward;
     double q = (double)(c->heads * c->head_width), k = (double)(c->kv_heads * c->head_width);
     const bool *lora = s->targets;
-    size_t sum = 2 * (bytes_of(t * D) + bytes_of(t)); /* rmsnorm twice: x or a, and 1/rms */
-    sum += 2 * bytes_of(t * q) + 2 * bytes_of(t * k); /* attention: q, result, k, v */
-    sum += bytes_of(t * (double)c->heads);            /* log-sum-exp */
-    sum += 2 * bytes_of(t * F);                       /* the activation: gate, up */
-    if (c->has_result_norms) sum += 2 * (bytes_of(t * D) + bytes_of(t));
+    size_t sum =
+        2 * (kept_bytes(compute, t * D) + bytes_of(t)); /* rmsnorm twice: x or a, and 1/rms */
+    sum += 2 * kept_bytes(compute, t * q) +
+           2 * kept_bytes(compute, t * k); /* attention: q, result, k, v */
+    sum += bytes_of(t * (double)c->heads); /* log-sum-exp */
+    sum += 2 * kept_bytes(compute, t * F); /* the activation: gate, up */
+    if (c->has_result_norms) sum += 2 * (kept_bytes(compute, t * D) + bytes_of(t));
     if (!with_lora) return sum;
     for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
-        if (lora[m]) sum += bytes_of(t * (double)s->rank);
+        if (lora[m]) sum += kept_bytes(compute, t * (double)s->rank);
     }
     bool reads_n = lora[ICAE_MODULE_Q] || lora[ICAE_MODULE_K] || lora[ICAE_MODULE_V];
     bool reads_m = lora[ICAE_MODULE_GATE] || lora[ICAE_MODULE_UP];
-    if (reads_n) sum += bytes_of(t * D);
-    if (reads_m) sum += bytes_of(t * D);
-    if (lora[ICAE_MODULE_DOWN]) sum += bytes_of(t * F);
+    if (reads_n) sum += kept_bytes(compute, t * D);
+    if (reads_m) sum += kept_bytes(compute, t * D);
+    if (lora[ICAE_MODULE_DOWN]) sum += kept_bytes(compute, t * F);
     return sum;
 }
 
 /* What one side keeps until its backward. */
 static size_t side_bytes(const icae_model_config *c, const icae_adapter_settings *s, int64_t T,
-                         bool with_lora, bool is_checkpointed) {
+                         bool with_lora, bool is_checkpointed, icae_compute compute) {
     double t = (double)T, D = (double)c->width;
     size_t rest = bytes_of(t * (double)c->head_width) + bytes_of(t * D) + bytes_of(t);
-    size_t per_block = is_checkpointed ? bytes_of(t * D) : block_bytes(c, s, T, with_lora);
+    size_t per_block =
+        is_checkpointed ? bytes_of(t * D) : block_bytes(c, s, T, with_lora, compute);
     return rest + (size_t)c->layers * per_block;
 }
 
@@ -77,8 +86,8 @@ size_t icae_predict_activations(const icae_model *model, const icae_adapter *ada
     const icae_adapter_settings *s = &adapter->settings;
     double n = (double)size->targets, D = (double)c->width, V = (double)c->vocabulary;
     double td = (double)size->decoder_tokens, F = (double)c->feed_forward;
-    size_t kept = side_bytes(c, s, size->encoder_tokens, true, is_checkpointed) +
-                  side_bytes(c, s, size->decoder_tokens, false, is_checkpointed);
+    size_t kept = side_bytes(c, s, size->encoder_tokens, true, is_checkpointed, compute) +
+                  side_bytes(c, s, size->decoder_tokens, false, is_checkpointed, compute);
     kept += 2 * bytes_of(n * D); /* rows with a loss, and their gradient */
     /* The head's chunk of logits (see op_cross_entropy.c), or the gradients inside a block. */
     double chunk = (double)(64 << 20) / (V * (double)sizeof(icae_real));
@@ -89,11 +98,11 @@ size_t icae_predict_activations(const icae_model *model, const icae_adapter *ada
         gradients += sizeof(uint16_t) * (size_t)(td * F);
     }
     if (is_checkpointed) {
-        gradients += block_bytes(c, s, size->decoder_tokens, false);
+        gradients += block_bytes(c, s, size->decoder_tokens, false, compute);
         /* The encoder's block is the larger one, but the decoder's inputs are gone by then. */
         double te = (double)size->encoder_tokens;
-        size_t late = block_bytes(c, s, size->encoder_tokens, true) + 2 * bytes_of(te * D) +
-                      3 * bytes_of(te * F);
+        size_t late = block_bytes(c, s, size->encoder_tokens, true, compute) +
+                      2 * bytes_of(te * D) + 3 * bytes_of(te * F);
         size_t freed = (size_t)c->layers * bytes_of(td * D);
         if (late > freed && late - freed > gradients) gradients = late - freed;
     }

@@ -49,6 +49,10 @@ static void probe_linear_bf16_dx(bench *p) {
     p->be->k.linear_bf16_dx(p->be, T, N, K, p->b, &p->weight, false, p->out);
 }
 
+static void probe_linear_few_bf16(bench *p) {
+    p->be->k.linear_few_bf16(p->be, 9, N, K, p->a, &p->weight, false, p->out);
+}
+
 static void probe_gather(bench *p) {
     int32_t rows[T], to[T];
     for (int32_t i = 0; i < T; i++) {
@@ -155,6 +159,7 @@ static const struct {
     {"linear_dx", probe_linear_dx, true},
     {"linear_bf16", probe_linear_bf16, true},
     {"linear_bf16_dx", probe_linear_bf16_dx, true},
+    {"linear_few_bf16", probe_linear_few_bf16, true},
     {"gather", probe_gather, true},
     {"scatter_add", probe_scatter_add, false},
     {"matmul", probe_matmul, false},

@@ -62,6 +62,8 @@ typedef struct row {
     X("objective", "lm_ratio",            NUMBER,  FIXED, objective.lm_ratio,            0, 1, NULL) \
     X("objective", "ae_weight",           NUMBER,  FIXED, objective.ae_weight,           0, 1, NULL) \
     X("objective", "context_tokens",      INTEGER, FIXED, objective.context_tokens,      0, 1e7, NULL) \
+    X("objective", "first_context",       INTEGER, FIXED, objective.first_context,       0, 1e7, NULL) \
+    X("objective", "grow_steps",          INTEGER, FIXED, objective.grow_steps,          0, 1e9, NULL) \
     X("objective", "continuation_tokens", INTEGER, FIXED, objective.continuation_tokens, 0, 1e7, NULL) \
     X("objective", "least_context",       INTEGER, FIXED, objective.least_context,       1, 1e7, NULL) \
     X("objective", "least_continuation",  INTEGER, FIXED, objective.least_continuation,  0, 1e7, NULL) \

@@ -21,6 +21,8 @@ icae_feed_settings icae_trainer_feed_settings(const icae_settings *s) {
         .objective = (icae_objective)s->objective.kind,
         .lm_ratio = s->objective.lm_ratio,
         .context_tokens = icae_settings_context(s),
+        .first_context = s->objective.first_context,
+        .grow_samples = s->objective.grow_steps * s->train.batch,
         .least_context = s->objective.least_context,
         .continuation_tokens = icae_settings_continuation(s),
         .least_continuation = s->objective.least_continuation,
