@@ -15,7 +15,7 @@
 #     tsan           the suites that have to do with threads and signals under ThreadSanitizer
 #     soak           MINUTES=60 of training; its memory must stay flat; draws docs/soak.svg
 #     coverage       lines, functions and branches that the tests reach (gcov)
-#     fuzz           short libFuzzer runs over every parser (needs clang)
+#     fuzz           libFuzzer over every parser (needs clang); FUZZ_RUNS=20000 FUZZ_TARGETS="all of them"
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     interop-released    golden files of the released layout against PyTorch (Python)
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
@@ -65,9 +65,10 @@ MODEFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 # Only what is measured is counted; kernels without optimization would take hours.
 MODEFLAGS_coverage = $(if $(filter src/base/% src/formats/% src/icae/% src/learn/%,$<),-O0 -g \
 	--coverage -fprofile-update=atomic,-O2)
+MODEFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 MODEFLAGS_f64 := -O2 -g -DICAE_F64 -ffp-contract=fast -fno-math-errno
 ifeq ($(MODEFLAGS_$(MODE)),)
-$(error MODE=$(MODE) is unknown: expected release, debug, asan, tsan, coverage or f64)
+$(error MODE=$(MODE) is unknown: expected release, debug, asan, tsan, coverage, fuzz or f64)
 endif
 
 PACKAGES := libopenblas-openmp-dev libcjson-dev zlib1g-dev check pkg-config
@@ -301,26 +302,32 @@ interop-metrics: $(BUILD)/interop-metrics
 interop-chat:
 	$(Q)$(PYTHON) tests/interop/chat_templates.py check
 
-# ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
+# ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each, and all of tests/broken ----
+# The long form: make fuzz FUZZ_RUNS=10000000 FUZZ_TARGETS="slots gguf"
 FUZZ_RUNS ?= 20000
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZFLAGS := -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	$(CPPFLAGS)
+FUZZ_TARGETS ?= $(FUZZERS)
+.PHONY: fuzz-programs
+# The kernels read no files; instrumented they would take minutes to compile.
+$(BUILD)/src/backend/%.o: MODEFLAGS_fuzz := -O1
+.PRECIOUS: $(BUILD)/tests/fuzz/%.o
+BROKEN := $(sort $(wildcard tests/broken/*.txt))
+fuzz-programs: $(addprefix $(BUILD)/fuzz_,$(FUZZ_TARGETS)) $(BUILD)/broken/.written
+$(BUILD)/write-broken: $(BUILD)/tests/fuzz/write_broken.o $(BUILD)/tests/unit/broken.o $(BUILD)/libicae.a
+	$(call link,)
+$(BUILD)/broken/.written: $(BUILD)/write-broken $(BROKEN)
+	$(Q)$(BUILD)/write-broken $(@D) $(BROKEN) && touch $@
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libicae.a
+	$(call link,-fsanitize=fuzzer)
 fuzz:
 	$(Q)command -v clang >/dev/null || { echo "make fuzz needs clang: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }
-	$(Q)mkdir -p build/fuzz
-	$(Q)for name in $(FUZZERS); do \
-	  echo "fuzz $$name"; mkdir -p build/fuzz/corpus-$$name; \
-	  clang $(FUZZFLAGS) tests/fuzz/fuzz_$$name.c src/base/*.c src/formats/*.c -o build/fuzz/$$name -lcjson -lz -lm -lpthread || exit 1; \
-	  build/fuzz/$$name -runs=$(FUZZ_RUNS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
-	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus-$$name $(wildcard tests/fuzz/seeds) \
-    >build/fuzz/$$name.log 2>&1 || { cat build/fuzz/$$name.log; exit 1; }; \
-	done
+	$(Q)$(MAKE) --no-print-directory MODE=fuzz CC=clang fuzz-programs FUZZ_TARGETS="$(FUZZ_TARGETS)"
+	$(Q)tests/scripts/fuzz.sh build/fuzz $(FUZZ_RUNS) $(FUZZ_TARGETS)
 
 # ---- style ----
 FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
-	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c tests/bench/*.c \
-	tests/reliability/*.c tests/reliability/*.h)
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/fuzz/*.h tests/example/*.c tests/interop/*.c \
+	tests/bench/*.c tests/reliability/*.c tests/reliability/*.h)
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 .PHONY: format format-check layers
 format:

@@ -22,6 +22,7 @@
 #include "icae/adapter_internal.h"
 #include "icae/half.h"
 #include "icae/json.h"
+#include "icae/rng.h"
 
 /* In the order in which an existing folder gets them; a PEFT folder has all but the last. */
 static const char *const file_names[] = {"adapter_model.safetensors", "memory.safetensors",
@@ -124,8 +125,26 @@ void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out) {
     append_rare_settings(out, settings);
 }
 
+/* "files": hashes of the other files in the folder. */
+static icae_status append_hashes(icae_text *out, const char *folder, icae_error *error) {
+    icae_status status = ICAE_OK;
+    icae_text_append_string(out, ",\n  \"files\": {");
+    for (int i = 0; i < N_FILES - 1 && !status; i++) {
+        char *path = icae_path_join(folder, file_names[i]);
+        uint64_t hash = 0;
+        size_t bytes;
+        status =
+            path ? icae_hash_file(path, &hash, &bytes, error) : icae_fail_memory(error, folder);
+        icae_text_printf(out, "%s\"%s\": \"%016" PRIx64 "\"", i ? ", " : "", file_names[i],
+                         hash);
+        free(path);
+    }
+    icae_text_append_string(out, "}");
+    return status;
+}
+
 static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
-                                  icae_text *out, icae_error *error) {
+                                  const char *folder, icae_text *out, icae_error *error) {
     const icae_model_config *config = &model->config;
     char name[128];
     base_name(model, name, sizeof name);
@@ -150,7 +169,8 @@ static icae_status make_icae_json(const icae_adapter *adapter, const icae_model 
         icae_text_append_string(out, ",\n  \"training\": ");
         status = append_summary(out, adapter->summary_json, error);
     }
-    icae_text_append_string(out, "\n}\n");
+    if (!status) status = append_hashes(out, folder, error);
+    icae_json_write_seal(out);
     return status;
 }
 
@@ -247,8 +267,8 @@ static int n_files(const folder_plan *plan) {
 }
 
 static icae_status write_file(const icae_adapter *adapter, const icae_model *model,
-                              const folder_plan *plan, int file, const char *path,
-                              icae_error *error) {
+                              const folder_plan *plan, int file, const char *folder,
+                              const char *path, icae_error *error) {
     static const char *const metadata[] = {"format",
                                            "pt"}; /* what Hugging Face's loaders ask for */
     int table = adapter->params.n_params - 1;
@@ -267,7 +287,7 @@ static icae_status write_file(const icae_adapter *adapter, const icae_model *mod
     if (file == 2)
         make_peft_json(adapter, plan->base_name, &text);
     else
-        status = make_icae_json(adapter, model, &text, error);
+        status = make_icae_json(adapter, model, folder, &text, error);
     if (!status && text.failed) status = icae_fail_memory(error, path);
     if (!status) status = icae_file_write(path, text.data, text.length, error);
     icae_text_release(&text);
@@ -280,7 +300,7 @@ static icae_status write_files(const icae_adapter *adapter, const icae_model *mo
     if (!status) status = icae_folder_make(folder, error);
     for (int i = 0; i < n_files(plan) && !status; i++) {
         char *path = icae_path_join(folder, file_names[i]);
-        status = path ? write_file(adapter, model, plan, i, path, error)
+        status = path ? write_file(adapter, model, plan, i, folder, path, error)
                       : icae_fail_memory(error, folder);
         free(path);
     }

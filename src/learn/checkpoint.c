@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/quote.h"
 #include "icae/checkpoint.h"
 #include "icae/log.h"
 #include "icae/rng.h"
@@ -15,6 +16,7 @@
 
 static const char FORMAT[] = "icae-checkpoint";
 enum { VERSION = 1, MAX_FILES = 64 };
+static const char advice[] = "remove this checkpoint, and go on from an earlier one";
 
 void icae_run_state_release(icae_run_state *state) {
     icae_json_free(state->json);
@@ -84,17 +86,6 @@ icae_status icae_checkpoint_any(const char *run_folder, bool *has_any, icae_erro
 
 /* ---- hashes.json ---- */
 
-static icae_status hash_file(const char *path, uint64_t *hash, size_t *bytes,
-                             icae_error *error) {
-    icae_mapping mapping;
-    icae_status status = icae_mapping_open(&mapping, path, error);
-    if (status) return status;
-    *bytes = mapping.bytes;
-    *hash = icae_hash64(mapping.data, mapping.bytes, 0);
-    icae_mapping_close(&mapping);
-    return ICAE_OK;
-}
-
 /* Adds a line for every file in folder/below (below = "" or "adapter/"). */
 static icae_status hash_folder(const char *folder, const char *below, icae_text *out,
                                bool *is_first, icae_error *error) {
@@ -110,7 +101,7 @@ static icae_status hash_folder(const char *folder, const char *below, icae_text 
         if (icae_path_is_folder(path)) continue;
         uint64_t hash;
         size_t bytes;
-        status = hash_file(path, &hash, &bytes, error);
+        status = icae_hash_file(path, &hash, &bytes, error);
         if (status) break;
         icae_text_append_string(out, *is_first ? "\n    " : ",\n    ");
         *is_first = false;
@@ -129,13 +120,31 @@ static icae_status write_hashes(const char *folder, icae_error *error) {
                      FORMAT, VERSION);
     icae_status status = hash_folder(folder, "", &text, &is_first, error);
     if (!status) status = hash_folder(folder, "adapter/", &text, &is_first, error);
-    icae_text_append_string(&text, "\n  }\n}\n");
+    icae_text_append_string(&text, "\n  }");
+    icae_json_write_seal(&text);
     char *path = icae_path_join(folder, "hashes.json");
     if (!status && (text.failed || !path)) status = icae_fail_memory(error, folder);
     if (!status) status = icae_file_write(path, text.data, text.length, error);
     free(path);
     icae_text_release(&text);
     return status;
+}
+
+/* The list itself: its checksum, which those from before it had one lack, and no key that we do not know: one
+ * could be "checksum" with a changed letter. */
+static icae_status verify_list(const icae_json *json, icae_error *error) {
+    static const char *const known[] = {"format", "version", "files", "checksum"};
+    const icae_json_value *at = icae_json_first(icae_json_root(json));
+    for (; at; at = icae_json_next(at)) {
+        size_t i = 0, n = sizeof known / sizeof known[0];
+        while (i < n && strcmp(known[i], icae_json_key(at)) != 0)
+            i++;
+        if (i < n) continue;
+        return icae_fail(error, ICAE_FORMAT, "%s:%d: the key '%s' is none of this list's; %s",
+                         icae_json_name(json), icae_json_line(json, at),
+                         icae_quote_string(icae_json_key(at)).text, advice);
+    }
+    return icae_json_check_seal(json, advice, error);
 }
 
 /* One entry of hashes.json against the file on the disk. */
@@ -145,28 +154,28 @@ static icae_status verify_file(const char *folder, const icae_json *json,
     char path[4096];
     int length = snprintf(path, sizeof path, "%s/%s", folder, name);
     if (length < 0 || (size_t)length >= sizeof path || strstr(name, "..") || *name == '/') {
-        return icae_fail(error, ICAE_FORMAT, "%s: names a file outside its folder",
-                         icae_json_name(json));
+        return icae_fail(error, ICAE_FORMAT, "%s: names a file outside its folder; %s",
+                         icae_json_name(json), advice);
     }
     int64_t bytes = -1;
     const char *hash = icae_json_as_string(icae_json_member(entry, "hash"));
     if (!hash || !icae_json_as_integer(icae_json_member(entry, "bytes"), &bytes)) {
-        return icae_fail(error, ICAE_FORMAT, "%s: the entry for %s has no bytes or no hash",
-                         icae_json_name(json), name);
+        return icae_fail(error, ICAE_FORMAT, "%s: the entry for %s has no bytes or no hash; %s",
+                         icae_json_name(json), icae_quote_string(name).text, advice);
     }
     uint64_t found_hash;
     size_t found_bytes;
-    icae_status status = hash_file(path, &found_hash, &found_bytes, error);
+    icae_status status = icae_hash_file(path, &found_hash, &found_bytes, error);
     if (status) return status;
     char found[32];
     snprintf(found, sizeof found, "%016" PRIx64, found_hash);
     if (bytes != (int64_t)found_bytes) {
-        return icae_fail(error, ICAE_FORMAT, "%s: has %zu bytes, %lld were written", path,
-                         found_bytes, (long long)bytes);
+        return icae_fail(error, ICAE_FORMAT, "%s: has %zu bytes, %lld were written; %s", path,
+                         found_bytes, (long long)bytes, advice);
     }
     if (strcmp(hash, found) != 0) {
-        return icae_fail(error, ICAE_FORMAT, "%s: its hash is %s, %s was written", path, found,
-                         hash);
+        return icae_fail(error, ICAE_FORMAT, "%s: its hash is %s, %s was written; %s", path,
+                         found, hash, advice);
     }
     return ICAE_OK;
 }
@@ -182,19 +191,20 @@ icae_status icae_checkpoint_verify(const char *path, icae_error *error) {
     const char *format = icae_json_as_string(icae_json_member(root, "format"));
     int64_t version = 0;
     if (!format || strcmp(format, FORMAT) != 0) {
-        status = icae_fail(error, ICAE_FORMAT, "%s: is not the list of an ICAE checkpoint",
-                           icae_json_name(json));
+        status = icae_fail(error, ICAE_FORMAT, "%s: is not the list of an ICAE checkpoint; %s",
+                           icae_json_name(json), advice);
     } else if (!icae_json_as_integer(icae_json_member(root, "version"), &version) ||
                version != VERSION) {
         status = icae_fail(error, ICAE_UNSUPPORTED, "%s: version %lld, this program knows %d",
                            icae_json_name(json), (long long)version, VERSION);
     }
+    if (!status) status = verify_list(json, error);
     const icae_json_value *files = icae_json_member(root, "files");
     bool has_state = icae_json_member(files, "state.json") != NULL;
     bool has_optimizer = icae_json_member(files, "optimizer.safetensors") != NULL;
     if (!status && (!has_state || !has_optimizer)) {
-        status = icae_fail(error, ICAE_FORMAT, "%s: lists no state.json or no optimizer",
-                           icae_json_name(json));
+        status = icae_fail(error, ICAE_FORMAT, "%s: lists no state.json or no optimizer; %s",
+                           icae_json_name(json), advice);
     }
     const icae_json_value *entry = icae_json_first(files);
     for (; !status && entry; entry = icae_json_next(entry)) {
@@ -438,13 +448,10 @@ static icae_status read_block(const char *folder, icae_params *params, icae_erro
 
 static uint64_t get_hash(icae_json_object *object, const char *key) {
     const char *text = icae_json_get_string(object, key, "");
-    char *end;
-    errno = 0;
-    uint64_t hash = strtoull(text, &end, 16);
-    if (!object->status && (errno || *end || strlen(text) != 16)) {
-        icae_json_complain(object, key, "expected 16 hexadecimal digits");
-    }
-    return hash;
+    if (strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16)
+        return strtoull(text, NULL, 16);
+    icae_json_complain(object, key, "expected 16 hexadecimal digits");
+    return 0;
 }
 
 icae_status icae_checkpoint_load(const char *path, icae_adapter *adapter, icae_run_state *state,

@@ -482,7 +482,7 @@ START_TEST(says_what_a_thing_is) {
         {"tests/golden/llama/expected.safetensors", "safetensors"},
         {"tests/golden/released/v1.pt", "as its authors released it, v1"},
         {"tests/golden/released/v2.safetensors", "as its authors released it, v2"},
-        {"tests/fuzz/seeds/small.pt", "PyTorch file"},
+        {"tests/fuzz/seeds/torch_file/small.pt", "PyTorch file"},
         {slots, "slots"},
     };
     for (size_t i = 0; i < sizeof things / sizeof things[0]; i++) {
