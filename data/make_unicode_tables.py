@@ -4,11 +4,15 @@
 
     python3 data/make_unicode_tables.py classes > src/formats/unicode_tables.inc
     python3 data/make_unicode_tables.py nfc > src/formats/unicode_nfc.inc
+    python3 data/make_unicode_tables.py lower > src/formats/unicode_lower.inc
 
 Pre-tokenizers split text by \\p{L}, \\p{N} and \\s, so those tables must be of the Unicode version
 that Hugging Face's tokenizers were built with (16.0). Its normalizer NFC comes from another library
 (unicode-normalization-alignments) and is of Unicode 9.0; normalization data of a character never
 changes once it is assigned, so 9.0 is 16.0 without the characters that came in between.
+
+Small letters are those of this Python's own str.lower, to which answers are compared in published
+metrics; the version is told in the table. A mapping once given never changes.
 
 Python 3.14 carries 16.0; an older one can `pip install unicodedata2==16.0.0`. Building the C
 program needs neither.
@@ -126,14 +130,41 @@ def print_nfc():
     print("/* clang-format on */")
 
 
+def lower_ranges():
+    """[first, last, step, distance]: ascending, no two overlap; one character each where no rule holds."""
+    found = []
+    for point in range(0x110000):
+        lower = ord(chr(point).lower()[0])  # U+0130 becomes two characters; the first is kept
+        if lower == point:
+            continue
+        if found and found[-1][3] == lower - point:
+            last = found[-1]
+            gap = point - last[1]
+            if (last[0] == last[1] and gap <= 2) or (last[0] < last[1] and gap == last[2]):
+                last[1:3] = point, gap
+                continue
+        found.append([point, point, 1, lower - point])
+    return found
+
+
+def print_lower():
+    import unicodedata as own
+    print(f"/* Unicode {own.unidata_version}: capitals and how far behind them their small letters stand.")
+    print(" * Made by data/make_unicode_tables.py; do not edit. */")
+    print("/* clang-format off */")
+    print_cells([f"{{0x{first:05X}, 0x{last:05X}, {step}, {distance}}}," for first, last, step, distance in
+                 lower_ranges()], 3)
+    print("/* clang-format on */")
+
+
 def main():
     version = unicodedata.unidata_version
-    if version != WANTED:
+    if version != WANTED and sys.argv[1:] != ["lower"]:
         sys.exit(f"this Python knows Unicode {version}, but the tables are of {WANTED}: "
                  f"use Python 3.14 or `pip install unicodedata2=={WANTED}`")
-    printers = {"classes": print_classes, "nfc": print_nfc}
+    printers = {"classes": print_classes, "nfc": print_nfc, "lower": print_lower}
     if len(sys.argv) != 2 or sys.argv[1] not in printers:
-        sys.exit("usage: make_unicode_tables.py classes|nfc")
+        sys.exit("usage: make_unicode_tables.py classes|nfc|lower")
     print("/* SPDX-License-Identifier: MIT */")
     printers[sys.argv[1]]()
 

@@ -90,8 +90,10 @@ typedef struct icae_slots_info {
     int64_t source_tokens; /* tokens that the slots stand for */
     uint64_t source_bytes; /* of the text; 0 when several texts were joined */
     int64_t spans, slots;  /* pieces encoded one by one; vectors in all */
-    int64_t width;         /* numbers in each vector */
-    size_t value_bytes;    /* slots * width * 4 */
+    int64_t raw_spans; /* pieces that are kept as text, for slots would lose too much of them */
+    int64_t raw_tokens; /* their tokens */
+    int64_t width;      /* numbers in each vector */
+    size_t value_bytes; /* slots * width * 4 */
 } icae_slots_info;
 
 /* Compresses `bytes` of text. An empty text is refused; ill-formed UTF-8 becomes U+FFFD. */

@@ -1,11 +1,37 @@
 /* SPDX-License-Identifier: MIT */
-/* icae compress: a text becomes a slots file; what it weighs is printed. */
+/* icae compress: a text becomes a slots file; what it weighs, and what it holds, is told. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine.h"
+#include "icae/fidelity.h"
 #include "icae/file.h"
 #include "icae/log.h"
-#include "speak.h"
+#include "icae/rng.h"
+#include "report.h"
+
+/* A text on its way into slots. */
+typedef struct job {
+    const options *given;
+    engine engine;
+    const char *path;
+    char *text, *output;
+    size_t bytes;
+    int32_t *ids;
+    icae_slots slots;
+    icae_fidelity fidelity;
+    double elapsed_s; /* of the compression alone */
+} job;
+
+static void release(job *j) {
+    icae_fidelity_release(&j->fidelity);
+    icae_slots_release(&j->slots);
+    engine_close(&j->engine);
+    free(j->ids);
+    free(j->output);
+    free(j->text);
+}
 
 /* "notes.txt" -> "notes.slots"; malloc'ed. A dot in a folder's name or at the start of the file's
  * does not begin an ending. */
@@ -20,85 +46,177 @@ static char *default_output(const char *path) {
     return output;
 }
 
-static int print_sizes(const options *given, const speaker *s, const char *output,
-                       size_t text_bytes, double elapsed_s) {
-    icae_slots_info info = icae_slots_describe(s->slots);
-    int64_t file_bytes = icae_file_bytes(output);
-    double cache_bytes = (double)icae_base_cache_bytes(s->base, info.source_tokens);
-    double rate = (double)info.source_tokens / (double)info.slots;
-    if (given->is_json) {
+/* ---- what is told ---- */
+
+static void json_fidelity(json_object *object, const icae_fidelity *f) {
+    json_number(object, "tokens_kept", icae_fidelity_kept(f));
+    json_number(object, "tokens_in_place", icae_fidelity_in_place(f));
+    json_integer(object, "exact_spans", f->n_exact);
+    json_integer(object, "numbers", f->n_numbers);
+    json_integer(object, "numbers_lost", f->n_numbers_lost);
+    json_integer(object, "names", f->n_names);
+    json_integer(object, "names_lost", f->n_names_lost);
+    json_number(object, "ppl_from_slots", exp(f->nll / (double)f->n_targets));
+    double n = (double)f->n_continuation;
+    json_number(object, "continuation_ppl",
+                n > 0 ? exp(f->continuation_slots / n) : (double)NAN);
+    json_number(object, "continuation_ppl_raw",
+                n > 0 ? exp(f->continuation_raw / n) : (double)NAN);
+    json_number(object, "continuation_ppl_none",
+                n > 0 ? exp(f->continuation_none / n) : (double)NAN);
+}
+
+static void print_fidelity(const job *j) {
+    const icae_fidelity *f = &j->fidelity;
+    printf("kept      %.1f %% of the tokens in order, %lld of %lld spans exactly%s\n",
+           100 * icae_fidelity_kept(f), (long long)f->n_exact, (long long)f->n_spans,
+           f->n_raw ? ", those kept as text included" : "");
+    printf("lost      %lld of %lld numbers, %lld of %lld names\n", (long long)f->n_numbers_lost,
+           (long long)f->n_numbers, (long long)f->n_names_lost, (long long)f->n_names);
+    if (j->given->report) printf("report    %s\n", j->given->report);
+}
+
+static int print_sizes(const job *j) {
+    const icae_slots *slots = &j->slots;
+    int64_t vectors = icae_slots_vectors(slots), raw_tokens = icae_slots_raw_tokens(slots);
+    int64_t file_bytes = icae_file_bytes(j->output);
+    double cache_bytes = (double)icae_cache_bytes(&j->engine.model->config, slots->n_tokens);
+    double rate = (double)(slots->n_tokens - raw_tokens) / (double)vectors;
+    bool has_fidelity = j->fidelity.spans != NULL;
+    if (j->given->is_json) {
         json_object object;
         json_begin(&object);
-        json_string(&object, "file", output, strlen(output));
-        json_integer(&object, "text_bytes", (int64_t)text_bytes);
-        json_integer(&object, "tokens", info.source_tokens);
-        json_integer(&object, "spans", info.spans);
-        json_integer(&object, "slots", info.slots);
-        json_integer(&object, "width", info.width);
-        json_integer(&object, "slot_bytes", (int64_t)info.value_bytes);
+        json_string(&object, "file", j->output, strlen(j->output));
+        json_integer(&object, "text_bytes", (int64_t)j->bytes);
+        json_integer(&object, "tokens", slots->n_tokens);
+        json_integer(&object, "spans", slots->n_spans);
+        json_integer(&object, "raw_spans", slots->n_raw);
+        json_integer(&object, "raw_tokens", raw_tokens);
+        json_integer(&object, "slots", vectors);
+        json_integer(&object, "width", slots->width);
+        json_integer(&object, "slot_bytes", vectors * slots->width * (int64_t)sizeof(float));
         json_integer(&object, "file_bytes", file_bytes);
         json_number(&object, "kv_cache_bytes", cache_bytes);
         json_number(&object, "tokens_per_slot", rate);
-        json_number(&object, "seconds", elapsed_s);
+        if (has_fidelity) json_fidelity(&object, &j->fidelity);
+        json_number(&object, "seconds", j->elapsed_s);
         return json_end(&object);
     }
     char count[32], text[32], file[32], cache[32];
-    printf("text      %s tokens, %s\n", human_count(info.source_tokens, count),
-           human_bytes((double)text_bytes, text));
+    printf("text      %s tokens, %s\n", human_count(slots->n_tokens, count),
+           human_bytes((double)j->bytes, text));
     printf("slots     %s vectors of %lld numbers in %lld span%s: %.2f tokens a slot\n",
-           human_count(info.slots, count), (long long)info.width, (long long)info.spans,
-           info.spans == 1 ? "" : "s", rate);
-    printf("file      %s, %s\n", output, human_bytes((double)file_bytes, file));
+           human_count(vectors, count), (long long)slots->width,
+           (long long)(slots->n_spans - slots->n_raw),
+           slots->n_spans - slots->n_raw == 1 ? "" : "s", rate);
+    if (slots->n_raw) {
+        printf("raw       %lld of the spans, %lld tokens, are kept as text\n",
+               (long long)slots->n_raw, (long long)raw_tokens);
+    }
+    printf("file      %s, %s\n", j->output, human_bytes((double)file_bytes, file));
     printf("KV cache  %s for the text itself (16-bit): %.1f times the file\n",
            human_bytes(cache_bytes, cache), cache_bytes / (double)file_bytes);
+    if (has_fidelity) print_fidelity(j);
     return finish_output();
 }
 
+/* ---- the steps ---- */
+
+static icae_status read_input(job *j, icae_error *error) {
+    icae_status status = read_text(j->path, &j->text, &j->bytes, error);
+    if (status) return status;
+    if (j->bytes == 0) {
+        return icae_fail(error, ICAE_INVALID, "%s is empty: there is nothing to compress",
+                         strcmp(j->path, "-") == 0 ? "standard input" : j->path);
+    }
+    warn_about_text(j->path, j->text, j->bytes);
+    j->output = j->given->output ? strdup(j->given->output) : default_output(j->path);
+    if (!j->output) return icae_fail_memory(error, "a file name");
+    const char *report = j->given->report;
+    if (strcmp(j->output, j->path) == 0 || (report && strcmp(report, j->path) == 0)) {
+        return icae_fail(error, ICAE_INVALID,
+                         "%s would be overwritten by its own slots or report; give another "
+                         "name",
+                         j->path);
+    }
+    if (report && strcmp(j->output, report) == 0) {
+        return icae_fail(error, ICAE_INVALID,
+                         "slots and report would both be written to %s; give two names",
+                         report);
+    }
+    return ICAE_OK;
+}
+
+static bool show_progress(void *user, int64_t done, int64_t total) {
+    (void)user;
+    icae_progress_show("restored %lld of %lld spans", (long long)done, (long long)total);
+    return signal_caught() == 0;
+}
+
+static icae_status compress(job *j, icae_error *error) {
+    engine *e = &j->engine;
+    double start_s = icae_clock_seconds(), least = j->given->min_fidelity;
+    icae_status status = ICAE_OK;
+    if (least < 0) {
+        status = icae_compress_text(e->graph, e->model, e->adapter, j->text, j->bytes,
+                                    &j->slots, &j->ids, error);
+    } else {
+        size_t n;
+        status = icae_adapter_encode(&e->adapter->settings, e->model->tokenizer, j->text,
+                                     j->bytes, &j->ids, &n, error);
+        if (!status) {
+            status = icae_fidelity_compress(e->graph, e->model, e->adapter, j->ids, (int64_t)n,
+                                            least, show_progress, NULL, &j->slots, &j->fidelity,
+                                            error);
+        }
+        j->slots.source_bytes = j->bytes;
+        j->slots.source_hash = icae_hash64(j->text, j->bytes, 0);
+    }
+    j->elapsed_s = icae_clock_seconds() - start_s;
+    if (status) return status;
+    int64_t tokens = j->slots.n_tokens, context = e->model->config.context_length;
+    if (tokens > context) {
+        icae_log_warning("the text has %lld tokens, the base was trained on contexts of "
+                         "%lld: it can be compressed, but little of it can be read back",
+                         (long long)tokens, (long long)context);
+    }
+    return ICAE_OK;
+}
+
+static icae_status write_report(job *j, icae_error *error) {
+    engine *e = &j->engine;
+    icae_status status = ICAE_OK;
+    if (!j->fidelity.spans) {
+        status = icae_fidelity_measure(e->graph, e->model, e->adapter, j->ids, &j->slots,
+                                       show_progress, NULL, &j->fidelity, error);
+    }
+    icae_text page = {0};
+    if (!status) {
+        status =
+            icae_fidelity_write_page(&page, &j->fidelity, e->model->tokenizer,
+                                     strcmp(j->path, "-") == 0 ? "standard input" : j->path,
+                                     j->given->base, j->given->adapter, error);
+    }
+    if (!status) status = icae_file_write(j->given->report, page.data, page.length, error);
+    icae_text_release(&page);
+    return status;
+}
+
 int run_compress(const options *given) {
-    const char *path = given->words[0];
-    if (strcmp(path, "-") == 0 && !given->output) {
+    job j = {.given = given, .path = given->words[0]};
+    icae_error error = {0};
+    if (strcmp(j.path, "-") == 0 && !given->output) {
         return usage_error("compress", "-m BASE -a ADAPTER -o FILE.slots -",
                            "a text from standard input has no name: say where its slots go");
     }
-    speaker s = {0};
-    icae_error error = {0};
-    char *text = NULL, *output = NULL;
-    size_t bytes = 0;
-    double start_s = 0, elapsed_s = 0;
-    icae_status status = read_text(path, &text, &bytes, &error);
-    if (!status && bytes == 0) {
-        status = icae_fail(&error, ICAE_INVALID, "%s is empty: there is nothing to compress",
-                           strcmp(path, "-") == 0 ? "standard input" : path);
-    }
-    if (!status) {
-        warn_about_text(path, text, bytes);
-        output = given->output ? strdup(given->output) : default_output(path);
-        if (!output) status = icae_fail_memory(&error, "a file name");
-    }
-    if (!status && strcmp(output, path) == 0) {
-        status = icae_fail(&error, ICAE_INVALID,
-                           "%s would be overwritten by its own slots; give another -o", path);
-    }
-    if (!status) status = speaker_open(&s, given, &error);
-    if (!status) {
-        start_s = icae_clock_seconds();
-        status = icae_session_compress(s.session, text, bytes, &s.slots, &error);
-        elapsed_s = icae_clock_seconds() - start_s;
-    }
-    if (!status) {
-        int64_t tokens = icae_slots_describe(s.slots).source_tokens;
-        int64_t context = icae_base_describe(s.base).context_length;
-        if (tokens > context) {
-            icae_log_warning("the text has %lld tokens, the base was trained on contexts of "
-                             "%lld: it can be compressed, but little of it can be read back",
-                             (long long)tokens, (long long)context);
-        }
-        status = icae_slots_save(s.slots, output, &error);
-    }
-    int code =
-        status ? report_failure(&error) : print_sizes(given, &s, output, bytes, elapsed_s);
-    speaker_close(&s);
-    free(output);
-    free(text);
+    icae_status status = read_input(&j, &error);
+    if (!status) status = engine_open(&j.engine, given, &error);
+    if (given->report || given->min_fidelity >= 0) signals_catch();
+    if (!status) status = compress(&j, &error);
+    if (!status && given->report) status = write_report(&j, &error);
+    icae_progress_done();
+    if (!status) status = icae_slots_save(&j.slots, j.output, &error);
+    int code = status ? report_failure(&error) : print_sizes(&j);
+    release(&j);
     return code;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Model, backend, graph and adapter for the commands that need more than <icae.h>: eval, bench, selftest. */
+/* Model, backend, graph and adapter for the commands that need more than <icae.h>: compress, eval, bench,
+ * selftest. */
 #ifndef ICAE_INFER_ENGINE_H
 #define ICAE_INFER_ENGINE_H
 
@@ -20,6 +21,7 @@ typedef struct engine {
 icae_status engine_open(engine *e, const options *given, icae_error *error);
 void engine_close(engine *e);
 
+int run_compress(const options *given);
 int run_eval(const options *given);
 int run_bench(const options *given);
 int run_selftest(const options *given);

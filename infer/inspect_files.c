@@ -176,7 +176,7 @@ icae_status inspect_slots(facts *f, const char *path, const options *given, icae
     icae_slots slots = {0};
     icae_status status = icae_slots_load(&slots, path, NULL, NULL, error);
     if (status) return status;
-    int64_t rows = slots.n_spans * slots.slots_per_span;
+    int64_t rows = icae_slots_vectors(&slots);
     fact_text(f, "kind", "this is", "a slots file: a compressed text");
     fact_count(f, "tokens", "stands for tokens", slots.n_tokens);
     if (slots.source_bytes) {
@@ -185,6 +185,10 @@ icae_status inspect_slots(facts *f, const char *path, const options *given, icae
         fact_note(f, "It was joined from several texts.");
     }
     fact_count(f, "spans", "spans", slots.n_spans);
+    if (slots.n_raw) {
+        fact_count(f, "raw_spans", "of them kept as text", slots.n_raw);
+        fact_count(f, "raw_tokens", "with tokens", icae_slots_raw_tokens(&slots));
+    }
     fact_count(f, "slots", "slots", rows);
     fact_count(f, "width", "width", slots.width);
     fact_bytes(f, "slot_bytes", "slots take",

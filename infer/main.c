@@ -19,10 +19,10 @@
 
 /* clang-format off */
 static const command commands[] = {
-    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] TEXT|-",
+    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] [--report FILE.html] [--min-fidelity X] TEXT|-",
      "compress a text into a slots file and print what it weighs",
      "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n",
-     BASE_AND_ADAPTER | TAKES_OUTPUT, BASE_AND_ADAPTER, 1, 1, run_compress},
+     BASE_AND_ADAPTER | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
     {"reconstruct", "-m BASE -a ADAPTER FILE.slots [-n TOKENS]",
      "write the compressed text again, from its slots alone",
      "Standard output gets the text and nothing else. Without -n it may grow an eighth longer than the original.\n",
@@ -42,10 +42,15 @@ static const command commands[] = {
      "when that does not fit any more, the oldest turn is forgotten, and said to be.\n",
      BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, -1, run_chat},
     {"eval", "SUITE -m BASE -a ADAPTER --data FILE [--out DIR]",
-     "measure an adapter on texts: suites ae, lm, ppl",
-     "ae   loss of a text from its slots, and the text restored from them: BLEU-4, exact prefix, tokens in place\n"
-     "lm   loss of what follows a text: from its slots, from the text itself, from neither\n"
-     "ppl  perplexity of the bare base (needs no adapter)\n",
+     "measure an adapter: suites ae, lm, random, qa, latency, ppl, all",
+     "ae       loss of a text from its slots, and the text restored from them: BLEU-4, exact prefix, tokens in place\n"
+     "lm       loss of what follows a text: from its slots, from the text itself, from nothing\n"
+     "random   ae on normal text, on the same with every id + 1, on random tokens\n"
+     "qa       answers from slots and from the text, and the right answer's likelihood (JSON lines input, prompt, answer)\n"
+     "latency  seconds and cache bytes to read and write from slots, against the text itself (needs no --data)\n"
+     "ppl      perplexity of the bare base (needs no adapter)\n"
+     "all      every one of them; qa with --questions FILE\n"
+     "With --out a run that was stopped goes on where it was; another base, adapter, data or options are refused there.\n",
      BASE_AND_ADAPTER | TAKES_EVAL, TAKES_BASE, 1, 1, run_eval},
     {"inspect", "PATH [-m BASE] [-a ADAPTER]",
      "say in plain words what a file or folder is",

@@ -43,19 +43,24 @@ static const option_row rows[] = {
     {'m', "base", "BASE", TAKES_BASE, KIND_STRING, AT(base), 0, 0, "the base model: a .gguf file or a Hugging Face folder (else $ICAE_BASE)"},
     {'a', "adapter", "ADAPTER", TAKES_ADAPTER, KIND_STRING, AT(adapter), 0, 0, "the adapter folder (else $ICAE_ADAPTER)"},
     {'o', "output", "FILE", TAKES_OUTPUT, KIND_STRING, AT(output), 0, 0, "where the slots go"},
+    {0, "report", "FILE.html", TAKES_REPORT, KIND_STRING, AT(report), 0, 0, "restore the text and write what was lost of it there"},
+    {0, "min-fidelity", "X", TAKES_REPORT, KIND_NUMBER, AT(min_fidelity), 0, 1, "halve spans that keep less than X of their tokens, or keep them as text"},
     {'n', "length", "TOKENS", TAKES_LENGTH, KIND_INTEGER, AT(length), 1, COUNT, "write at most so many tokens"},
-    {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them"},
-    {0, "out", "DIR", TAKES_EVAL | TAKES_BENCH, KIND_STRING, AT(out_folder), 0, 0, "write results.json (and, for ae, restored.jsonl) there; bench: all tables and pictures"},
-    {0, "tokens", "N", TAKES_EVAL, KIND_INTEGER, AT(tokens), 1, COUNT, "cut contexts to N tokens (default: one span, slots * rate)"},
+    {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them; qa: questions"},
+    {0, "questions", "FILE", TAKES_EVAL, KIND_STRING, AT(questions), 0, 0, "all: questions for qa, JSON lines with input, prompt, answer"},
+    {0, "out", "DIR", TAKES_EVAL | TAKES_BENCH, KIND_STRING, AT(out_folder), 0, 0, "write samples, tables and a page there, or go on with what is there; bench: all tables and pictures"},
+    {0, "tokens", "N", TAKES_EVAL, KIND_INTEGER, AT(tokens), 1, COUNT, "cut contexts to N tokens (one span, slots * rate); qa: pass over longer ones"},
     {0, "continuation", "N", TAKES_EVAL, KIND_INTEGER, AT(continuation), 2, COUNT, "lm: tokens to predict behind the context (128)"},
     {0, "skip", "N", TAKES_EVAL, KIND_INTEGER, AT(skip), 1, COUNT, "lm: first tokens of the continuation that are not scored (8)"},
-    {0, "samples", "N", TAKES_EVAL, KIND_INTEGER, AT(samples), 0, COUNT, "the first N samples only; 0 = all (100; ppl: all)"},
+    {0, "samples", "N", TAKES_EVAL, KIND_INTEGER, AT(samples), 0, COUNT, "the first N samples only; 0 = all (100; ppl: all); latency: rounds (3)"},
     {0, "batch", "N", TAKES_EVAL, KIND_INTEGER, AT(batch), 1, 4096, "samples worked on side by side (8)"},
     {0, "window", "N", TAKES_EVAL, KIND_INTEGER, AT(window), 2, COUNT, "ppl: tokens that the base sees at a time (1024, or its context)"},
     {0, "stride", "N", TAKES_EVAL, KIND_INTEGER, AT(stride), 1, COUNT, "ppl: how far the window moves (half of it)"},
+    {0, "generate", "N", TAKES_EVAL, KIND_INTEGER, AT(generate), 1, COUNT, "qa: longest answer; latency: tokens written (128)"},
+    {0, "grid", "BxL,...", TAKES_EVAL, KIND_STRING, AT(grid), 0, 0, "latency: B texts of L tokens (8x512,8x2048,32x512)"},
     {0, "golden", "DIR", TAKES_GOLDEN, KIND_GOLDEN, 0, 0, 0, "a folder of expected numbers; may be given several times"},
     {0, "steps", "N", TAKES_BENCH, KIND_INTEGER, AT(steps), 0, 10000, "training rounds to time, after one to warm up; 0 = none (3)"},
-    {0, "lengths", "N,N,...", TAKES_BENCH, KIND_STRING, AT(lengths), 0, 0, "train on texts of these many tokens, in batches of 8 (eight of 128)"},
+    {0, "lengths", "N,N,...", TAKES_BENCH | TAKES_EVAL, KIND_STRING, AT(lengths), 0, 0, "tokens of texts; bench: train on these, in batches of 8 (eight of 128); ae, lm: a line each"},
     {0, "checkpoint", NULL, TAKES_BENCH, KIND_FLAG, AT(is_checkpointed), 0, 0, "recompute blocks in backward: less memory, more work"},
     {0, "quick", NULL, TAKES_BENCH, KIND_FLAG, AT(is_quick), 0, 0, "the same tables in half a minute, from less work"},
     {0, "to", "FORMAT", TAKES_CONVERT, KIND_STRING, AT(to), 0, 0, "what TO shall be, where its name's ending does not say it"},
@@ -64,7 +69,7 @@ static const option_row rows[] = {
     {0, "base-name", "NAME", TAKES_CONVERT, KIND_STRING, AT(base_name), 0, 0, "peft: what it shall open as base (the full path of BASE)"},
     {0, "memory", "FILE", TAKES_CONVERT, KIND_STRING, AT(memory), 0, 0, "from peft, gguf: the memory table, where it is not beside the LoRA"},
     {0, "slots", "N", TAKES_CONVERT, KIND_INTEGER, AT(memory_slots), 1, 65536, "from peft, gguf: memory slots, where the table does not say it"},
-    {0, "rate", "N", TAKES_CONVERT, KIND_INTEGER, AT(rate), 1, 65536, "from peft, gguf, released: tokens a slot, where the table does not say it"},
+    {0, "rate", "N", TAKES_CONVERT | TAKES_EVAL, KIND_INTEGER, AT(rate), 1, 65536, "tokens a slot: convert: where the table does not say it; eval: instead of the adapter's"},
     {0, "alpha", "X", TAKES_CONVERT, KIND_NUMBER, AT(alpha), 1e-6, 1e6, "from released weights: LoRA's alpha (32)"},
     {0, "layout", "LAYOUT", TAKES_CONVERT, KIND_STRING, AT(layout), 0, 0, "from peft, gguf: uniform or append, where the table does not say it"},
     {0, "force", NULL, TAKES_CONVERT, KIND_FLAG, AT(is_forced), 0, 0, "replace TO if it is there"},
@@ -250,6 +255,32 @@ static const char *from_environment(const char *name) {
     return value && *value ? value : NULL;
 }
 
+/* Words with anything but these are quoted. */
+static bool is_plain(const char *word) {
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=,:+@%";
+    return *word && word[strspn(word, plain)] == 0;
+}
+
+static void keep_command_line(options *given, const command *self, int argc, char **argv) {
+    icae_text line = {0};
+    icae_text_printf(&line, "icae %s", self->name);
+    for (int i = 0; i < argc; i++) {
+        icae_text_append_string(&line, is_plain(argv[i]) ? " " : " '");
+        for (const char *c = argv[i]; *c; c++) {
+            if (*c == '\'')
+                icae_text_append_string(&line, "'\\''");
+            else
+                icae_text_append_char(&line, *c);
+        }
+        if (!is_plain(argv[i])) icae_text_append_char(&line, '\'');
+    }
+    size_t room = sizeof given->command_line - 4;
+    snprintf(given->command_line, sizeof given->command_line, "%.*s%s", (int)room,
+             icae_text_string(&line), line.length > room ? "..." : "");
+    icae_text_release(&line);
+}
+
 int options_read(options *given, const command *self, int argc, char **argv,
                  const char **words) {
     *given = (options){.tokens = -1,
@@ -259,8 +290,11 @@ int options_read(options *given, const command *self, int argc, char **argv,
                        .window = -1,
                        .stride = -1,
                        .skip = -1,
+                       .generate = -1,
+                       .min_fidelity = -1,
                        .steps = 3,
                        .words = words};
+    keep_command_line(given, self, argc, argv);
     if (self->takes & TAKES_BASE) given->base = from_environment("ICAE_BASE");
     if (self->takes & TAKES_ADAPTER) given->adapter = from_environment("ICAE_ADAPTER");
     bool is_rest = false; /* behind "--" nothing is an option */

@@ -27,31 +27,35 @@ enum {
     TAKES_EVAL = 1 << 5,
     TAKES_GOLDEN = 1 << 6,
     TAKES_BENCH = 1 << 7,
-    TAKES_CONVERT = 1 << 8
+    TAKES_CONVERT = 1 << 8,
+    TAKES_REPORT = 1 << 9
 };
 
 typedef struct options {
-    const char *base, *adapter, *output;
+    const char *base, *adapter, *output, *report;
     int64_t length; /* -n, 0: not given */
     int64_t threads;
     const char *compute; /* "auto", "f32", "bf16"; NULL: not given */
     int64_t seed;
     bool is_json, is_quiet, is_verbose;
     double temperature, top_p;
-    double alpha; /* 0: not given */
+    double alpha;        /* 0: not given */
+    double min_fidelity; /* compress; -1: not given */
     int64_t top_k;
-    const char *data, *out_folder;                                      /* eval */
+    const char *data, *out_folder, *questions, *grid;                   /* eval */
     int64_t tokens, continuation, samples, batch, window, stride, skip; /* -1: not given */
+    int64_t generate;                                                   /* -1: not given */
     const char *golden[MOST_GOLDEN];
     int64_t n_golden;
-    int64_t steps; /* bench */
-    const char *lengths;
+    int64_t steps;       /* bench */
+    const char *lengths; /* bench and eval */
     bool is_checkpointed, is_quick;
     const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
-    int64_t memory_slots, rate;                                  /* 0: not given */
+    int64_t memory_slots, rate; /* 0: not given; eval takes the rate, too */
     bool is_forced;
     const char *const *words; /* what is not an option */
     int n_words;
+    char command_line[2048]; /* as a shell would take it; "..." stands for what did not fit */
 } options;
 
 typedef struct command {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What compress, reconstruct, continue, ask and chat share: a base with a session on it, slots from
+ * What reconstruct, continue, ask and chat share: a base with a session on it, slots from
  * files, and text that appears on standard output as it is made. All of it through <icae.h>.
  */
 #ifndef ICAE_INFER_SPEAK_H
@@ -32,7 +32,6 @@ icae_status speaker_write(speaker *s, const icae_generation *wish, bool is_silen
 void json_generated(json_object *object, const icae_generated *result, double elapsed_s);
 
 /* The commands behind them; see main.c. */
-int run_compress(const options *given);
 int run_reconstruct(const options *given);
 int run_continue(const options *given);
 int run_ask(const options *given);

@@ -54,7 +54,10 @@ typedef struct icae_feed_settings {
     const char *text_field; /* of a JSON line; "text" */
     icae_objective objective;
     double lm_ratio;
-    int64_t context_tokens;      /* C */
+    int64_t context_tokens; /* C */
+    int64_t
+        first_context; /* the limit grows evenly from this, over grow_samples samples; 0 = is C */
+    int64_t grow_samples;
     int64_t least_context;       /* shorter texts are passed over and counted */
     int64_t continuation_tokens; /* O */
     int64_t least_continuation;  /* 64 */

@@ -10,7 +10,8 @@
  * Memory. A tensor's buffer is returned to the pool when nobody needs it any more: the code that made
  * the tensor says icae_done(graph, tensor) after its last use, and a node that needs the values for
  * its backward keeps its own reference until that backward has run. Forgetting icae_done costs memory
- * until the next icae_graph_begin, never correctness.
+ * until the next icae_graph_begin, never correctness. What is computed in bfloat16 is kept in it too: from
+ * the icae_done that leaves only such references until the backward of the first node that has one.
  *
  * Errors are sticky: after the first failure every constructor returns NULL, and icae_graph_status
  * tells what it was. So a model's forward pass needs one check at its end.
@@ -34,7 +35,9 @@ typedef struct icae_tensor {
     bool wants_gradient;
     bool is_leaf;      /* data and gradient belong to somebody else: a weight or a parameter */
     bool has_gradient; /* leaf: always added to; else: whether gradient holds a value yet */
+    bool is_rounded;   /* data is bfloat16, and only backward will read it, widened again */
     int references;
+    int rounding_references; /* how many of them allow that */
 } icae_tensor;
 
 typedef enum icae_op {
@@ -116,6 +119,9 @@ void *icae_graph_arena(icae_graph *graph, size_t bytes); /* host, zeroed, lives 
 icae_node *icae_graph_record(icae_graph *graph, icae_op op, icae_tensor *output,
                              icae_tensor *const *inputs, int n_inputs);
 void icae_node_keep(icae_node *node, icae_tensor *tensor);
+/* The same where bfloat16 is enough when the backend computes in it. Only backward may read the values
+ * then, through tensor->data, which may have moved since forward. */
+void icae_node_keep_rounded(icae_node *node, icae_tensor *tensor);
 /* Where the gradient of `tensor` goes: NULL if it wants none (or memory ended; sticky); *add tells
  * whether there is a value already, that must be added to. */
 icae_real *icae_gradient(icae_graph *graph, icae_tensor *tensor, bool *add);
@@ -126,7 +132,8 @@ icae_tensor *icae_graph_take(icae_graph *graph, icae_tensor *from);
 /* For checkpointing: recording off and on again; whether anything asked to be recorded meanwhile. */
 bool icae_graph_pause(icae_graph *graph);
 bool icae_graph_resume(icae_graph *graph, bool was_recording);
-/* Reruns `function` with recording and pushes output's gradient through what it recorded. */
+/* Reruns `function` with recording and pushes output's gradient through what it recorded. Takes over a
+ * reference to x: when the function has run, x is kept as the nodes inside need it. */
 typedef icae_tensor *icae_block(icae_graph *graph, void *context, icae_tensor *x);
 void icae_graph_replay(icae_graph *graph, icae_block *function, void *context, icae_tensor *x,
                        icae_tensor *output);

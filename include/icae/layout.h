@@ -16,6 +16,7 @@
 #ifndef ICAE_LAYOUT_H
 #define ICAE_LAYOUT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "icae/status.h"
@@ -50,10 +51,11 @@ int32_t icae_slot_position(int64_t j, int64_t x1, int64_t n, int64_t k);
 void icae_encoder_positions(icae_layout layout, int64_t n, int64_t k, int32_t *out);
 
 /* Positions of one decoder sequence: prefix, slots of all spans, then n_after tokens, the task token
- * first: out [n_prefix + n_spans * k + n_after]. span_lengths [n_spans]. */
+ * first: out [n_prefix + rows of the spans + n_after]. span_lengths [n_spans]. is_raw [n_spans], or NULL
+ * for none: spans that stand there as their own tokens, at their own positions; others have k rows. */
 void icae_decoder_positions(icae_layout layout, icae_task task, int64_t n_prefix,
-                            int64_t n_spans, const int32_t *span_lengths, int64_t k,
-                            int64_t n_after, int32_t *out);
+                            int64_t n_spans, const int32_t *span_lengths, const bool *is_raw,
+                            int64_t k, int64_t n_after, int32_t *out);
 
 #ifdef __cplusplus
 }

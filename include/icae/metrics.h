@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How like its original a restored text is: BLEU-4, exactly matching prefix, token accuracy.
+ * How like its original a restored text is: BLEU-4, exactly matching prefix, token accuracy; how like the
+ * right one an answer is: ROUGE-L, token F1, exact match.
  *
  * BLEU (Papineni et al., ACL 2002) as sacrebleu computes it by default (Post, WMT 2018), signature
  * `nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp`: the numbers can be put beside published ones.
@@ -14,6 +15,7 @@
 #ifndef ICAE_METRICS_H
 #define ICAE_METRICS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,6 +49,36 @@ double icae_bleu_sentence_score(const icae_bleu *bleu);
 
 /* The tokens of mteval-v13a, joined by single spaces, appended to out. */
 void icae_bleu_tokenize(icae_text *out, const char *text, size_t bytes);
+
+/* ---- answers against the right one ---- */
+
+/*
+ * ROUGE-L (Lin, ACL workshop 2004) as rouge-score computes "rougeL" by default, without its stemmer.
+ *
+ *     F = 2 L / (answer's words + reference's words),  L = longest common subsequence of words
+ *
+ * *score is 0..1; two texts without any word score 0, as there. Time is the product of the counts of words.
+ */
+icae_status icae_rouge_l(const char *answer, size_t answer_bytes, const char *reference,
+                         size_t reference_bytes, double *score, icae_error *error);
+/* Its words, runs of a-z and 0-9 in small letters, joined by single spaces, appended to out. */
+void icae_rouge_tokenize(icae_text *out, const char *text, size_t bytes);
+
+/*
+ * Token F1 and exact match as SQuAD's evaluation script 2.0 computes them (Rajpurkar et al., 2016 and 2018):
+ * small letters, no ASCII punctuation, none of the words a, an, the, single spaces; then
+ *
+ *     F1 = 2 C / (answer's words + reference's words),  C = words in common, with multiplicity
+ *
+ * *f1 is 0..1 and 1 when neither has a word; *is_exact: whether nothing differs.
+ */
+icae_status icae_answer_score(const char *answer, size_t answer_bytes, const char *reference,
+                              size_t reference_bytes, double *f1, bool *is_exact,
+                              icae_error *error);
+/* The words that are compared, joined by single spaces, appended to out. */
+void icae_answer_normalize(icae_text *out, const char *text, size_t bytes);
+
+/* ---- tokens ---- */
 
 /* How many leading tokens agree. */
 size_t icae_prefix_match(const int32_t *a, size_t a_count, const int32_t *b, size_t b_count);

@@ -12,7 +12,10 @@
 #ifndef ICAE_RNG_H
 #define ICAE_RNG_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+#include "icae/status.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -26,6 +29,8 @@ uint64_t icae_hash64(const void *data, uint64_t bytes, uint64_t seed);
 /* The same in pieces: from icae_mix64(seed, bytes of all), piece by piece in their order; every piece but
  * the last has a multiple of 8 bytes. */
 uint64_t icae_hash64_more(const void *data, uint64_t bytes, uint64_t hash);
+/* That of a file's bytes (seed 0), and how many they are. */
+icae_status icae_hash_file(const char *path, uint64_t *hash, size_t *bytes, icae_error *error);
 uint64_t icae_mix64(uint64_t a, uint64_t b);
 
 typedef struct icae_rng {

@@ -81,6 +81,7 @@ void icae_graph_begin(icae_graph *graph, bool is_recording, bool is_generating) 
     graph->is_generating = is_generating;
     graph->would_record = false;
     graph->error = (icae_error){0};
+    graph->be->is_out_of_memory = false;
 }
 
 icae_backend *icae_graph_backend(const icae_graph *graph) {
@@ -96,6 +97,8 @@ void icae_graph_set_generating(icae_graph *graph, bool is_generating) {
 }
 
 icae_status icae_graph_status(const icae_graph *graph, icae_error *error) {
+    if (!graph->error.status && graph->be->is_out_of_memory)
+        return icae_fail_memory(error, "a kernel's work space");
     if (graph->error.status && error) *error = graph->error;
     return graph->error.status;
 }
@@ -237,12 +240,47 @@ void icae_tensor_read_gradient(icae_graph *graph, const icae_tensor *tensor, ica
     read_device(graph, gradient, icae_tensor_count(tensor), out);
 }
 
-void icae_done(icae_graph *graph, icae_tensor *tensor) {
-    if (!tensor || tensor->is_leaf) return;
+static void drop_reference(icae_graph *graph, icae_tensor *tensor) {
+    if (tensor->is_leaf) return;
     assert(tensor->references > 0);
     if (--tensor->references == 0) {
         graph->be->k.release(graph->be, (void *)(uintptr_t)tensor->data);
         tensor->data = NULL;
+    }
+}
+
+/* Values that only backward will read again, in half the room. Where memory ends they stay whole. */
+static void round_values(icae_graph *graph, icae_tensor *tensor) {
+    icae_backend *be = graph->be;
+    int64_t n = icae_tensor_count(tensor);
+    uint16_t *rounded = be->k.acquire(be, (size_t)n * sizeof *rounded);
+    if (!rounded) return;
+    be->k.to_bf16(be, n, tensor->data, rounded);
+    be->k.release(be, (void *)(uintptr_t)tensor->data);
+    tensor->data = rounded;
+    tensor->is_rounded = true;
+}
+
+static void widen_values(icae_graph *graph, icae_tensor *tensor) {
+    icae_backend *be = graph->be;
+    int64_t n = icae_tensor_count(tensor);
+    icae_real *wide = be->k.acquire(be, (size_t)n * sizeof *wide);
+    if (!wide) {
+        out_of_memory(graph);
+        return;
+    }
+    be->k.from_bf16(be, n, tensor->data, wide);
+    be->k.release(be, (void *)(uintptr_t)tensor->data);
+    tensor->data = wide;
+    tensor->is_rounded = false;
+}
+
+void icae_done(icae_graph *graph, icae_tensor *tensor) {
+    if (!tensor || tensor->is_leaf) return;
+    drop_reference(graph, tensor);
+    if (tensor->references > 0 && tensor->references == tensor->rounding_references &&
+        graph->be->compute == ICAE_COMPUTE_BF16) {
+        round_values(graph, tensor);
     }
 }
 
@@ -302,6 +340,11 @@ void icae_node_keep(icae_node *node, icae_tensor *tensor) {
     if (!tensor->is_leaf) tensor->references++;
 }
 
+void icae_node_keep_rounded(icae_node *node, icae_tensor *tensor) {
+    icae_node_keep(node, tensor);
+    if (!tensor->is_leaf) tensor->rounding_references++;
+}
+
 /* ---- gradients ---- */
 
 icae_real *icae_gradient(icae_graph *graph, icae_tensor *tensor, bool *add) {
@@ -339,6 +382,9 @@ static void run_backward(icae_graph *graph, int64_t first) {
     while (graph->n_nodes > first) {
         icae_node *node = graph->nodes[--graph->n_nodes];
         icae_tensor *output = node->output;
+        for (int i = 0; i < node->n_kept && output->has_gradient; i++) {
+            if (node->kept[i]->is_rounded) widen_values(graph, node->kept[i]);
+        }
         if (output->has_gradient && !graph->error.status) backward_of[node->op](graph, node);
         if (graph->profile) note_time(graph, &graph->profile->backward_s[node->op]);
         if (!output->is_leaf) {
@@ -347,7 +393,7 @@ static void run_backward(icae_graph *graph, int64_t first) {
             output->has_gradient = false;
         }
         for (int i = 0; i < node->n_kept; i++)
-            icae_done(graph, node->kept[i]);
+            drop_reference(graph, node->kept[i]);
     }
 }
 
@@ -385,6 +431,7 @@ void icae_graph_replay(icae_graph *graph, icae_block *function, void *context, i
     graph->is_recording = true;
     icae_tensor *again = function(graph, context, x);
     graph->is_recording = was_recording;
+    icae_done(graph, x);
     if (!again) return;
     icae_gradient_move(graph, output, again);
     icae_done(graph, again);

@@ -47,10 +47,10 @@ icae_tensor *icae_attention(icae_graph *graph, const icae_attention_shape *shape
     if (params) {
         *params = (attention_params){*shape, n, spans};
         node->params = params;
-        icae_node_keep(node, q);
-        icae_node_keep(node, k);
-        icae_node_keep(node, v);
-        icae_node_keep(node, y);
+        icae_node_keep_rounded(node, q);
+        icae_node_keep_rounded(node, k);
+        icae_node_keep_rounded(node, v);
+        icae_node_keep_rounded(node, y);
         icae_node_keep(node, lse);
     }
     icae_done(graph, lse);
@@ -80,6 +80,8 @@ void icae_attention_backward(icae_graph *graph, icae_node *node) {
     if (!icae_graph_status(graph, NULL)) {
         for (int64_t s = 0; s < params->n_spans; s++) {
             icae_attention_span *span = &params->spans[s];
+            span->keys = icae_values(k) + span->query_start * kv_row;
+            span->values = icae_values(v) + span->query_start * kv_row;
             span->d_keys = destinations[1] + span->query_start * kv_row;
             span->d_values = destinations[2] + span->query_start * kv_row;
         }

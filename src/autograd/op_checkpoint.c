@@ -30,5 +30,6 @@ icae_tensor *icae_checkpoint(icae_graph *graph, icae_block *function, void *cont
 
 void icae_checkpoint_backward(icae_graph *graph, icae_node *node) {
     const checkpoint_params *params = node->params;
+    node->n_kept = 0; /* replay gives up the reference to x */
     icae_graph_replay(graph, params->function, params->context, node->inputs[0], node->output);
 }

@@ -21,8 +21,8 @@ static icae_tensor *gated(icae_graph *graph, icae_op op, icae_tensor *gate, icae
     icae_tensor *inputs[] = {gate, up};
     icae_node *node = icae_graph_record(graph, op, y, inputs, 2);
     if (node) {
-        icae_node_keep(node, gate);
-        icae_node_keep(node, up);
+        icae_node_keep_rounded(node, gate);
+        icae_node_keep_rounded(node, up);
     }
     return y;
 }

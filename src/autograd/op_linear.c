@@ -90,7 +90,7 @@ icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae
     if (!y) return NULL;
     icae_backend *be = icae_graph_backend(graph);
     icae_product *multiply =
-        icae_graph_is_generating(graph) ? be->k.linear_few : icae_frozen_product(be);
+        icae_graph_is_generating(graph) ? icae_frozen_product_few(be) : icae_frozen_product(be);
     icae_matrix matrix = icae_tensor_matrix(w);
     if (residual) {
         be->k.copy(be, icae_values(y), residual->data, (size_t)(T * N) * sizeof(icae_real));
@@ -106,8 +106,8 @@ icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae
         node->params = params;
         if (lora) {
             params->lora = *lora;
-            icae_node_keep(node, x);
-            icae_node_keep(node, u);
+            icae_node_keep_rounded(node, x);
+            icae_node_keep_rounded(node, u);
         }
     }
     icae_done(graph, u);

@@ -19,7 +19,7 @@ icae_tensor *icae_rmsnorm(icae_graph *graph, icae_tensor *x, icae_tensor *w, ica
     icae_tensor *inputs[] = {x, w};
     icae_node *node = icae_graph_record(graph, ICAE_OP_rmsnorm, y, inputs, 2);
     if (node) {
-        icae_node_keep(node, x);
+        icae_node_keep_rounded(node, x);
         icae_node_keep(node, r);
     }
     icae_done(graph, r);

@@ -236,7 +236,9 @@ static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const re
     const int64_t panel_words = (least(R, SUM_BLOCK) + WIDE - 1) / WIDE * WIDE_PAIRS * PANEL;
     size_t stride;
     char *scratch = icae_backend_scratch(be, (size_t)panel_words * sizeof(uint32_t), &stride);
-    uint32_t *rounded = icae_backend_work_space(be, (size_t)(T * x_row) * sizeof *rounded);
+    uint32_t *rounded =
+        scratch ? icae_backend_work_space(be, (size_t)(T * x_row) * sizeof *rounded) : NULL;
+    if (!rounded) return;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
@@ -279,6 +281,7 @@ static void linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K, co
 void icae_cpu_bf16(icae_kernels *table) {
     table->linear_bf16 = linear_bf16;
     table->linear_bf16_dx = linear_bf16_dx;
+    icae_cpu_few_avx512bf16(table);
 }
 
 /* ---- what the processor can do ---- */

@@ -16,6 +16,10 @@
  * by one multiply-add, and the nibbles pick among them. What comes out equals icae_dtype_widen's bits in
  * every type; sums stay in single precision, and no input is rounded.
  *
+ * On processors that multiply bfloat16 a second copy of this file makes linear_few_bf16: rows of x are rounded
+ * once, weights after widening, and VDPBF16PS takes two products to each of 16 float sums. One sequence alone
+ * gains nothing by it, memory and widening set the pace; eight side by side do.
+ *
  * The sums of a row of x are the same chain of multiply-adds wherever it stands. Threads share the rows
  * of w, in parts that stay in the second-level cache while all rows of x pass by.
  */
@@ -23,10 +27,20 @@
 
 #include "backend/cpu_internal.h"
 #include "backend/cpu_widen.h"
+#include "icae/half.h"
 
-/* Rows of w, and rows of x with them: a vector of sums for each pair. With AVX2's registers more rows of x
- * go with PAIR rows of w only. */
-enum { GROUP = 4, FEW_AT_ONCE = VECTOR_BYTES == 64 ? 4 : 2, PAIR = 2, MANY = 4 };
+#if defined __AVX512BF16__
+#define IS_BF16 1
+typedef uint16_t input; /* bfloat16 */
+#else
+#define IS_BF16 0
+typedef real input;
+#endif
+
+/* Rows of w, and rows of x with them: a vector of sums for each pair. With more rows of x than FEW_AT_ONCE
+ * registers suffice for PAIR rows of w only. (Eight at once do not pay in float: multiply-adds take longer
+ * than widening twice.) */
+enum { GROUP = 4, FEW_AT_ONCE = VECTOR_BYTES == 64 ? 4 : 2, PAIR = 2, MANY = IS_BF16 ? 8 : 4 };
 /* Columns whose scales are widened together, and the pieces of 32 values among them. */
 enum { STRETCH = 2048, PIECES = STRETCH / WIDE };
 /* The rows of w that threads take at a time: half of a second-level cache at most. */
@@ -39,7 +53,8 @@ static const int64_t WORTH_THREADS = 50000;
 
 typedef struct few {
     int64_t T, N, K;
-    const real *x;
+    const input *x; /* [T][x_row] */
+    int64_t x_row;
     const icae_matrix *w;
     bool add;
     real *y;
@@ -332,22 +347,38 @@ ALWAYS_INLINE void four_lane_sums(const vec v[GROUP], real out[GROUP]) {
 #endif
 }
 
+/* A vector of sums, and what 32 weights times 32 values of x add to it. */
+ALWAYS_INLINE vec add_products(vec sum, const vec wide[WIDE_VECS], const input *x) {
+#if IS_BF16
+    __m512bh rounded = _mm512_cvtne2ps_pbh((__m512)wide[1], (__m512)wide[0]);
+    return (vec)_mm512_dpbf16_ps((__m512)sum, rounded, (__m512bh)_mm512_loadu_si512(x));
+#else
+    UNROLL
+    for (int j = 0; j < WIDE_VECS; j++)
+        sum += wide[j] * load(x + j * VL);
+    return sum;
+#endif
+}
+
 /* Columns k .. K-1, fewer than 32, which only plain types have. */
 ALWAYS_INLINE void add_rest(icae_dtype dtype, const int columns, const int rows, int64_t k,
-                            const few *f, const real *x, const unsigned char *w,
+                            const few *f, const input *x, const unsigned char *w,
                             vec sums[MANY][GROUP]) {
     const int64_t n = f->K - k;
     UNROLL
     for (int g = 0; g < columns; g++) {
-        real wide[WIDE] = {0}, rest[WIDE] = {0};
+        real values[WIDE] = {0};
+        input rest[WIDE] = {0};
+        vec wide[WIDE_VECS];
         const unsigned char *from = w + (size_t)g * f->w->row_bytes;
-        icae_dtype_widen(dtype, from + (size_t)(k / WIDE) * bytes_of_32(dtype), n, wide);
+        icae_dtype_widen(dtype, from + (size_t)(k / WIDE) * bytes_of_32(dtype), n, values);
+        UNROLL
+        for (int i = 0; i < WIDE_VECS; i++)
+            wide[i] = load(values + i * VL);
         UNROLL
         for (int r = 0; r < rows; r++) {
-            memcpy(rest, x + r * f->K + k, (size_t)n * sizeof(real));
-            UNROLL
-            for (int i = 0; i < WIDE_VECS; i++)
-                sums[r][g] += load(wide + i * VL) * load(rest + i * VL);
+            memcpy(rest, x + r * f->x_row + k, (size_t)n * sizeof *rest);
+            sums[r][g] = add_products(sums[r][g], wide, rest);
         }
     }
 }
@@ -389,15 +420,15 @@ ALWAYS_INLINE void copy_headers(icae_dtype dtype, const int columns, const unsig
  * them: their headers are collected on the way, which also brings their lines into the cache.
  */
 ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows, const few *f,
-                            const real *x, const unsigned char *w, const unsigned char *next,
+                            const input *x, const unsigned char *w, const unsigned char *next,
                             scales *s, real *y) {
     const size_t row_bytes = f->w->row_bytes, step = bytes_of_32(dtype);
-    const int64_t K = f->K, whole = K / WIDE * WIDE;
+    const int64_t whole = f->K / WIDE * WIDE;
     /* One pointer for three rows: with a pointer for each, the addresses spill. */
-    const real *at[(MANY + 2) / 3];
+    const input *at[(MANY + 2) / 3];
     UNROLL
     for (int i = 0; i < (rows + 2) / 3; i++)
-        at[i] = x + 3 * i * K;
+        at[i] = x + 3 * i * f->x_row;
     vec sums[MANY][GROUP] = {{{0}}};
     for (int64_t start = 0; start < whole; start += STRETCH) {
         const int64_t n = least(STRETCH, whole - start) / WIDE;
@@ -417,11 +448,8 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
                 vec wide[WIDE_VECS];
                 read_32(dtype, w + (size_t)g * row_bytes, k, s->pairs[i][g], wide);
                 UNROLL
-                for (int r = 0; r < rows; r++) {
-                    UNROLL
-                    for (int j = 0; j < WIDE_VECS; j++)
-                        sums[r][g] += wide[j] * load(at[r / 3] + r % 3 * K + j * VL);
-                }
+                for (int r = 0; r < rows; r++)
+                    sums[r][g] = add_products(sums[r][g], wide, at[r / 3] + r % 3 * f->x_row);
             }
             UNROLL
             for (int j = 0; j < (rows + 2) / 3; j++)
@@ -446,7 +474,7 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
 
 /* Columns from .. to-1 of y, in groups of `columns` as far as they go; returns where they end. */
 ALWAYS_INLINE int64_t few_groups(icae_dtype dtype, const int columns, const int rows,
-                                 const few *f, const real *x, int64_t from, int64_t to,
+                                 const few *f, const input *x, int64_t from, int64_t to,
                                  real *y) {
     const int64_t pieces = least(STRETCH, f->K) / WIDE;
     const size_t group_bytes = (size_t)columns * f->w->row_bytes;
@@ -462,7 +490,7 @@ ALWAYS_INLINE int64_t few_groups(icae_dtype dtype, const int columns, const int 
     return n;
 }
 
-ALWAYS_INLINE void few_rows(icae_dtype dtype, const int rows, const few *f, const real *x,
+ALWAYS_INLINE void few_rows(icae_dtype dtype, const int rows, const few *f, const input *x,
                             int64_t from, int64_t to, real *y) {
     from = few_groups(dtype, rows > FEW_AT_ONCE ? PAIR : GROUP, rows, f, x, from, to, y);
     few_groups(dtype, 1, rows, f, x, from, to, y);
@@ -471,13 +499,18 @@ ALWAYS_INLINE void few_rows(icae_dtype dtype, const int rows, const few *f, cons
 ALWAYS_INLINE void few_part(icae_dtype dtype, const few *f, int64_t from, int64_t to) {
     int64_t rows;
     for (int64_t t = 0; t < f->T; t += rows) {
-        const real *x = f->x + t * f->K;
+        const input *x = f->x + t * f->x_row;
         real *y = f->y + t * f->N;
         rows = f->T - t >= MANY ? MANY : least(FEW_AT_ONCE, f->T - t);
         switch (rows) {
         case MANY:
             few_rows(dtype, MANY, f, x, from, to, y);
             break;
+#if IS_BF16
+        case 4:
+            few_rows(dtype, 4, f, x, from, to, y);
+            break;
+#endif
 #if VECTOR_BYTES == 64
         case 3:
             few_rows(dtype, 3, f, x, from, to, y);
@@ -513,17 +546,44 @@ static int64_t part_rows(const few *f, int threads) {
     return rows < GROUP ? GROUP : rows / GROUP * GROUP;
 }
 
+static void multiply(icae_backend *be, const few *f) {
+    const int threads = f->T * f->N * f->K >= WORTH_THREADS ? be->n_threads : 1;
+    const int64_t rows = part_rows(f, threads), parts = (f->N + rows - 1) / rows;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+    for (int64_t part = 0; part < parts; part++)
+        few_functions[f->w->dtype](f, part * rows, least(f->N, (part + 1) * rows));
+}
+
+#if IS_BF16
+
+static void linear_few_bf16(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
+                            const icae_matrix *w, bool add, real *y) {
+    assert(w->rows == N && w->cols == K);
+    const int64_t x_row = (K + WIDE - 1) / WIDE * WIDE; /* whole cache lines */
+    input *rounded = icae_backend_work_space(be, (size_t)(T * x_row) * sizeof *rounded);
+    if (!rounded) return;
+    for (int64_t t = 0; t < T; t++) {
+        for (int64_t k = 0; k < K; k++)
+            rounded[t * x_row + k] = icae_f32_to_bf16(x[t * K + k]);
+    }
+    multiply(be, &(few){T, N, K, rounded, x_row, w, add, y});
+    be->k.release(be, rounded);
+}
+
+void LEVEL_NAME(icae_cpu_few_)(icae_kernels *table) {
+    table->linear_few_bf16 = linear_few_bf16;
+}
+
+#else
+
 static void linear_few(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
                        const icae_matrix *w, bool add, real *y) {
     assert(w->rows == N && w->cols == K);
-    const few f = {T, N, K, x, w, add, y};
-    const int threads = T * N * K >= WORTH_THREADS ? be->n_threads : 1;
-    const int64_t rows = part_rows(&f, threads), parts = (N + rows - 1) / rows;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (int64_t part = 0; part < parts; part++)
-        few_functions[w->dtype](&f, part * rows, least(N, (part + 1) * rows));
+    multiply(be, &(few){T, N, K, x, K, w, add, y});
 }
 
 void LEVEL_NAME(icae_cpu_few_)(icae_kernels *table) {
     table->linear_few = linear_few;
 }
+
+#endif

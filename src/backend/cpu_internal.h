@@ -28,9 +28,11 @@ void icae_cpu_attention_portable(icae_kernels *table);
 void icae_cpu_attention_avx2(icae_kernels *table);
 void icae_cpu_attention_avx512(icae_kernels *table);
 
-/* cpu_bf16.c: linear_bf16 and linear_bf16_dx, for processors with AVX512-BF16 alone; not in double.
- * The second: GFLOP that each of n_threads threads did, and the seconds that the slowest took. */
+/* cpu_bf16.c: linear_bf16, linear_bf16_dx and, by cpu_few.c's second copy, linear_few_bf16, for
+ * processors with AVX512-BF16 alone; not in double.
+ * The last: GFLOP that each of n_threads threads did, and the seconds that the slowest took. */
 void icae_cpu_bf16(icae_kernels *table);
+void icae_cpu_few_avx512bf16(icae_kernels *table);
 double icae_cpu_bf16_burst(int n_threads, double *seconds);
 
 /* cpu_blas.c: matmul, on OpenBLAS */

@@ -11,6 +11,7 @@
 
 #include "backend/cpu_internal.h"
 #include "backend/cpu_vector.h"
+#include "icae/half.h"
 
 /* Elements below which starting a team costs more than it gives. */
 static const int64_t WORTH_THREADS = 30000;
@@ -181,6 +182,27 @@ static void geglu_dx(icae_backend *be, int64_t n, const real *gate, const real *
 }
 
 /* ---- sums and multiples ---- */
+
+/* Plain loops over halves of words: compilers make vectors of them. */
+static void to_bf16(icae_backend *be, int64_t n, const real *x, uint16_t *y) {
+    const int threads = team(be, n);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t from = 0; from < n; from += PIECE) {
+        const int64_t to = least(n, from + PIECE);
+        for (int64_t i = from; i < to; i++)
+            y[i] = icae_f32_to_bf16((float)x[i]);
+    }
+}
+
+static void from_bf16(icae_backend *be, int64_t n, const uint16_t *x, real *y) {
+    const int threads = team(be, n);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t from = 0; from < n; from += PIECE) {
+        const int64_t to = least(n, from + PIECE);
+        for (int64_t i = from; i < to; i++)
+            y[i] = icae_bf16_to_f32(x[i]);
+    }
+}
 
 static void accumulate(icae_backend *be, int64_t n, const real *x, real *y) {
     const int threads = team(be, n);
@@ -382,6 +404,8 @@ void LEVEL_NAME(icae_cpu_simd_)(icae_kernels *table) {
     table->swiglu_dx = swiglu_dx;
     table->geglu = geglu;
     table->geglu_dx = geglu_dx;
+    table->to_bf16 = to_bf16;
+    table->from_bf16 = from_bf16;
     table->accumulate = accumulate;
     table->add_row = add_row;
     table->scale = scale;

@@ -2,7 +2,7 @@
 /*
  * What the files of the tokenizer share; nobody else includes it.
  *
- *     unicode.c          code point -> letter, number, white space, other; the byte characters
+ *     unicode.c          the byte characters (and icae/unicode.h: classes, small letters)
  *     normalize.c        text -> the same text in normalization form C
  *     pretokenize.c      text -> pieces; one row in its table per pre-tokenizer
  *     tokenizer_build.c  how tokens, merges and added tokens come in, whatever the file was
@@ -17,17 +17,9 @@
 #define ICAE_TOKENIZER_INTERNAL_H
 
 #include "icae/tokenizer.h"
+#include "icae/unicode.h"
 
 /* ---- Unicode ---- */
-
-typedef enum icae_char_class {
-    ICAE_CHAR_OTHER,
-    ICAE_CHAR_LETTER, /* \p{L} */
-    ICAE_CHAR_NUMBER, /* \p{N} */
-    ICAE_CHAR_SPACE   /* \s, that is White_Space */
-} icae_char_class;
-
-icae_char_class icae_unicode_class(int32_t point);
 
 /*
  * GPT-2's byte characters: bytes that print stand for themselves as U+00XX, the 68 others are
@@ -127,8 +119,9 @@ struct icae_tokenizer {
     icae_text pool;       /* text of all tokens */
     icae_text normalized; /* text of added tokens that are looked for in normalized text */
     icae_token *tokens;   /* [size] */
-    int32_t size, room;
-    int32_t *by_text; /* hash table of ids by spelled text; -1 is empty */
+    int32_t size, room, id_limit; /* ids are below the last */
+    uint64_t seed;                /* of the two hash tables; differs from run to run */
+    int32_t *by_text;             /* hash table of ids by spelled text; -1 is empty */
     size_t text_slots, n_texts;
     icae_merge *merges; /* hash table by pair */
     size_t merge_slots, n_merges;
@@ -200,7 +193,8 @@ int32_t icae_tokenizer_lookup_model(const icae_tokenizer *tokenizer, const char 
 
 /* Where the search for a pair begins. */
 static inline size_t icae_merge_slot(const icae_tokenizer *tokenizer, uint64_t pair) {
-    return (size_t)(pair * 0x9E3779B97F4A7C15u >> 32) & (tokenizer->merge_slots - 1);
+    return (size_t)((pair ^ tokenizer->seed) * 0x9E3779B97F4A7C15u >> 32) &
+           (tokenizer->merge_slots - 1);
 }
 
 /* The merge of two neighbours, or NULL. */

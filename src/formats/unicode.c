@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The little of Unicode that splitting text needs; see tokenizer_internal.h.
+ * The little of Unicode that splitting and comparing text needs; see icae/unicode.h and, for the byte
+ * characters, tokenizer_internal.h.
  *
- * ASCII is answered by a table of 128 entries, the rest by binary search in about 800 ranges.
+ * ASCII is answered by a table of 128 entries, the rest by binary search in ranges: about 800 for the
+ * classes, 180 for small letters.
  */
 #include "tokenizer_internal.h"
 
@@ -44,6 +46,35 @@ icae_char_class icae_unicode_class(int32_t point) {
     if (low == sizeof ranges / sizeof ranges[0] || ranges[low].first > point)
         return ICAE_CHAR_OTHER;
     return (icae_char_class)ranges[low].class_of_all;
+}
+
+bool icae_unicode_is_space(int32_t point) {
+    return icae_unicode_class(point) == ICAE_CHAR_SPACE || (point >= 0x1C && point <= 0x1F);
+}
+
+/* ---- small letters ---- */
+
+static const struct {
+    int32_t first, last, step; /* every step-th character from first to last ... */
+    int32_t distance;          /* ... has its small letter so far behind it */
+} capitals[] = {
+#include "unicode_lower.inc"
+};
+
+int32_t icae_unicode_lower(int32_t point) {
+    if (point < 128) return point >= 'A' && point <= 'Z' ? point + 32 : point;
+    size_t low = 0, high = sizeof capitals / sizeof capitals[0];
+    while (low < high) { /* the first range whose last is not below point */
+        size_t middle = low + (high - low) / 2;
+        if (capitals[middle].last < point)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == sizeof capitals / sizeof capitals[0] || capitals[low].first > point ||
+        (point - capitals[low].first) % capitals[low].step)
+        return point;
+    return point + capitals[low].distance;
 }
 
 /*

@@ -14,7 +14,6 @@
 #include "icae/chat.h"
 #include "icae/generate.h"
 #include "icae/log.h"
-#include "icae/rng.h"
 
 struct icae_base {
     icae_model *model;
@@ -145,23 +144,15 @@ icae_status icae_session_compress(icae_session *session, const char *text, size_
         return icae_fail(error, ICAE_INVALID,
                          "the text is empty: there is nothing to compress");
     }
-    const icae_model *model = session->base->model;
-    int32_t *ids = NULL;
-    size_t n;
-    icae_status status = icae_adapter_encode(&session->adapter->settings, model->tokenizer,
-                                             text, bytes, &ids, &n, error);
-    if (status) return status;
     icae_slots *made = calloc(1, sizeof *made);
-    status = made ? icae_compress_ids(session->graph, model, session->adapter, ids, (int64_t)n,
-                                      made, error)
-                  : icae_fail_memory(error, "slots");
-    free(ids);
+    icae_status status =
+        made ? icae_compress_text(session->graph, session->base->model, session->adapter, text,
+                                  bytes, made, NULL, error)
+             : icae_fail_memory(error, "slots");
     if (status) {
         icae_slots_free(made);
         return status;
     }
-    made->source_bytes = bytes;
-    made->source_hash = icae_hash64(text, bytes, 0);
     *slots = made;
     return ICAE_OK;
 }
@@ -182,11 +173,13 @@ icae_status icae_session_load_slots(icae_session *session, const char *path, ica
 }
 
 icae_slots_info icae_slots_describe(const icae_slots *slots) {
-    int64_t rows = slots->n_spans * slots->slots_per_span;
+    int64_t rows = icae_slots_vectors(slots);
     return (icae_slots_info){.source_tokens = slots->n_tokens,
                              .source_bytes = slots->source_bytes,
                              .spans = slots->n_spans,
                              .slots = rows,
+                             .raw_spans = slots->n_raw,
+                             .raw_tokens = icae_slots_raw_tokens(slots),
                              .width = slots->width,
                              .value_bytes =
                                  (size_t)rows * (size_t)slots->width * sizeof(float)};
@@ -234,7 +227,7 @@ static icae_status question_make(const icae_session *session, const icae_slots *
         q->request.prompt = q->prompt;
         q->request.stop = q->chat.end;
     }
-    q->input_tokens = q->request.n_prefix + slots->n_spans * slots->slots_per_span +
+    q->input_tokens = q->request.n_prefix + icae_slots_rows(slots) +
                       icae_adapter_task_tokens(settings, q->request.task) + q->request.n_prompt;
     return ICAE_OK;
 }
@@ -245,7 +238,7 @@ static int64_t first_position(const icae_session *session, const icae_slots *slo
     const icae_adapter_settings *settings = &session->adapter->settings;
     int64_t after = icae_adapter_task_tokens(settings, request->task) + request->n_prompt;
     if (settings->layout == ICAE_LAYOUT_APPEND) {
-        return request->n_prefix + slots->n_spans * slots->slots_per_span + after;
+        return request->n_prefix + icae_slots_rows(slots) + after;
     }
     if (request->task == ICAE_TASK_AE) return after;
     int64_t offset = request->n_prefix > 0 ? request->n_prefix - 1 : 0;

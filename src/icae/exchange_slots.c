@@ -29,7 +29,7 @@ static void release(rows *r) {
 static icae_status make_rows(rows *r, const icae_slots *slots, const char *path,
                              const icae_adapter *adapter, icae_task task, icae_dtype dtype,
                              icae_error *error) {
-    int64_t n_slots = slots->n_spans * slots->slots_per_span, D = slots->width;
+    int64_t n_slots = icae_slots_vectors(slots), D = slots->width;
     const int64_t n_task = icae_adapter_task_tokens(&adapter->settings, task); /* 0 or 1 */
     *r = (rows){.n = n_slots + n_task, .width = D};
     if (task != ICAE_TASK_AE && task != ICAE_TASK_LM) {
@@ -37,6 +37,13 @@ static icae_status make_rows(rows *r, const icae_slots *slots, const char *path,
                          "%s: the task %s asks with a prompt, which these rows do not hold; "
                          "expected ae or lm",
                          path, icae_task_names[task]);
+    }
+    if (slots->n_raw) {
+        return icae_fail(error, ICAE_UNSUPPORTED,
+                         "%s: %" PRId64
+                         " spans are kept as text, which has no vectors to write; "
+                         "compress the text without --min-fidelity",
+                         path, slots->n_raw);
     }
     float *values = icae_aligned_calloc((size_t)r->n * (size_t)D, sizeof *values);
     r->values = values ? calloc((size_t)r->n * (size_t)D, sizeof(float)) : NULL;
@@ -50,7 +57,7 @@ static icae_status make_rows(rows *r, const icae_slots *slots, const char *path,
         memcpy(values, slots->values, (size_t)(n_slots * D) * sizeof *values);
         icae_adapter_get(adapter, table, row * D, n_task * D, values + n_slots * D);
         icae_decoder_positions(adapter->settings.layout, task, 0, slots->n_spans,
-                               slots->span_lengths, slots->slots_per_span, n_task + 1,
+                               slots->span_lengths, NULL, slots->slots_per_span, n_task + 1,
                                r->positions);
         if (!icae_narrow(dtype, values, r->n * D, r->values)) {
             status = icae_fail(error, ICAE_INVALID,

@@ -37,55 +37,125 @@ static icae_status check_finite(const icae_real *values, int64_t n, const char *
 
 /* ---- compression ---- */
 
+/* Spans on their way through the encoder. */
+typedef struct encoding {
+    icae_graph *graph;
+    const icae_model *model;
+    const icae_adapter *adapter;
+    const int32_t *ids;
+    icae_slots *slots;
+    int64_t span, token; /* the next span, and where it begins */
+    int64_t encoded;     /* spans whose slots are there */
+} encoding;
+
+/* Encodes up to `most` compressed spans as one pack; raw ones between them are copied. */
+static icae_status encode_some(encoding *e, int64_t most, icae_error *error) {
+    icae_graph *graph = e->graph;
+    icae_slots *slots = e->slots;
+    int64_t row = slots->slots_per_span * slots->width, count = 0;
+    icae_graph_begin(graph, false, false);
+    icae_context *contexts = icae_graph_arena(graph, (size_t)most * sizeof *contexts);
+    int64_t *firsts = icae_graph_arena(graph, ((size_t)most + 1) * sizeof *firsts);
+    icae_real *host = icae_graph_arena(graph, (size_t)(most * row) * sizeof *host);
+    if (!contexts || !firsts || !host) return icae_graph_status(graph, error);
+    for (; e->span < slots->n_spans && count < most; e->span++) {
+        int64_t n = slots->span_lengths[e->span];
+        if (!slots->is_raw || !slots->is_raw[e->span])
+            contexts[count++] = (icae_context){e->ids + e->token, n, 0};
+        e->token += n;
+    }
+    if (count == 0) return ICAE_OK;
+    icae_run run = {0};
+    icae_tensor *made = icae_encode(graph, e->model, e->adapter, contexts, count, &run, firsts);
+    if (!made) return icae_graph_status(graph, error);
+    assert(icae_tensor_count(made) == count * row);
+    icae_tensor_read(graph, made, host);
+    icae_status status = check_finite(host, count * row, "the memory slots", e->model, error);
+    for (int64_t i = 0; i < count * row; i++)
+        slots->values[e->encoded * row + i] = (float)host[i];
+    e->encoded += count;
+    return status ? status : icae_graph_status(graph, error);
+}
+
+static void copy_raw(const int32_t *ids, icae_slots *slots) {
+    int32_t *out = slots->raw_ids;
+    for (int64_t s = 0; s < slots->n_spans; s++) {
+        int64_t n = slots->span_lengths[s];
+        if (slots->is_raw && slots->is_raw[s] && n) {
+            memcpy(out, ids, (size_t)n * sizeof *out);
+            out += n;
+        }
+        ids += n;
+    }
+}
+
+icae_status icae_compress_spans(icae_graph *graph, const icae_model *model,
+                                const icae_adapter *adapter, const int32_t *ids,
+                                int64_t n_spans, const int32_t *lengths, const bool *is_raw,
+                                icae_slots *slots, icae_error *error) {
+    const icae_adapter_settings *settings = &adapter->settings;
+    icae_status status =
+        icae_slots_allocate(slots, n_spans, settings->memory_slots, model->config.width, error);
+    if (status) return status;
+    int64_t longest = 0;
+    for (int64_t s = 0; s < n_spans; s++) {
+        assert(lengths[s] <= settings->memory_slots * settings->compression_rate);
+        slots->span_lengths[s] = lengths[s];
+        slots->n_tokens += lengths[s];
+        if (lengths[s] > longest) longest = lengths[s];
+    }
+    slots->base_fingerprint = model->fingerprint;
+    slots->adapter_fingerprint = adapter->fingerprint;
+    slots->tokenizer_fingerprint =
+        model->tokenizer ? icae_tokenizer_fingerprint(model->tokenizer) : 0;
+    if (is_raw) status = icae_slots_keep_raw(slots, is_raw, error);
+    if (!status) copy_raw(ids, slots);
+
+    /* A few spans at a time, so that a long book needs no more memory than a page. */
+    enum { TOKENS_AT_ONCE = 2048 };
+    int64_t per_span = longest + settings->memory_slots;
+    int64_t group = TOKENS_AT_ONCE / per_span > 0 ? TOKENS_AT_ONCE / per_span : 1;
+    if (group > n_spans) group = n_spans;
+    encoding e = {graph, model, adapter, ids, slots, 0, 0, 0};
+    while (e.span < n_spans && !status)
+        status = encode_some(&e, group, error);
+    if (status) icae_slots_release(slots);
+    return status;
+}
+
 icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
                               const icae_adapter *adapter, const int32_t *ids, int64_t n,
                               icae_slots *slots, icae_error *error) {
     const icae_adapter_settings *settings = &adapter->settings;
     if (n < 1) return icae_fail(error, ICAE_INVALID, "there is no text to compress");
     int64_t n_spans = icae_span_count(n, settings->memory_slots, settings->compression_rate);
+    int32_t *lengths = calloc((size_t)n_spans, sizeof *lengths);
+    if (!lengths) return icae_fail_memory(error, "spans");
+    for (int64_t s = 0; s < n_spans; s++)
+        lengths[s] = (int32_t)icae_span_length(n, n_spans, s);
     icae_status status =
-        icae_slots_allocate(slots, n_spans, settings->memory_slots, model->config.width, error);
-    if (status) return status;
-    for (int64_t s = 0; s < n_spans; s++) {
-        slots->span_lengths[s] = (int32_t)icae_span_length(n, n_spans, s);
-    }
-    slots->n_tokens = n;
-    slots->base_fingerprint = model->fingerprint;
-    slots->adapter_fingerprint = adapter->fingerprint;
-    slots->tokenizer_fingerprint =
-        model->tokenizer ? icae_tokenizer_fingerprint(model->tokenizer) : 0;
+        icae_compress_spans(graph, model, adapter, ids, n_spans, lengths, NULL, slots, error);
+    free(lengths);
+    return status;
+}
 
-    /* A few spans at a time, so that a long book needs no more memory than a page. */
-    enum { TOKENS_AT_ONCE = 2048 };
-    int64_t per_span = slots->span_lengths[0] + settings->memory_slots;
-    int64_t group = TOKENS_AT_ONCE / per_span > 0 ? TOKENS_AT_ONCE / per_span : 1;
-    int64_t row = settings->memory_slots * model->config.width, offset = 0;
-    for (int64_t s = 0; s < n_spans && !status; s += group) {
-        int64_t count = n_spans - s < group ? n_spans - s : group;
-        icae_graph_begin(graph, false, false);
-        icae_context *contexts = icae_graph_arena(graph, (size_t)count * sizeof *contexts);
-        int64_t *firsts = icae_graph_arena(graph, ((size_t)count + 1) * sizeof *firsts);
-        icae_real *host = icae_graph_arena(graph, (size_t)(count * row) * sizeof *host);
-        if (contexts && firsts && host) {
-            for (int64_t i = 0; i < count; i++) {
-                contexts[i] = (icae_context){ids + offset, slots->span_lengths[s + i], 0};
-                offset += contexts[i].n;
-            }
-            icae_run run = {0};
-            icae_tensor *made =
-                icae_encode(graph, model, adapter, contexts, count, &run, firsts);
-            if (made) {
-                assert(icae_tensor_count(made) == count * row);
-                icae_tensor_read(graph, made, host);
-                status = check_finite(host, count * row, "the memory slots", model, error);
-                for (int64_t i = 0; i < count * row; i++) {
-                    slots->values[s * row + i] = (float)host[i];
-                }
-            }
-        }
-        if (!status) status = icae_graph_status(graph, error);
+icae_status icae_compress_text(icae_graph *graph, const icae_model *model,
+                               const icae_adapter *adapter, const char *text, size_t bytes,
+                               icae_slots *slots, int32_t **ids, icae_error *error) {
+    int32_t *made = NULL;
+    size_t n;
+    icae_status status = icae_adapter_encode(&adapter->settings, model->tokenizer, text, bytes,
+                                             &made, &n, error);
+    if (status) return status;
+    status = icae_compress_ids(graph, model, adapter, made, (int64_t)n, slots, error);
+    if (!status) {
+        slots->source_bytes = bytes;
+        slots->source_hash = icae_hash64(text, bytes, 0);
     }
-    if (status) icae_slots_release(slots);
+    if (!status && ids)
+        *ids = made;
+    else
+        free(made);
     return status;
 }
 
@@ -174,7 +244,7 @@ typedef struct generator {
 } generator;
 
 static int64_t slot_rows(const icae_request *request) {
-    return request->slots ? request->slots->n_spans * request->slots->slots_per_span : 0;
+    return request->slots ? icae_slots_rows(request->slots) : 0;
 }
 
 /* Task tokens: one before the prompt, a second one behind it where the adapter closes prompts. */
@@ -200,8 +270,23 @@ static void input_positions(const generator *gen, const icae_request *request, i
     const icae_slots *slots = request->slots;
     int64_t before = request->n_prefix + slot_rows(request), after = rows - before + extra;
     icae_decoder_positions(gen->adapter->settings.layout, request->task, request->n_prefix,
-                           slots->n_spans, slots->span_lengths, slots->slots_per_span, after,
-                           out);
+                           slots->n_spans, slots->span_lengths, slots->is_raw,
+                           slots->slots_per_span, after, out);
+}
+
+/* Rows of the spans in order: slots are rows of the second other input, raw spans are tokens. Returns how
+ * many there are. */
+static int64_t put_spans(const icae_slots *slots, int32_t *which, int32_t *row) {
+    int64_t at = 0, slot = 0, raw = 0;
+    for (int64_t s = 0; s < slots->n_spans; s++) {
+        bool is_raw = slots->is_raw && slots->is_raw[s];
+        int64_t n = is_raw ? slots->span_lengths[s] : slots->slots_per_span;
+        for (int64_t i = 0; i < n; i++, at++) {
+            which[at] = is_raw ? 0 : 2;
+            row[at] = is_raw ? slots->raw_ids[raw++] : (int32_t)slot++;
+        }
+    }
+    return at;
 }
 
 /* Input embeddings of one request: prefix, slots, task token, prompt, closing task token. */
@@ -218,7 +303,8 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
     for (int64_t i = 0; i < request->n_prefix; i++)
         row[at++] = request->prefix[i];
     if (request->slots) {
-        int64_t count = slot_rows(request), shape[2] = {count, request->slots->width};
+        int64_t count = icae_slots_vectors(request->slots);
+        int64_t shape[2] = {count, request->slots->width};
         icae_real *host = icae_graph_arena(graph, (size_t)(count * shape[1]) * sizeof *host);
         if (!host) return NULL;
         for (int64_t i = 0; i < count * shape[1]; i++) {
@@ -227,10 +313,7 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
         others[0] = gen->adapter->memory;
         others[1] = icae_constant(graph, 2, shape, host);
         n_others = 2;
-        for (int64_t i = 0; i < count; i++, at++) {
-            which[at] = 2;
-            row[at] = (int32_t)i;
-        }
+        at += put_spans(request->slots, which + at, row + at);
         if (n_task > 0) {
             which[at] = 1;
             row[at++] = (int32_t)(k + (int64_t)request->task);

@@ -77,18 +77,22 @@ void icae_encoder_positions(icae_layout layout, int64_t n, int64_t k, int32_t *o
 }
 
 void icae_decoder_positions(icae_layout layout, icae_task task, int64_t n_prefix,
-                            int64_t n_spans, const int32_t *span_lengths, int64_t k,
-                            int64_t n_after, int32_t *out) {
+                            int64_t n_spans, const int32_t *span_lengths, const bool *is_raw,
+                            int64_t k, int64_t n_after, int32_t *out) {
     if (layout == ICAE_LAYOUT_APPEND) {
-        count_up(out, 0, n_prefix + n_spans * k + n_after);
+        int64_t rows = 0;
+        for (int64_t s = 0; s < n_spans; s++)
+            rows += is_raw && is_raw[s] ? span_lengths[s] : k;
+        count_up(out, 0, n_prefix + rows + n_after);
         return;
     }
     /* The text begins at 1 + shift: position 0 is the AE token's, or that of the prefix's first. */
     int64_t shift = n_prefix > 1 ? n_prefix - 1 : 0, start = 0;
     out = count_up(out, 0, n_prefix);
     for (int64_t s = 0; s < n_spans; s++) {
-        out = spread_slots(out, 1 + shift + start, span_lengths[s], k);
-        start += span_lengths[s];
+        int64_t first = 1 + shift + start, n = span_lengths[s];
+        out = is_raw && is_raw[s] ? count_up(out, first, n) : spread_slots(out, first, n, k);
+        start += n;
     }
     count_up(out, task == ICAE_TASK_AE ? 0 : start + shift, n_after);
 }

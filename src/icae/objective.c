@@ -237,7 +237,8 @@ static icae_status plan_job(icae_graph *graph, plan *p, int64_t index,
         lengths[s] = (int32_t)icae_span_length(context->n, n_spans, s);
     }
     icae_decoder_positions(adapter->settings.layout, job->task, job->n_prefix, n_spans, lengths,
-                           k, n_task + job->n_prompt + job->n_target - 1, p->positions + start);
+                           NULL, k, n_task + job->n_prompt + job->n_target - 1,
+                           p->positions + start);
     p->starts[index + 1] = at;
     return ICAE_OK;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Compressed texts and their files. A .slots file is a safetensors file with one tensor,
- * "slots" [n*M, D] f32, and these metadata (all strings):
+ * "slots" [vectors, D] f32, and these metadata (all strings):
  *
- *     format "icae-slots"     version "1"
+ *     format "icae-slots"     version "1", or "2" where spans are kept raw
  *     span_lengths            "512,512,87": tokens of each span, decimal
+ *     raw_spans               version 2: "1": which of them, from 0, ascending
+ *     raw_tokens              version 2: "17,4,...": their ids, span by span
  *     base, adapter, tokenizer, source_hash, slots_hash     16 digits 0-9a-f
  *     source_bytes, source_tokens                           decimal
  *
@@ -13,6 +15,7 @@
  */
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,12 +27,16 @@
 /* So that positions, prefix and answer included, stay far inside int32. */
 #define MOST_TOKENS (INT64_C(1) << 30)
 
-static const char format_name[] = "icae-slots", version_name[] = "1";
+static const char format_name[] = "icae-slots";
+/* Files without raw spans stay readable for programs that know nothing of them. */
+static const char *const version_names[] = {"1", "2"};
 
 /* ---- in memory ---- */
 
 void icae_slots_release(icae_slots *slots) {
     free(slots->span_lengths);
+    free(slots->is_raw);
+    free(slots->raw_ids);
     free(slots->values);
     *slots = (icae_slots){0};
 }
@@ -43,11 +50,12 @@ static bool count_values(int64_t n_spans, int64_t slots_per_span, int64_t width,
            icae_size_mul(*count, sizeof(float), &bytes) && bytes <= PTRDIFF_MAX;
 }
 
-icae_status icae_slots_allocate(icae_slots *slots, int64_t n_spans, int64_t slots_per_span,
-                                int64_t width, icae_error *error) {
+/* Values for n_compressed of the spans: of hostile files, no more than they hold. */
+static icae_status allocate(icae_slots *slots, int64_t n_spans, int64_t n_compressed,
+                            int64_t slots_per_span, int64_t width, icae_error *error) {
     assert(!slots->values && n_spans > 0 && slots_per_span > 0 && width > 0);
     size_t count;
-    if (!count_values(n_spans, slots_per_span, width, &count))
+    if (!count_values(n_compressed, slots_per_span, width, &count))
         return icae_fail_memory(error, "memory slots");
     slots->values = calloc(count, sizeof *slots->values);
     slots->span_lengths = calloc((size_t)n_spans, sizeof *slots->span_lengths);
@@ -59,6 +67,44 @@ icae_status icae_slots_allocate(icae_slots *slots, int64_t n_spans, int64_t slot
     slots->slots_per_span = slots_per_span;
     slots->width = width;
     return ICAE_OK;
+}
+
+icae_status icae_slots_allocate(icae_slots *slots, int64_t n_spans, int64_t slots_per_span,
+                                int64_t width, icae_error *error) {
+    return allocate(slots, n_spans, n_spans, slots_per_span, width, error);
+}
+
+int64_t icae_slots_vectors(const icae_slots *slots) {
+    return (slots->n_spans - slots->n_raw) * slots->slots_per_span;
+}
+
+int64_t icae_slots_raw_tokens(const icae_slots *slots) {
+    int64_t n = 0;
+    for (int64_t s = 0; slots->is_raw && s < slots->n_spans; s++)
+        n += slots->is_raw[s] ? slots->span_lengths[s] : 0;
+    return n;
+}
+
+int64_t icae_slots_rows(const icae_slots *slots) {
+    return icae_slots_vectors(slots) + icae_slots_raw_tokens(slots);
+}
+
+icae_status icae_slots_keep_raw(icae_slots *slots, const bool *is_raw, icae_error *error) {
+    assert(slots->values && !slots->is_raw);
+    size_t n = (size_t)slots->n_spans;
+    int64_t n_raw = 0;
+    for (size_t s = 0; s < n; s++)
+        n_raw += is_raw[s];
+    if (n_raw == 0) return ICAE_OK;
+    if (n_raw == slots->n_spans)
+        return icae_fail(error, ICAE_INVALID,
+                         "every span would be kept raw: nothing is compressed");
+    slots->is_raw = calloc(n, sizeof *slots->is_raw);
+    if (!slots->is_raw) return icae_fail_memory(error, "raw spans");
+    memcpy(slots->is_raw, is_raw, n * sizeof *is_raw);
+    slots->n_raw = n_raw;
+    slots->raw_ids = calloc((size_t)icae_slots_raw_tokens(slots) + 1, sizeof *slots->raw_ids);
+    return slots->raw_ids ? ICAE_OK : icae_fail_memory(error, "raw spans");
 }
 
 static icae_status check_join(const icae_slots *slots, const icae_slots *more,
@@ -106,16 +152,30 @@ icae_status icae_slots_join(icae_slots *slots, const icae_slots *more, icae_erro
         joined.source_hash = more->source_hash;
     }
     const icae_slots *parts[] = {slots, more};
+    bool *is_raw = calloc((size_t)joined.n_spans, sizeof *is_raw);
+    if (!is_raw) status = icae_fail_memory(error, "joined slots");
+    for (int64_t i = 0, at = 0; i < 2 && !status; i++) {
+        for (int64_t s = 0; parts[i]->values && s < parts[i]->n_spans; s++, at++) {
+            joined.span_lengths[at] = parts[i]->span_lengths[s];
+            is_raw[at] = parts[i]->is_raw && parts[i]->is_raw[s];
+        }
+    }
+    if (!status) status = icae_slots_keep_raw(&joined, is_raw, error);
+    free(is_raw);
+    if (status) {
+        icae_slots_release(&joined);
+        return status;
+    }
     float *values = joined.values;
-    int32_t *lengths = joined.span_lengths;
+    int32_t *ids = joined.raw_ids;
     for (int i = 0; i < 2; i++) {
         if (!parts[i]->values) continue;
-        size_t n_spans = (size_t)parts[i]->n_spans;
-        size_t n_values = n_spans * (size_t)(joined.slots_per_span * joined.width);
+        size_t n_values = (size_t)(icae_slots_vectors(parts[i]) * joined.width);
+        size_t n_ids = (size_t)icae_slots_raw_tokens(parts[i]);
         memcpy(values, parts[i]->values, n_values * sizeof *values);
-        memcpy(lengths, parts[i]->span_lengths, n_spans * sizeof *lengths);
+        if (n_ids) memcpy(ids, parts[i]->raw_ids, n_ids * sizeof *ids);
         values += n_values;
-        lengths += n_spans;
+        if (n_ids) ids += n_ids;
     }
     icae_slots_release(slots);
     *slots = joined;
@@ -130,10 +190,15 @@ static uint64_t hash_slots(const icae_slots *slots) {
         slots->base_fingerprint,      slots->adapter_fingerprint,
         slots->tokenizer_fingerprint,
     };
-    size_t count = (size_t)(slots->n_spans * slots->slots_per_span * slots->width);
+    size_t count = (size_t)(icae_slots_vectors(slots) * slots->width);
     uint64_t h = icae_hash64(fields, sizeof fields, 0);
     h = icae_hash64(slots->span_lengths, (size_t)slots->n_spans * sizeof *slots->span_lengths,
                     h);
+    if (slots->n_raw) {
+        h = icae_hash64(slots->is_raw, (size_t)slots->n_spans * sizeof *slots->is_raw, h);
+        h = icae_hash64(slots->raw_ids,
+                        (size_t)icae_slots_raw_tokens(slots) * sizeof *slots->raw_ids, h);
+    }
     return icae_hash64(slots->values, count * sizeof *slots->values, h);
 }
 
@@ -141,12 +206,17 @@ static uint64_t hash_slots(const icae_slots *slots) {
 
 icae_status icae_slots_save(const icae_slots *slots, const char *path, icae_error *error) {
     assert(slots->values && slots->n_spans > 0);
-    icae_text lengths = {0};
+    icae_text lengths = {0}, raw_spans = {0}, raw_tokens = {0};
     int64_t n_tokens = 0;
     for (int64_t i = 0; i < slots->n_spans; i++) {
         icae_text_printf(&lengths, "%s%" PRId32, i ? "," : "", slots->span_lengths[i]);
         n_tokens += slots->span_lengths[i];
+        if (slots->is_raw && slots->is_raw[i]) {
+            icae_text_printf(&raw_spans, "%s%" PRId64, raw_spans.length ? "," : "", i);
+        }
     }
+    for (int64_t i = 0; i < icae_slots_raw_tokens(slots); i++)
+        icae_text_printf(&raw_tokens, "%s%" PRId32, i ? "," : "", slots->raw_ids[i]);
     assert(n_tokens == slots->n_tokens);
     const struct {
         const char *key;
@@ -161,27 +231,37 @@ icae_status icae_slots_save(const icae_slots *slots, const char *path, icae_erro
         {"source_tokens", false, (uint64_t)n_tokens},
         {"slots_hash", true, hash_slots(slots)},
     };
-    enum { N_NUMBERS = sizeof numbers / sizeof numbers[0], N_TEXTS = 3 };
+    enum { N_NUMBERS = sizeof numbers / sizeof numbers[0], N_TEXTS = 3, N_RAW = 2 };
     char digits[N_NUMBERS][24];
-    const char *metadata[2 * (N_NUMBERS + N_TEXTS)] = {
-        "format",     format_name,    "version",
-        version_name, "span_lengths", icae_text_string(&lengths)};
+    bool has_raw = slots->n_raw > 0;
+    const char *metadata[2 * (N_NUMBERS + N_TEXTS + N_RAW)] = {
+        "format",       format_name,
+        "version",      version_names[has_raw],
+        "span_lengths", icae_text_string(&lengths)};
     for (size_t i = 0; i < N_NUMBERS; i++) {
         snprintf(digits[i], sizeof digits[i], numbers[i].is_hex ? "%016" PRIx64 : "%" PRIu64,
                  numbers[i].value);
         metadata[2 * (N_TEXTS + i)] = numbers[i].key;
         metadata[2 * (N_TEXTS + i) + 1] = digits[i];
     }
-    icae_safetensors_source source = {
-        .name = "slots",
-        .dtype = ICAE_DTYPE_F32,
-        .rank = 2,
-        .shape = {slots->n_spans * slots->slots_per_span, slots->width},
-        .data = slots->values};
-    icae_status status = lengths.failed ? icae_fail_memory(error, path)
-                                        : icae_safetensors_write(path, &source, 1, metadata,
-                                                                 N_NUMBERS + N_TEXTS, error);
+    const char **raw = metadata + 2 * (N_NUMBERS + N_TEXTS);
+    raw[0] = "raw_spans";
+    raw[1] = icae_text_string(&raw_spans);
+    raw[2] = "raw_tokens";
+    raw[3] = icae_text_string(&raw_tokens);
+    icae_safetensors_source source = {.name = "slots",
+                                      .dtype = ICAE_DTYPE_F32,
+                                      .rank = 2,
+                                      .shape = {icae_slots_vectors(slots), slots->width},
+                                      .data = slots->values};
+    bool is_whole = !lengths.failed && !raw_spans.failed && !raw_tokens.failed;
+    icae_status status =
+        is_whole ? icae_safetensors_write(path, &source, 1, metadata,
+                                          N_NUMBERS + N_TEXTS + (has_raw ? N_RAW : 0), error)
+                 : icae_fail_memory(error, path);
     icae_text_release(&lengths);
+    icae_text_release(&raw_spans);
+    icae_text_release(&raw_tokens);
     return status;
 }
 
@@ -223,7 +303,8 @@ static icae_status read_number(const icae_safetensors *file, const char *key, bo
                      file->mapping.path, key, is_hex ? "16-digit hexadecimal" : "decimal");
 }
 
-static icae_status check_format(const icae_safetensors *file, icae_error *error) {
+static icae_status check_format(const icae_safetensors *file, bool *has_raw,
+                                icae_error *error) {
     const char *format = icae_safetensors_metadata(file, "format");
     const char *version = icae_safetensors_metadata(file, "version");
     if (!format || strcmp(format, format_name)) {
@@ -231,41 +312,79 @@ static icae_status check_format(const icae_safetensors *file, icae_error *error)
                          "%s: is not a slots file; expected one that icae compress wrote",
                          file->mapping.path);
     }
-    if (!version || strcmp(version, version_name)) {
+    *has_raw = version && strcmp(version, version_names[1]) == 0;
+    if (!*has_raw && (!version || strcmp(version, version_names[0]))) {
         return icae_fail(error, ICAE_UNSUPPORTED,
                          "%s: is a slots file of another version, and this program reads "
-                         "version %s; compress the text again",
-                         file->mapping.path, version_name);
+                         "versions %s and %s; compress the text again",
+                         file->mapping.path, version_names[0], version_names[1]);
     }
     return ICAE_OK;
 }
 
-/* Counts the spans of "512,512,87": at most one for each row of the tensor. */
-static int64_t count_spans(const char *lengths) {
+/* Counts the numbers of "512,512,87": at most one for each two bytes of the file. */
+static int64_t count_numbers(const char *list) {
     int64_t count = 1;
-    for (; *lengths; lengths++)
-        count += *lengths == ',';
+    for (; *list; list++)
+        count += *list == ',';
     return count;
+}
+
+/* The next number of a list; at its end *list stays at the final 0. */
+static bool next_number(const char **list, uint64_t *out) {
+    const char *end = *list + strcspn(*list, ",");
+    bool is_good = read_decimal(*list, end, out);
+    *list = *end ? end + 1 : end;
+    return is_good;
 }
 
 static icae_status read_lengths(icae_slots *slots, const char *path, const char *text,
                                 icae_error *error) {
     for (int64_t i = 0; i < slots->n_spans; i++) {
-        const char *end = text + strcspn(text, ",");
         uint64_t length;
-        if (!read_decimal(text, end, &length) || length > (uint64_t)MOST_TOKENS ||
+        if (!next_number(&text, &length) || length > (uint64_t)MOST_TOKENS ||
             slots->n_tokens + (int64_t)length > MOST_TOKENS) {
             return damaged(path, "the span lengths are no list of sensible numbers", error);
         }
         slots->span_lengths[i] = (int32_t)length;
         slots->n_tokens += (int64_t)length;
-        text = *end ? end + 1 : end;
+    }
+    return ICAE_OK;
+}
+
+/* Version 2: which spans are raw, and their tokens. */
+static icae_status read_raw(icae_slots *slots, const icae_safetensors *file, int64_t n_raw,
+                            icae_error *error) {
+    const char *path = file->mapping.path;
+    const char *spans = icae_safetensors_metadata(file, "raw_spans");
+    const char *tokens = icae_safetensors_metadata(file, "raw_tokens");
+    bool *is_raw = calloc((size_t)slots->n_spans, sizeof *is_raw);
+    if (!is_raw) return icae_fail_memory(error, path);
+    icae_status status = ICAE_OK;
+    uint64_t number = 0, least = 0;
+    for (int64_t i = 0; i < n_raw && !status; i++, least = number + 1) {
+        if (!next_number(&spans, &number) || number < least ||
+            number >= (uint64_t)slots->n_spans)
+            status = damaged(path, "the raw spans are no ascending list of its spans", error);
+        else
+            is_raw[number] = true;
+    }
+    if (!status) status = icae_slots_keep_raw(slots, is_raw, error);
+    free(is_raw);
+    if (status) return status;
+    int64_t n = icae_slots_raw_tokens(slots);
+    if (!tokens || n < 1 || count_numbers(tokens) != n)
+        return damaged(path, "the raw tokens are not as many as their spans have", error);
+    for (int64_t i = 0; i < n; i++) {
+        if (!next_number(&tokens, &number) || number > INT32_MAX)
+            return damaged(path, "the raw tokens are no list of ids", error);
+        slots->raw_ids[i] = (int32_t)number;
     }
     return ICAE_OK;
 }
 
 /* Spans, shape and values. */
-static icae_status read_tensor(icae_slots *slots, const icae_safetensors *file,
+static icae_status read_tensor(icae_slots *slots, const icae_safetensors *file, bool has_raw,
                                icae_error *error) {
     const char *path = file->mapping.path;
     const char *lengths = icae_safetensors_metadata(file, "span_lengths");
@@ -275,24 +394,38 @@ static icae_status read_tensor(icae_slots *slots, const icae_safetensors *file,
         return damaged(path, "expected one tensor named slots, F32, of rank 2", error);
     }
     if (!lengths) return damaged(path, "the list of span lengths is missing", error);
-    int64_t rows = entry->shape[0], n_spans = count_spans(lengths);
-    if (n_spans > rows || rows % n_spans) {
+    const char *raw_spans = has_raw ? icae_safetensors_metadata(file, "raw_spans") : NULL;
+    if (has_raw && !raw_spans) return damaged(path, "the list of raw spans is missing", error);
+    int64_t rows = entry->shape[0], n_spans = count_numbers(lengths);
+    int64_t n_raw = raw_spans ? count_numbers(raw_spans) : 0, n_compressed = n_spans - n_raw;
+    if (n_compressed < 1 || n_compressed > rows || rows % n_compressed) {
         return icae_fail(
             error, ICAE_FORMAT,
             "%s: %" PRId64 " slots do not divide into %" PRId64
             " spans; the file is damaged or was changed, so compress the text again",
-            path, rows, n_spans);
+            path, rows, n_compressed);
     }
     icae_status status =
-        icae_slots_allocate(slots, n_spans, rows / n_spans, entry->shape[1], error);
+        allocate(slots, n_spans, n_compressed, rows / n_compressed, entry->shape[1], error);
     if (status) return status;
     memcpy(slots->values, entry->data, entry->bytes);
-    return read_lengths(slots, path, lengths, error);
+    status = read_lengths(slots, path, lengths, error);
+    return status || !has_raw ? status : read_raw(slots, file, n_raw, error);
+}
+
+/* The header is filled up with spaces. JSON allows other white space there, and no hash covers it. */
+static bool has_plain_padding(const icae_safetensors *file) {
+    const unsigned char *header = file->mapping.data + 8; /* behind its length */
+    const unsigned char *end = icae_safetensors_find(file, "slots")->data; /* the only tensor */
+    while (end > header && end[-1] == ' ')
+        end--;
+    return end > header && end[-1] == '}';
 }
 
 static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
                              icae_error *error) {
-    enum { N_ENTRIES = 10 };
+    enum { N_ENTRIES = 10, N_RAW = 2 };
+    bool has_raw = false;
     uint64_t hash = 0, tokens = 0;
     const struct {
         const char *key;
@@ -307,13 +440,24 @@ static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
         {"source_tokens", false, &tokens},
         {"slots_hash", true, &hash},
     };
-    icae_status status = check_format(file, error);
-    if (!status) status = read_tensor(slots, file, error);
+    icae_status status = check_format(file, &has_raw, error);
+    if (!status) status = read_tensor(slots, file, has_raw, error);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0] && !status; i++)
         status = read_number(file, numbers[i].key, numbers[i].is_hex, numbers[i].out, error);
     if (status) return status;
-    if (file->n_metadata != N_ENTRIES)
+    if (file->n_metadata != N_ENTRIES + (has_raw ? N_RAW : 0))
         return damaged(file->mapping.path, "the metadata holds unknown entries", error);
+    int64_t count = slots->n_spans * slots->slots_per_span * slots->width;
+    for (int64_t i = 0; i < count; i++) {
+        if (isfinite(slots->values[i])) continue;
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: slot %" PRId64 " holds %s at place %" PRId64
+                         "; compress the text again, and check the adapter if it is so again",
+                         file->mapping.path, i / slots->width,
+                         isnan(slots->values[i]) ? "a NaN" : "an infinity", i % slots->width);
+    }
+    if (!has_plain_padding(file))
+        return damaged(file->mapping.path, "its header does not end with spaces", error);
     if (tokens != (uint64_t)slots->n_tokens || hash != hash_slots(slots))
         return damaged(file->mapping.path, "the hash does not fit what the file holds", error);
     return ICAE_OK;
@@ -350,6 +494,14 @@ static icae_status check_owner(const icae_slots *slots, const char *path,
                          "given (%s) is %016" PRIx64 "; compress the text again",
                          path, slots->tokenizer_fingerprint,
                          model->path ? model->path : "unnamed", tokenizer);
+    }
+    for (int64_t i = 0; model && i < icae_slots_raw_tokens(slots); i++) {
+        if (slots->raw_ids[i] < model->config.vocabulary) continue;
+        return icae_fail(error, ICAE_MISMATCH,
+                         "%s: keeps the token %" PRId32 ", but the base given (%s) has %" PRId64
+                         "; compress the text again",
+                         path, slots->raw_ids[i], model->path ? model->path : "unnamed",
+                         model->config.vocabulary);
     }
     int64_t width = model ? model->config.width : slots->width;
     int64_t per_span = adapter ? adapter->settings.memory_slots : slots->slots_per_span;

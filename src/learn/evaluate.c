@@ -1,44 +1,82 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The suites ae, lm and ppl; the contract stands in icae/evaluate.h.
- *
- * Everything goes batch by batch: the losses of a batch are one packed step, its restorations are
- * decoded side by side. Sums are kept in double, sample by sample, so that the order of addition and
- * with it the result is the same for every batch size.
+ * The list of suites and what they have in common: the losses of decoder jobs from slots, and of
+ * sequences under the bare base; the contract stands in icae/evaluate.h, a map of the files in
+ * evaluate_internal.h.
  */
-#include "icae/evaluate.h"
-
+#include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "icae/metrics.h"
+#include "evaluate_internal.h"
+#include "icae/json.h"
 
-enum { DEFAULT_BATCH = 8 };
+static const icae_eval_suite *const suites[] = {
+    &icae_suite_ae, &icae_suite_lm,      &icae_suite_random,
+    &icae_suite_qa, &icae_suite_latency, &icae_suite_ppl,
+};
+enum { N_SUITES = sizeof suites / sizeof suites[0] };
+
+const icae_eval_suite *icae_eval_suite_at(size_t i) {
+    return i < N_SUITES ? suites[i] : NULL;
+}
+
+const icae_eval_suite *icae_eval_suite_find(const char *name) {
+    for (size_t i = 0; i < N_SUITES; i++)
+        if (strcmp(suites[i]->name, name) == 0) return suites[i];
+    return NULL;
+}
+
+int icae_eval_value(const icae_eval_suite *suite, const char *name) {
+    for (int i = 0; suite->values[i]; i++)
+        if (strcmp(suite->values[i], name) == 0) return i;
+    assert(!"a suite has a value of this name");
+    return -1;
+}
+
+int64_t icae_eval_span(const icae_eval_engine *engine) {
+    const icae_adapter_settings *settings = &engine->adapter->settings;
+    return settings->memory_slots * settings->compression_rate;
+}
 
 int64_t icae_eval_restored_limit(int64_t context_tokens) {
     return context_tokens + context_tokens / 8 + 8;
 }
 
-static int64_t batch_of(const icae_eval_options *options) {
-    return options->batch > 0 ? options->batch : DEFAULT_BATCH;
+double icae_eval_recovered(double slots, double raw, double none) {
+    double gap = none - raw;
+    return gap > 0 ? (none - slots) / gap : (double)NAN;
 }
 
-static icae_status tell(const icae_eval_options *options, int64_t done, int64_t total,
-                        icae_error *error) {
-    if (!options->progress || options->progress(options->user, done, total)) return ICAE_OK;
-    return icae_fail(error, ICAE_INTERRUPTED, "the evaluation was stopped after %lld of %lld",
-                     (long long)done, (long long)total);
+bool icae_eval_keep_text(icae_eval_row *row, const char *name, const char *text, size_t bytes) {
+    icae_text all = {0};
+    if (row->texts) icae_text_printf(&all, "%s, ", row->texts);
+    icae_json_write_string(&all, name, strlen(name));
+    icae_text_append_string(&all, ": ");
+    icae_json_write_string(&all, text, bytes);
+    free(row->texts);
+    row->texts = all.failed ? NULL : all.data;
+    if (all.failed) icae_text_release(&all);
+    return row->texts != NULL;
 }
 
-static icae_status check_samples(const icae_eval_sample *samples, int64_t n_samples,
-                                 icae_error *error) {
-    if (n_samples < 1) return icae_fail(error, ICAE_INVALID, "there is no text to evaluate on");
-    for (int64_t i = 0; i < n_samples; i++) {
-        if (samples[i].n < 1) {
-            return icae_fail(error, ICAE_INVALID, "sample %lld has no tokens", (long long)i);
-        }
-    }
-    return ICAE_OK;
+static int compare_doubles(const void *a, const void *b) {
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+double icae_eval_median(const icae_eval_line *line, double (*of)(const icae_eval_row *row)) {
+    if (line->n < 1) return (double)NAN;
+    size_t n = (size_t)line->n;
+    double *values = calloc(n, sizeof *values);
+    if (!values) return (double)NAN;
+    for (size_t i = 0; i < n; i++)
+        values[i] = of(&line->rows[i]);
+    qsort(values, n, sizeof *values, compare_doubles);
+    double median = n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+    free(values);
+    return median;
 }
 
 /* ---- the bare base ---- */
@@ -98,270 +136,137 @@ icae_status icae_eval_base_nll(icae_graph *graph, const icae_model *model,
     return ICAE_OK;
 }
 
+/* ---- slots of a batch ---- */
+
+/* A batch's contexts laid end to end, and the spans of them all. */
+typedef struct end_to_end {
+    int32_t *ids, *lengths;
+    int64_t *first_spans; /* [n]: of each item */
+    int64_t n_spans;
+} end_to_end;
+
+static void end_to_end_release(end_to_end *e) {
+    free(e->ids);
+    free(e->lengths);
+    free(e->first_spans);
+}
+
+static bool is_repeated(const icae_eval_item *items, int64_t i, bool are_apart) {
+    return i > 0 && !are_apart && items[i].ids == items[i - 1].ids;
+}
+
+static icae_status end_to_end_make(end_to_end *e, const icae_eval_item *items, int64_t n,
+                                   const icae_adapter_settings *settings, bool are_apart,
+                                   icae_error *error) {
+    int64_t k = settings->memory_slots, rate = settings->compression_rate;
+    int64_t n_ids = 0, n_spans = 0, at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        n_ids += items[i].n;
+        n_spans += icae_span_count(items[i].n, k, rate);
+    }
+    *e = (end_to_end){.ids = calloc((size_t)n_ids + 1, sizeof *e->ids),
+                      .lengths = calloc((size_t)n_spans + 1, sizeof *e->lengths),
+                      .first_spans = calloc((size_t)n + 1, sizeof *e->first_spans)};
+    if (!e->ids || !e->lengths || !e->first_spans) {
+        end_to_end_release(e);
+        return icae_fail_memory(error, "a batch to compress");
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (is_repeated(items, i, are_apart)) {
+            e->first_spans[i] = e->first_spans[i - 1];
+            continue;
+        }
+        int64_t count = icae_span_count(items[i].n, k, rate);
+        memcpy(e->ids + at, items[i].ids, (size_t)items[i].n * sizeof *e->ids);
+        at += items[i].n;
+        e->first_spans[i] = e->n_spans;
+        for (int64_t s = 0; s < count; s++)
+            e->lengths[e->n_spans++] = (int32_t)icae_span_length(items[i].n, count, s);
+    }
+    return ICAE_OK;
+}
+
+icae_status icae_eval_compress(const icae_eval_engine *engine, const icae_eval_item *items,
+                               int64_t n, bool are_apart, icae_slots *all, icae_slots *views,
+                               icae_error *error) {
+    const icae_adapter_settings *settings = &engine->adapter->settings;
+    end_to_end e;
+    icae_status status = end_to_end_make(&e, items, n, settings, are_apart, error);
+    if (status) return status;
+    status = icae_compress_spans(engine->graph, engine->model, engine->adapter, e.ids,
+                                 e.n_spans, e.lengths, NULL, all, error);
+    for (int64_t i = 0; i < n && !status; i++) {
+        views[i] = *all;
+        views[i].n_spans =
+            icae_span_count(items[i].n, settings->memory_slots, settings->compression_rate);
+        views[i].n_tokens = items[i].n;
+        views[i].span_lengths = all->span_lengths + e.first_spans[i];
+        views[i].values = all->values + e.first_spans[i] * all->slots_per_span * all->width;
+    }
+    end_to_end_release(&e);
+    return status;
+}
+
 /* ---- losses from slots ---- */
 
-/* One job per sample of the batch, all of one task; sums [count] receives each job's nll. */
-static icae_status slot_losses(icae_graph *graph, const icae_model *model,
-                               const icae_adapter *adapter, const icae_eval_sample *samples,
-                               int64_t count, icae_task task, int64_t skip, double *sums,
-                               icae_error *error) {
+/* a, then b, in the graph's arena; NULL when memory ends. */
+static int32_t *joined(icae_graph *graph, const int32_t *a, int64_t n_a, const int32_t *b,
+                       int64_t n_b) {
+    int32_t *ids = icae_graph_arena(graph, (size_t)(n_a + n_b + 1) * sizeof *ids);
+    if (!ids) return NULL;
+    if (n_a) memcpy(ids, a, (size_t)n_a * sizeof *ids);
+    if (n_b) memcpy(ids + n_a, b, (size_t)n_b * sizeof *ids);
+    return ids;
+}
+
+/* AE: the context and its end; LM: what follows; FT: chat prefix, question, answer and its end. */
+static bool fill_job(const icae_eval_engine *engine, const icae_eval_item *item,
+                     const icae_chat_ids *chat, icae_job *job) {
+    icae_graph *graph = engine->graph;
+    if (job->task == ICAE_TASK_LM) {
+        job->target = item->continuation;
+        job->n_target = item->n_continuation;
+        return true;
+    }
+    if (job->task == ICAE_TASK_AE) {
+        int32_t eos = icae_adapter_stop(&engine->adapter->settings, engine->model->tokenizer);
+        job->n_target = item->n + (eos >= 0 ? 1 : 0);
+        job->target = joined(graph, item->ids, item->n, &eos, eos >= 0 ? 1 : 0);
+        return job->target != NULL;
+    }
+    int64_t n_end = chat->end >= 0 ? 1 : 0;
+    int32_t *prompt = joined(graph, item->prompt, item->n_prompt, chat->suffix, chat->n_suffix);
+    job->prefix = chat->prefix;
+    job->n_prefix = chat->n_prefix;
+    job->prompt = prompt;
+    job->n_prompt = item->n_prompt + chat->n_suffix;
+    job->target = joined(graph, item->answer, item->n_answer, &chat->end, n_end);
+    job->n_target = item->n_answer + n_end;
+    return prompt && job->target;
+}
+
+icae_status icae_eval_slot_losses(const icae_eval_engine *engine, const icae_eval_item *items,
+                                  int64_t n, icae_task task, int64_t skip,
+                                  const icae_chat_ids *chat, double *sums, icae_error *error) {
+    icae_graph *graph = engine->graph;
     icae_graph_begin(graph, false, false);
-    size_t n = (size_t)count;
-    icae_context *contexts = icae_graph_arena(graph, n * sizeof *contexts);
-    icae_job *jobs = icae_graph_arena(graph, n * sizeof *jobs);
+    icae_context *contexts = icae_graph_arena(graph, (size_t)n * sizeof *contexts);
+    icae_job *jobs = icae_graph_arena(graph, (size_t)n * sizeof *jobs);
     if (!contexts || !jobs) return icae_graph_status(graph, error);
-    int32_t eos = icae_adapter_stop(&adapter->settings, model->tokenizer);
-    for (int64_t i = 0; i < count; i++) {
-        const icae_eval_sample *sample = &samples[i];
-        contexts[i] = (icae_context){sample->ids, sample->n, (uint64_t)i};
-        jobs[i] = (icae_job){.context = i,
-                             .task = task,
-                             .target = sample->continuation,
-                             .n_target = sample->n_continuation,
-                             .skip = skip,
-                             .coef = 1};
-        if (task != ICAE_TASK_AE) continue;
-        int64_t length = sample->n + (eos >= 0 ? 1 : 0);
-        int32_t *target = icae_graph_arena(graph, (size_t)length * sizeof *target);
-        if (!target) return icae_graph_status(graph, error);
-        memcpy(target, sample->ids, (size_t)sample->n * sizeof *target);
-        if (eos >= 0) target[sample->n] = eos;
-        jobs[i].target = target;
-        jobs[i].n_target = length;
+    int64_t n_contexts = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (i == 0 || items[i].ids != items[i - 1].ids) {
+            contexts[n_contexts] =
+                (icae_context){items[i].ids, items[i].n, (uint64_t)n_contexts};
+            n_contexts++;
+        }
+        jobs[i] = (icae_job){.context = n_contexts - 1, .task = task, .skip = skip, .coef = 1};
+        if (!fill_job(engine, &items[i], chat, &jobs[i])) {
+            return icae_graph_status(graph, error);
+        }
     }
-    icae_batch batch = {contexts, count, jobs, count};
+    icae_batch batch = {contexts, n_contexts, jobs, n};
     icae_run run = {0};
-    icae_batch_loss(graph, model, adapter, &batch, &run, sums, NULL);
+    icae_batch_loss(graph, engine->model, engine->adapter, &batch, &run, sums, NULL);
     return icae_graph_status(graph, error);
-}
-
-/* ---- ae ---- */
-
-/* Sums over samples while ae runs. */
-typedef struct ae_sums {
-    icae_bleu bleu;
-    double nll, prefix, accuracy;
-} ae_sums;
-
-static icae_status score_text(const icae_model *model, const icae_eval_sample *sample,
-                              const icae_result *made, ae_sums *sums, icae_error *error) {
-    icae_text original = {0}, restored = {0};
-    icae_status status = icae_tokenizer_decode(model->tokenizer, sample->ids, (size_t)sample->n,
-                                               true, &original, error);
-    if (!status) {
-        status = icae_tokenizer_decode(model->tokenizer, made->ids, (size_t)made->n, true,
-                                       &restored, error);
-    }
-    if (!status) {
-        status = icae_bleu_add(&sums->bleu, icae_text_string(&restored), restored.length,
-                               icae_text_string(&original), original.length, error);
-    }
-    icae_text_release(&original);
-    icae_text_release(&restored);
-    size_t n = (size_t)sample->n, n_made = (size_t)made->n;
-    sums->prefix += icae_prefix_exact_match(made->ids, n_made, sample->ids, n);
-    sums->accuracy += icae_token_accuracy(made->ids, n_made, sample->ids, n);
-    return status;
-}
-
-/* Compresses and restores the samples of a batch, and scores what came out. */
-static icae_status restore_batch(icae_graph *graph, const icae_model *model,
-                                 const icae_adapter *adapter, const icae_eval_sample *samples,
-                                 int64_t count, int64_t first, const icae_eval_options *options,
-                                 ae_sums *sums, icae_eval_ae_result *result,
-                                 icae_error *error) {
-    size_t n = (size_t)count;
-    icae_slots *slots = calloc(n, sizeof *slots);
-    icae_request *requests = calloc(n, sizeof *requests);
-    icae_result *made = calloc(n, sizeof *made);
-    icae_status status =
-        slots && requests && made ? ICAE_OK : icae_fail_memory(error, "a batch to restore");
-    for (int64_t i = 0; i < count && !status; i++) {
-        status = icae_compress_ids(graph, model, adapter, samples[i].ids, samples[i].n,
-                                   &slots[i], error);
-        requests[i] =
-            (icae_request){.slots = &slots[i],
-                           .task = ICAE_TASK_AE,
-                           .max_tokens = icae_eval_restored_limit(samples[i].n),
-                           .stop = icae_adapter_stop(&adapter->settings, model->tokenizer)};
-        result->slots += slots[i].n_spans * slots[i].slots_per_span;
-    }
-    icae_sampling greedy = {.top_p = 1};
-    if (!status) {
-        status = icae_generate(graph, model, adapter, requests, count, &greedy, NULL, NULL,
-                               made, error);
-    }
-    for (int64_t i = 0; i < count && !status; i++) {
-        const icae_result *r = &made[i];
-        status = score_text(model, &samples[i], r, sums, error);
-        bool is_exact = r->is_stopped && r->n == samples[i].n &&
-                        memcmp(r->ids, samples[i].ids, (size_t)r->n * sizeof *r->ids) == 0;
-        if (is_exact) result->exact++;
-        if (options->restored && !status)
-            options->restored(options->user, first + i, r->ids, r->n, r->is_stopped);
-    }
-    if (made) icae_results_release(made, count);
-    for (size_t i = 0; slots && i < n; i++)
-        icae_slots_release(&slots[i]);
-    free(made);
-    free(requests);
-    free(slots);
-    return status;
-}
-
-icae_status icae_eval_ae(icae_graph *graph, const icae_model *model,
-                         const icae_adapter *adapter, const icae_eval_sample *samples,
-                         int64_t n_samples, const icae_eval_options *options,
-                         icae_eval_ae_result *result, icae_error *error) {
-    *result = (icae_eval_ae_result){0};
-    icae_status status = check_samples(samples, n_samples, error);
-    if (status) return status;
-    int64_t batch = batch_of(options);
-    int64_t eos = icae_adapter_stop(&adapter->settings, model->tokenizer) >= 0 ? 1 : 0;
-    double *nll = calloc((size_t)batch, sizeof *nll);
-    if (!nll) return icae_fail_memory(error, "losses");
-    ae_sums sums = {0};
-    for (int64_t first = 0; first < n_samples && !status; first += batch) {
-        int64_t count = n_samples - first < batch ? n_samples - first : batch;
-        const icae_eval_sample *some = samples + first;
-        status = slot_losses(graph, model, adapter, some, count, ICAE_TASK_AE, 0, nll, error);
-        for (int64_t i = 0; i < count && !status; i++) {
-            sums.nll += nll[i];
-            result->context_tokens += some[i].n;
-            result->targets += some[i].n + eos;
-        }
-        if (!status && !options->is_loss_only) {
-            status = restore_batch(graph, model, adapter, some, count, first, options, &sums,
-                                   result, error);
-        }
-        if (!status) status = tell(options, first + count, n_samples, error);
-    }
-    free(nll);
-    if (status) return status;
-    result->n = n_samples;
-    result->loss = sums.nll / (double)result->targets;
-    result->bleu4 = icae_bleu_score(&sums.bleu);
-    result->prefix_em = sums.prefix / (double)n_samples;
-    result->token_accuracy = sums.accuracy / (double)n_samples;
-    return ICAE_OK;
-}
-
-/* ---- lm ---- */
-
-/* The base's loss on the continuations of a batch, behind their texts or behind nothing. */
-static icae_status base_losses(icae_graph *graph, const icae_model *model,
-                               const icae_eval_sample *samples, int64_t count, int64_t skip,
-                               bool has_text, double *sums, icae_error *error) {
-    int64_t total = 0;
-    for (int64_t i = 0; i < count; i++)
-        total += samples[i].n + samples[i].n_continuation;
-    if (count < 1 || total < 1) return ICAE_OK; /* tells gcc that sizes are sane */
-    int32_t *ids = calloc((size_t)total, sizeof *ids);
-    icae_eval_sequence *sequences = calloc((size_t)count, sizeof *sequences);
-    icae_status status = ids && sequences ? ICAE_OK : icae_fail_memory(error, "a batch");
-    int64_t at = 0;
-    for (int64_t i = 0; i < count && !status; i++) {
-        const icae_eval_sample *sample = &samples[i];
-        int64_t before = has_text ? sample->n : 0, start = at;
-        if (before) memcpy(ids + at, sample->ids, (size_t)before * sizeof *ids);
-        at += before;
-        memcpy(ids + at, sample->continuation, (size_t)sample->n_continuation * sizeof *ids);
-        at += sample->n_continuation;
-        sequences[i] = (icae_eval_sequence){ids + start, at - start, before + skip};
-    }
-    if (!status) {
-        status = icae_eval_base_nll(graph, model, sequences, count, sums, NULL, error);
-    }
-    free(ids);
-    free(sequences);
-    return status;
-}
-
-icae_status icae_eval_lm(icae_graph *graph, const icae_model *model,
-                         const icae_adapter *adapter, const icae_eval_sample *samples,
-                         int64_t n_samples, const icae_eval_options *options,
-                         icae_eval_lm_result *result, icae_error *error) {
-    *result = (icae_eval_lm_result){0};
-    icae_status status = check_samples(samples, n_samples, error);
-    /* Behind nothing the first token of a continuation cannot be scored. */
-    int64_t skip = options->skip > 1 ? options->skip : 1, batch = batch_of(options);
-    for (int64_t i = 0; i < n_samples && !status; i++) {
-        if (samples[i].n_continuation <= skip) {
-            status =
-                icae_fail(error, ICAE_INVALID,
-                          "sample %lld has a continuation of %lld tokens; expected more "
-                          "than %lld",
-                          (long long)i, (long long)samples[i].n_continuation, (long long)skip);
-        }
-    }
-    if (status) return status;
-    double *nll = calloc((size_t)batch, sizeof *nll), sums[3] = {0};
-    if (!nll) return icae_fail_memory(error, "losses");
-    for (int64_t first = 0; first < n_samples && !status; first += batch) {
-        int64_t count = n_samples - first < batch ? n_samples - first : batch;
-        const icae_eval_sample *some = samples + first;
-        for (int way = 0; way < 3 && !status; way++) {
-            status = way == 0
-                         ? slot_losses(graph, model, adapter, some, count, ICAE_TASK_LM, skip,
-                                       nll, error)
-                         : base_losses(graph, model, some, count, skip, way == 1, nll, error);
-            for (int64_t i = 0; i < count && !status; i++)
-                sums[way] += nll[i];
-        }
-        for (int64_t i = 0; i < count; i++) {
-            result->context_tokens += some[i].n;
-            result->targets += some[i].n_continuation - skip;
-        }
-        if (!status) status = tell(options, first + count, n_samples, error);
-    }
-    free(nll);
-    if (status) return status;
-    result->n = n_samples;
-    result->loss_slots = sums[0] / (double)result->targets;
-    result->loss_raw = sums[1] / (double)result->targets;
-    result->loss_none = sums[2] / (double)result->targets;
-    return ICAE_OK;
-}
-
-/* ---- ppl ---- */
-
-icae_status icae_eval_ppl(icae_graph *graph, const icae_model *model,
-                          const icae_eval_sample *samples, int64_t n_samples,
-                          const icae_eval_options *options, icae_eval_ppl_result *result,
-                          icae_error *error) {
-    *result = (icae_eval_ppl_result){0};
-    icae_status status = check_samples(samples, n_samples, error);
-    int64_t window = options->window, stride = options->stride;
-    if (!status && (window < 2 || stride < 1 || stride >= window)) {
-        status =
-            icae_fail(error, ICAE_INVALID,
-                      "a window of %lld tokens with a stride of %lld; expected at least 2, "
-                      "and a stride from 1 to the window less 1",
-                      (long long)window, (long long)stride);
-    }
-    if (status) return status;
-    double total = 0;
-    for (int64_t s = 0; s < n_samples && !status; s++) {
-        const icae_eval_sample *sample = &samples[s];
-        int64_t scored =
-            1; /* tokens that need no more scoring: the first has nothing before it */
-        for (int64_t start = 0; scored < sample->n && !status; start += stride) {
-            int64_t end = sample->n - start < window ? sample->n : start + window;
-            icae_eval_sequence piece = {sample->ids + start, end - start, scored - start};
-            double sum = 0;
-            status = icae_eval_base_nll(graph, model, &piece, 1, &sum, NULL, error);
-            total += sum;
-            result->tokens += end - scored;
-            scored = end;
-        }
-        if (!status) status = tell(options, s + 1, n_samples, error);
-    }
-    if (!status && result->tokens == 0) {
-        status = icae_fail(error, ICAE_INVALID,
-                           "no text has more than one token: there is nothing to predict");
-    }
-    if (status) return status;
-    result->n = n_samples;
-    result->loss = total / (double)result->tokens;
-    return ICAE_OK;
 }

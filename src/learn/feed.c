@@ -95,10 +95,22 @@ static bool trim(token_list *list, int64_t limit) {
     return is_longer;
 }
 
+/* The settings of the sample that comes next: its longest context may still be growing. */
+static icae_feed_settings settings_now(const feed_maker *maker) {
+    icae_feed_settings now = maker->settings;
+    int64_t made = maker->stats.samples;
+    if (now.first_context && made < now.grow_samples) {
+        double way = (double)made / (double)now.grow_samples;
+        now.context_tokens = now.first_context +
+                             (int64_t)(way * (double)(now.context_tokens - now.first_context));
+    }
+    return now;
+}
+
 /* Adds the document's sample, or passes over it when it is too short. */
 static icae_status add_document(feed_maker *maker, const icae_document *document,
                                 sample_batch *batch, icae_error *error) {
-    const icae_feed_settings *settings = &maker->settings;
+    const icae_feed_settings now = settings_now(maker), *settings = &now;
     token_list text = {0};
     icae_status status = encode_context(maker, document->text, document->bytes, &text, error);
     if (status) return status;
@@ -119,7 +131,7 @@ static icae_status add_document(feed_maker *maker, const icae_document *document
 
 static icae_status add_row(feed_maker *maker, const icae_document *document,
                            sample_batch *batch, icae_error *error) {
-    const icae_feed_settings *settings = &maker->settings;
+    const icae_feed_settings now = settings_now(maker), *settings = &now;
     token_list parts[3] = {{0}}; /* input, prompt, answer */
     icae_status status =
         encode_context(maker, document->fields[0], document->field_bytes[0], &parts[0], error);
@@ -332,6 +344,10 @@ static icae_status check_settings(const icae_feed_settings *s, icae_error *error
     const setting_limit limits[] = {
         {"context_tokens", s->context_tokens, 1, many},
         {"least_context", s->least_context, 1, s->context_tokens},
+        {"first_context", s->first_context ? s->first_context : s->least_context,
+         s->least_context, s->context_tokens},
+        {"grow_samples", s->grow_samples, s->first_context ? 1 : 0,
+         s->first_context ? INT64_MAX : 0},
         {"shuffle_documents", s->shuffle_documents, 0, many},
         {"prefetch_steps", s->prefetch_steps, 0, MOST_PREFETCH},
         {"limit_samples", s->limit_samples, 0, INT64_MAX},

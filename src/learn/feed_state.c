@@ -55,6 +55,10 @@ static settings_list list_settings(const feed_maker *maker) {
     snprintf(list.items[1].value, sizeof list.items[1].value, "%.17g",
              s->objective == ICAE_OBJECTIVE_MIXED ? s->lm_ratio : 0.0);
     list_integer(&list, "context_tokens", s->context_tokens);
+    if (s->first_context) { /* states from before there was growth know neither */
+        list_integer(&list, "first_context", s->first_context);
+        list_integer(&list, "grow_samples", s->grow_samples);
+    }
     list_integer(&list, "least_context", s->least_context);
     list_integer(&list, "limit_samples", s->limit_samples);
     list_integer(&list, "is_endless", s->is_endless);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * BLEU-4 and the token metrics; what they mean stands in icae/metrics.h.
+ * BLEU-4 and the token metrics; what they mean stands in icae/metrics.h. (ROUGE-L and the SQuAD scores
+ * are in metrics_text.c.)
  *
  * Counting: the words of both texts become numbers, every place in a text becomes the next four
  * numbers from there (-1 past the end), and all places are sorted once. Places that begin with the
@@ -14,23 +15,17 @@
 
 #include "icae/memory.h"
 #include "icae/metrics.h"
+#include "icae/unicode.h"
+#include "words.h"
 
 /* ---- mteval-v13a's words ---- */
-
-/* Python's str.split and rstrip, which sacrebleu relies on, know these spaces. */
-static bool is_space(int32_t point) {
-    return (point >= 9 && point <= 13) || (point >= 0x1C && point <= 0x20) || point == 0x85 ||
-           point == 0xA0 || point == 0x1680 || (point >= 0x2000 && point <= 0x200A) ||
-           point == 0x2028 || point == 0x2029 || point == 0x202F || point == 0x205F ||
-           point == 0x3000;
-}
 
 static size_t without_final_spaces(const char *text, size_t bytes) {
     size_t kept = 0;
     for (size_t at = 0; at < bytes;) {
         int32_t point;
         at += (size_t)icae_utf8_decode((const unsigned char *)text + at, bytes - at, &point);
-        if (!is_space(point)) kept = at;
+        if (!icae_unicode_is_space(point)) kept = at;
     }
     return kept;
 }
@@ -126,7 +121,7 @@ void icae_bleu_tokenize(icae_text *out, const char *text, size_t bytes) {
         int32_t point;
         size_t n = (size_t)icae_utf8_decode((const unsigned char *)now.data + at,
                                             now.length - at, &point);
-        if (is_space(point)) {
+        if (icae_unicode_is_space(point)) {
             is_inside = false;
         } else {
             if (!is_inside && !is_first) icae_text_append_char(out, ' ');
@@ -143,25 +138,10 @@ void icae_bleu_tokenize(icae_text *out, const char *text, size_t bytes) {
 
 /* ---- counting ---- */
 
-typedef struct word {
-    const char *text;
-    size_t bytes;
-    size_t place; /* in the text; the reference's words follow the hypothesis's */
-} word;
-
 typedef struct gram {
     int64_t ids[ICAE_BLEU_ORDER];
     bool is_reference;
 } gram;
-
-static int compare_texts(const word *x, const word *y) {
-    int order = memcmp(x->text, y->text, x->bytes < y->bytes ? x->bytes : y->bytes);
-    return order ? order : (x->bytes > y->bytes) - (x->bytes < y->bytes);
-}
-
-static int compare_words(const void *a, const void *b) {
-    return compare_texts(a, b);
-}
 
 static int compare_grams(const void *a, const void *b) {
     const gram *x = a, *y = b;
@@ -170,35 +150,9 @@ static int compare_grams(const void *a, const void *b) {
     return 0;
 }
 
-static size_t count_words(const icae_text *tokens) {
-    size_t count = tokens->length > 0;
-    for (size_t i = 0; i < tokens->length; i++)
-        count += tokens->data[i] == ' ';
-    return count;
-}
-
-static size_t split_words(const icae_text *tokens, word *words, size_t first_place) {
-    size_t count = 0;
-    const char *at = tokens->data, *end = at + tokens->length;
-    while (tokens->length && at <= end) {
-        const char *space = memchr(at, ' ', (size_t)(end - at));
-        const char *stop = space ? space : end;
-        words[count] = (word){at, (size_t)(stop - at), first_place + count};
-        count++;
-        at = stop + 1;
-    }
-    return count;
-}
-
-/* words: those of both texts, h of the hypothesis first; reordered. */
-static void count_matches(icae_bleu *bleu, word *words, int64_t *ids, gram *grams, size_t h,
+/* ids: the words of both texts, h of the hypothesis first. */
+static void count_matches(icae_bleu *bleu, const int64_t *ids, gram *grams, size_t h,
                           size_t total) {
-    if (total) qsort(words, total, sizeof *words, compare_words);
-    int64_t id = 0;
-    for (size_t i = 0; i < total; i++) {
-        if (i && compare_texts(words + i - 1, words + i) != 0) id++;
-        ids[words[i].place] = id;
-    }
     for (size_t i = 0; i < total; i++) {
         size_t end = i < h ? h : total;
         grams[i].is_reference = i >= h;
@@ -228,20 +182,13 @@ icae_status icae_bleu_add(icae_bleu *bleu, const char *hypothesis, size_t hypoth
     icae_text texts[2] = {{0}, {0}};
     icae_bleu_tokenize(&texts[0], hypothesis, hypothesis_bytes);
     icae_bleu_tokenize(&texts[1], reference, reference_bytes);
-    size_t h = count_words(&texts[0]), total = h + count_words(&texts[1]);
-    /* One spare element: an allocation of nothing may be NULL. */
-    word *words = calloc(total + 1, sizeof *words);
-    int64_t *ids = calloc(total + 1, sizeof *ids);
-    gram *grams = calloc(total + 1, sizeof *grams);
-    icae_status status = ICAE_OK;
-    if (texts[0].failed || texts[1].failed || !words || !ids || !grams) {
-        status = icae_fail_memory(error, "the words of a BLEU score");
-    } else {
-        split_words(&texts[0], words, 0);
-        split_words(&texts[1], words + h, h);
-        count_matches(bleu, words, ids, grams, h, total);
-    }
-    free(words);
+    int64_t *ids;
+    size_t counts[2];
+    icae_status status = icae_words_number(texts, &ids, counts, error);
+    size_t total = counts[0] + counts[1];
+    gram *grams = status ? NULL : calloc(total + 1, sizeof *grams);
+    if (!status && !grams) status = icae_fail_memory(error, "the words of a BLEU score");
+    if (!status) count_matches(bleu, ids, grams, counts[0], total);
     free(ids);
     free(grams);
     icae_text_release(&texts[0]);

@@ -63,6 +63,8 @@ typedef struct row {
     X("objective", "lm_ratio",            NUMBER,  FIXED, objective.lm_ratio,            0, 1, NULL) \
     X("objective", "ae_weight",           NUMBER,  FIXED, objective.ae_weight,           0, 1, NULL) \
     X("objective", "context_tokens",      INTEGER, FIXED, objective.context_tokens,      0, 1e7, NULL) \
+    X("objective", "first_context",       INTEGER, FIXED, objective.first_context,       0, 1e7, NULL) \
+    X("objective", "grow_steps",          INTEGER, FIXED, objective.grow_steps,          0, 1e9, NULL) \
     X("objective", "continuation_tokens", INTEGER, FIXED, objective.continuation_tokens, 0, 1e7, NULL) \
     X("objective", "least_context",       INTEGER, FIXED, objective.least_context,       1, 1e7, NULL) \
     X("objective", "least_continuation",  INTEGER, FIXED, objective.least_continuation,  0, 1e7, NULL) \
@@ -180,7 +182,8 @@ static void read_strings(icae_settings *settings, icae_json_object *object, cons
     for (size_t i = 0; strings.list && i < strings.count; i++) {
         const char *text = icae_json_as_string(element);
         if (!text || !*text) {
-            icae_json_complain(object, r->key, "element %zu: expected a string", i + 1);
+            icae_json_complain(object, r->key,
+                               "element %zu: expected a string that is not empty", i + 1);
             return;
         }
         strings.list[i] = icae_arena_copy(&settings->arena, text, strlen(text));

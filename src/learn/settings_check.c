@@ -43,6 +43,17 @@ icae_status icae_settings_check(const icae_settings *settings, icae_error *error
                          (long long)settings->objective.least_context,
                          (long long)icae_settings_context(settings));
     }
+    int64_t first = settings->objective.first_context;
+    if (!first != !settings->objective.grow_steps || first > icae_settings_context(settings) ||
+        (first && first < settings->objective.least_context)) {
+        return icae_fail(error, ICAE_INVALID,
+                         "objective.first_context and objective.grow_steps: %lld and %lld; "
+                         "expected both 0, or a length from least_context, %lld, to "
+                         "context_tokens, %lld, and the number of steps to grow in",
+                         (long long)first, (long long)settings->objective.grow_steps,
+                         (long long)settings->objective.least_context,
+                         (long long)icae_settings_context(settings));
+    }
     if (settings->adapter.targets.count == 0) {
         return icae_fail(error, ICAE_INVALID,
                          "adapter.targets: empty; name at least one module, as \"q_proj\"");

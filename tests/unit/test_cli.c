@@ -224,6 +224,63 @@ START_TEST(environment_stands_in_for_base_and_adapter) {
 }
 END_TEST
 
+START_TEST(reports_what_slots_hold) {
+    const char *folder = folder_with_slots("cli-report");
+    const icae_json_value *r = parse(run_in(
+        folder, "$ICAE compress --json " WITH " -o %s/r.slots --report %s/r.html %s/text.txt",
+        folder, folder, folder));
+    double kept = number(r, "tokens_kept");
+    ck_assert(kept >= number(r, "tokens_in_place") && kept < 1);
+    ck_assert_double_gt(number(r, "ppl_from_slots"), 1);
+    char *page;
+    ck_ok(icae_file_read(test_path(folder, "r.html"), 1 << 22, &page, NULL, &error));
+    ck_assert_ptr_nonnull(strstr(page, "<del>"));
+    free(page);
+    outcome same =
+        run_in(folder, "$ICAE compress " WITH " -o %s/r.slots --report %s/r.slots %s/text.txt",
+               folder, folder, folder);
+    ck_assert_int_eq(same.code, 1);
+    ck_assert_ptr_nonnull(strstr(same.err, "two names"));
+}
+END_TEST
+
+START_TEST(keeps_as_text_what_slots_would_lose) {
+    const char *folder = test_folder("cli-min-fidelity");
+    const char text[] = "The ship <Anna> came to Malm\xC3\xB6 in 1912 & left. Nobody saw it in "
+                        "May, for 3.50 a ton; "
+                        "nobody else did, and the captain Olaf never came back to tell.";
+    ck_ok(icae_file_write(test_path(folder, "t.txt"), text, sizeof text - 1, &error));
+    const icae_json_value *r = parse(run_in(folder,
+                                            "$ICAE compress --json " WITH
+                                            " --min-fidelity 0.05 --report %s/t.html %s/t.txt",
+                                            folder, folder));
+    ck_assert_double_gt(number(r, "raw_tokens"), 0);
+    ck_assert_double_gt(number(r, "slots"), 0);
+    const icae_json_value *seen =
+        parse(run_in(folder, "$ICAE inspect --json " WITH " %s/t.slots", folder));
+    ck_assert_double_eq(number(seen, "raw_tokens"), number(r, "raw_tokens"));
+    static const char *const uses[][2] = {
+        {"reconstruct", ""}, {"continue", ""}, {"ask", "Who?"}};
+    for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
+        const icae_json_value *made =
+            parse(run_in(folder, "$ICAE %s -n 3 --json " WITH " %s/t.slots %s", uses[i][0],
+                         folder, uses[i][1]));
+        ck_assert_double_ge(number(made, "prompt_tokens"),
+                            number(r, "slots") + number(r, "raw_tokens"));
+    }
+    outcome none =
+        run_in(folder, "$ICAE compress " WITH " -o %s/n.slots --min-fidelity 1 %s/t.txt",
+               folder, folder);
+    ck_assert_int_eq(none.code, 1);
+    ck_assert_ptr_nonnull(strstr(none.err, "better kept as it is"));
+    ck_assert(!icae_path_exists(test_path(folder, "n.slots")));
+    outcome moved =
+        run_in(folder, "$ICAE convert " WITH " %s/t.slots %s/t.safetensors", folder, folder);
+    ck_assert_int_eq(moved.code, 1);
+    ck_assert_ptr_nonnull(strstr(moved.err, "kept as text"));
+}
+END_TEST
+
 /* ---- eval ---- */
 
 /* Five lines, the third without enough text. */
@@ -263,14 +320,30 @@ START_TEST(evaluates_autoencoding_alike_in_every_batch) {
     ck_ok(icae_json_open(&written, test_path(folder, "out/results.json"), &error));
     ck_assert_double_eq(number(icae_json_root(written), "loss"), number(one, "loss"));
     icae_json_free(written);
-    char *restored;
-    ck_ok(icae_file_read(test_path(folder, "out/restored.jsonl"), 1 << 20, &restored, NULL,
-                         &error));
+    char *kept;
+    ck_ok(icae_file_read(test_path(folder, "out/ae.jsonl"), 1 << 20, &kept, NULL, &error));
     int lines = 0;
-    for (const char *c = restored; *c; c++)
+    for (const char *c = kept; *c; c++)
         lines += *c == '\n';
-    ck_assert_int_eq(lines, 4);
-    free(restored);
+    ck_assert_int_eq(lines, 5); /* the first says what they are of */
+    free(kept);
+    static const char *const files[] = {"out/results.md", "out/ae.csv", "out/report.html"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        ck_ok(icae_file_read(test_path(folder, files[i]), 1 << 20, &kept, NULL, &error));
+        ck_assert_msg(strstr(kept, "--batch 1") != NULL, "%s does not name the command",
+                      files[i]);
+        free(kept);
+    }
+    /* Again: nothing is measured, the same comes out. With other options: refused. */
+    const icae_json_value *again = parse(run_in(
+        folder, "$ICAE eval ae --json " WITH " --data %s/lines.jsonl --batch 2 --out %s/out",
+        folder, folder));
+    ck_assert_double_eq(number(again, "bleu4"), number(one, "bleu4"));
+    outcome other =
+        run_in(folder, "$ICAE eval ae " WITH " --data %s/lines.jsonl --tokens 20 --out %s/out",
+               folder, folder);
+    ck_assert_int_eq(other.code, 1);
+    ck_assert_ptr_nonnull(strstr(other.err, "another --tokens"));
 }
 END_TEST
 
@@ -284,6 +357,88 @@ START_TEST(evaluates_continuation_three_ways) {
     ck_assert_double_eq_tol(number(r, "ppl"), exp(number(r, "loss")), 1e-6 * number(r, "ppl"));
     ck_assert_double_ne(number(r, "loss"), number(r, "loss_raw"));
     ck_assert_double_ne(number(r, "loss_raw"), number(r, "loss_none"));
+}
+END_TEST
+
+START_TEST(evaluates_by_length_and_by_content) {
+    const char *folder = folder_with_lines("cli-eval-lengths");
+    const icae_json_value *ae = parse(
+        run_in(folder, "$ICAE eval ae --json " WITH " --data %s/lines.jsonl --lengths 20,40,60",
+               folder));
+    static const char *const lengths[] = {"20", "40", "60"};
+    int at = 0;
+    for (const icae_json_value *line = icae_json_first(icae_json_member(ae, "lines")); line;
+         line = icae_json_next(line), at++) {
+        ck_assert_str_eq(icae_json_as_string(icae_json_member(line, "group")), lengths[at]);
+        double mean = number(line, "context_tokens") / number(line, "n");
+        ck_assert_double_le(fabs(mean - 20 * (at + 1)), 5);
+    }
+    ck_assert_int_eq(at, 3);
+    const icae_json_value *random = parse(
+        run_in(folder, "$ICAE eval random --json " WITH " --data %s/lines.jsonl", folder));
+    const icae_json_value *normal = icae_json_first(icae_json_member(random, "lines"));
+    const icae_json_value *plain =
+        parse(run_in(folder, "$ICAE eval ae --json " WITH " --data %s/lines.jsonl", folder));
+    ck_assert_double_eq(number(normal, "loss"), number(plain, "loss"));
+    ck_assert_double_ne(number(icae_json_next(normal), "loss"), number(normal, "loss"));
+    ck_assert_ptr_null(
+        icae_json_member(random, "loss")); /* no mean of three kinds of content */
+}
+END_TEST
+
+START_TEST(continuations_are_the_same_behind_every_length) {
+    const char *folder = folder_with_lines("cli-eval-lm-lengths");
+    const icae_json_value *r =
+        parse(run_in(folder,
+                     "$ICAE eval lm --json " WITH
+                     " --data %s/lines.jsonl --continuation 40 --lengths 10,20,30",
+                     folder));
+    const icae_json_value *line = icae_json_first(icae_json_member(r, "lines"));
+    double none = number(line, "loss_none");
+    for (int n = 10; line; line = icae_json_next(line), n += 10) {
+        ck_assert_double_eq(number(line, "loss_none"), none);
+        ck_assert_double_eq(number(line, "context_tokens"), 4 * n);
+    }
+}
+END_TEST
+
+START_TEST(evaluates_questions_latency_and_all) {
+    const char *folder = folder_with_lines("cli-eval-all");
+    const char questions[] =
+        "{\"input\": \"The ship came in 1912.\", \"prompt\": \"When?\", \"answer\": \"In "
+        "1912.\"}\n"
+        "{\"input\": \"The ship came in 1912.\", \"prompt\": \"What?\", \"answer\": \"A "
+        "ship.\"}\n"
+        "{\"input\": \"Nobody was there.\", \"prompt\": \"Who?\", \"answer\": \"Nobody.\"}\n";
+    ck_ok(
+        icae_file_write(test_path(folder, "q.jsonl"), questions, sizeof questions - 1, &error));
+    outcome all =
+        run_in(folder,
+               "$ICAE eval all --json " WITH " --data %s/lines.jsonl --questions "
+               "%s/q.jsonl --tokens 20 --samples 3 --generate 6 --grid 2x20,1x40 --out %s/out",
+               folder, folder, folder);
+    const icae_json_value *suites = icae_json_member(parse(all), "suites");
+    static const char *const names[] = {"ae", "lm", "random", "qa", "latency", "ppl"};
+    size_t at = 0;
+    for (const icae_json_value *s = icae_json_first(suites); s; s = icae_json_next(s), at++) {
+        ck_assert_str_eq(icae_json_as_string(icae_json_member(s, "suite")), names[at]);
+        if (strcmp(names[at], "qa") == 0) {
+            ck_assert_double_eq(number(s, "n"), 3);
+            ck_assert_double_eq_tol(number(s, "win") + number(s, "lose") + number(s, "tie"),
+                                    100, 1e-9);
+        }
+        if (strcmp(names[at], "latency") == 0) {
+            const icae_json_value *cell = icae_json_first(icae_json_member(s, "lines"));
+            ck_assert_double_eq(number(cell, "batch"), 2);
+            ck_assert_double_eq(number(icae_json_next(cell), "tokens"), 40);
+            ck_assert_double_gt(number(cell, "kv_ratio"), 0);
+        }
+    }
+    ck_assert_uint_eq(at, 6);
+    outcome text =
+        run_in(folder, "$ICAE eval qa " WITH " --data %s/q.jsonl --generate 4", folder);
+    ck_assert_int_eq(text.code, 0);
+    ck_assert_ptr_nonnull(strstr(text.out, "share of the gap recovered"));
 }
 END_TEST
 
@@ -328,7 +483,7 @@ START_TEST(says_what_a_thing_is) {
         {"tests/golden/llama/expected.safetensors", "safetensors"},
         {"tests/golden/released/v1.pt", "as its authors released it, v1"},
         {"tests/golden/released/v2.safetensors", "as its authors released it, v2"},
-        {"tests/fuzz/seeds/small.pt", "PyTorch file"},
+        {"tests/fuzz/seeds/torch_file/small.pt", "PyTorch file"},
         {slots, "slots"},
     };
     for (size_t i = 0; i < sizeof things / sizeof things[0]; i++) {
@@ -465,6 +620,7 @@ START_TEST(selftest_fails_by_exit_code_and_line) {
     outcome built_in = run_in(folder, "$ICAE selftest -m " TINY_BASE);
     ck_assert_msg(built_in.code == 0, "%s", built_in.out);
     ck_assert_ptr_nonnull(strstr(built_in.out, "round trip"));
+    ck_assert_ptr_nonnull(strstr(built_in.out, "40 times the same bits"));
     outcome good = run_in(folder, "$ICAE selftest --golden tests/golden/llama");
     ck_assert_msg(good.code == 0, "%s %s", good.out, good.err);
     outcome broken =
@@ -509,7 +665,10 @@ START_TEST(wrong_usage_says_the_right_one) {
         {"continue " WITH " -t 0 a", "a whole number from 1"},
         {"continue " WITH " --compute f8 a", "expected f32, bf16 or auto"},
         {"ask " WITH " a.slots", "1 more argument"},
-        {"eval nothing " WITH " --data x", "known: ae, lm, ppl"},
+        {"eval nothing " WITH " --data x", "known: ae, lm, random, qa, latency, ppl, all"},
+        {"eval ae " WITH " --data x --lengths 10,x", "--lengths 10,x"},
+        {"eval latency " WITH " --grid 8x", "--grid 8x"},
+        {"eval qa " WITH " --data x --questions y", "belongs to"},
         {"eval ae " WITH, "--data FILE"},
         {"eval ae -m x --data y", "-a ADAPTER"},
         {"bench", "-m BASE"},
@@ -633,8 +792,10 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          asks_about_several_texts_in_their_order, chats_with_the_dialogue_in_the_prompt,
          streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
          answers_signals_with_their_exit_codes, takes_text_from_standard_input,
-         environment_stands_in_for_base_and_adapter,
-         evaluates_autoencoding_alike_in_every_batch, evaluates_continuation_three_ways,
+         environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
+         keeps_as_text_what_slots_would_lose, evaluates_autoencoding_alike_in_every_batch,
+         evaluates_continuation_three_ways, evaluates_by_length_and_by_content,
+         continuations_are_the_same_behind_every_length, evaluates_questions_latency_and_all,
          perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces,
          says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
          times_texts_of_any_lengths, a_report_of_the_bench_has_every_table_and_picture,

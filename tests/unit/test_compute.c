@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "icae/half.h"
 #include "icae/objective.h"
+#include "icae/ops.h"
 #include "icae/rng.h"
 #include "suites.h"
 #include "train_support.h"
@@ -141,6 +143,71 @@ START_TEST(checkpointing_and_the_batch_change_no_bit) {
 }
 END_TEST
 
+enum { ROWS = 4, WIDTH = 32, KEPT = ROWS * WIDTH };
+
+/* The gradients that a loss on y sends to y itself (gate = NULL), or through y = silu(gate) up to both;
+ * *was_rounded: whether gate and up waited for backward in bfloat16. */
+static void gradients_through(icae_graph *graph, icae_tensor *head, const icae_real *y,
+                              const icae_real *gate, const icae_real *up, icae_real *d_first,
+                              icae_real *d_second, bool *was_rounded) {
+    static const int32_t targets[ROWS] = {0, 3, 7, 1};
+    static const icae_real coefs[ROWS] = {1, 1, 1, 1};
+    const int64_t shape[] = {ROWS, WIDTH};
+    icae_real nll[ROWS];
+    icae_graph_begin(graph, true, false);
+    icae_tensor *first = icae_variable(graph, 2, shape, gate ? gate : y);
+    icae_tensor *second = gate ? icae_variable(graph, 2, shape, up) : NULL;
+    icae_tensor *result = gate ? icae_swiglu(graph, first, second) : first;
+    icae_tensor *loss = icae_linear_cross_entropy(graph, result, head, targets, coefs, nll);
+    if (gate) {
+        icae_done(graph, first);
+        icae_done(graph, second);
+        *was_rounded = first->is_rounded && second->is_rounded;
+    }
+    ck_ok(icae_graph_backward(graph, loss, &error));
+    icae_tensor_read_gradient(graph, first, d_first);
+    if (gate) icae_tensor_read_gradient(graph, second, d_second);
+}
+
+/* In bf16 values wait for backward in half the room, and it sees what to_bf16 makes of them. */
+START_TEST(values_kept_for_backward_are_rounded_in_bf16_alone) {
+    enum { VOCABULARY = 8 };
+    const int64_t head_shape[] = {VOCABULARY, WIDTH};
+    static icae_real gate[KEPT], up[KEPT], y[KEPT], dy[KEPT], weights[VOCABULARY * WIDTH];
+    icae_real rounded_gate[KEPT], rounded_up[KEPT], d_gate[KEPT], d_up[KEPT];
+    icae_real want_gate[KEPT], want_up[KEPT];
+    icae_rng rng = {.seed = 8};
+    for (int i = 0; i < KEPT; i++) {
+        gate[i] = (icae_real)icae_rng_normal(&rng);
+        up[i] = (icae_real)icae_rng_normal(&rng);
+        rounded_gate[i] = icae_bf16_to_f32(icae_f32_to_bf16((float)gate[i]));
+        rounded_up[i] = icae_bf16_to_f32(icae_f32_to_bf16((float)up[i]));
+    }
+    for (int i = 0; i < VOCABULARY * WIDTH; i++)
+        weights[i] = (icae_real)icae_rng_normal(&rng);
+    icae_tensor head = icae_leaf(ICAE_DTYPE_REAL, 2, head_shape, weights, NULL);
+    for (int is_bf16 = 0; is_bf16 < 2; is_bf16++) {
+        icae_backend *be;
+        icae_graph *graph;
+        bool was_rounded;
+        ck_ok(icae_backend_create(&be, NULL, 1, &error));
+        icae_backend_set_compute(be, is_bf16 ? ICAE_COMPUTE_BF16 : ICAE_COMPUTE_F32);
+        ck_ok(icae_graph_create(&graph, be, &error));
+        be->k.swiglu(be, KEPT, gate, up,
+                     y); /* of the values as they are: forward sees no others */
+        gradients_through(graph, &head, y, NULL, NULL, dy, NULL, NULL);
+        gradients_through(graph, &head, NULL, gate, up, d_gate, d_up, &was_rounded);
+        ck_assert(was_rounded == is_bf16);
+        be->k.swiglu_dx(be, KEPT, is_bf16 ? rounded_gate : gate, is_bf16 ? rounded_up : up, dy,
+                        false, want_gate, want_up);
+        ck_assert_int_eq(memcmp(d_gate, want_gate, sizeof d_gate), 0);
+        ck_assert_int_eq(memcmp(d_up, want_up, sizeof d_up), 0);
+        icae_graph_free(graph);
+        icae_backend_free(be);
+    }
+}
+END_TEST
+
 /* ---- runs ---- */
 
 START_TEST(equal_runs_in_bf16_write_equal_bytes) {
@@ -197,5 +264,6 @@ START_TEST(names_are_those_of_the_settings) {
 END_TEST
 
 SUITE_OF(compute, 300, gradients_are_those_of_f32_within_five_percent,
+         values_kept_for_backward_are_rounded_in_bf16_alone,
          checkpointing_and_the_batch_change_no_bit, equal_runs_in_bf16_write_equal_bytes,
          a_run_keeps_the_type_that_auto_stood_for, names_are_those_of_the_settings)

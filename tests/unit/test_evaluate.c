@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The suites of icae/evaluate.h against the golden losses, whatever the batch. */
+/* The suites of icae/evaluate.h against the golden losses, whatever the batch; logs and tables. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "icae/evaluate.h"
+#include "icae/file.h"
 #include "icae/json.h"
 #include "suites.h"
 
@@ -21,7 +23,10 @@ typedef struct golden {
     icae_adapter *adapter;
     icae_json *json;
     int32_t ids[SAMPLES][2][MOST_IDS];
-    icae_eval_sample samples[SAMPLES];
+    icae_eval_engine engine;
+    icae_eval_item list[SAMPLES];
+    char label[1][64];
+    icae_eval_items items; /* borrows the two above */
 } golden;
 
 static int64_t read_ids(const icae_json_value *list, int32_t *out) {
@@ -51,12 +56,16 @@ static golden *golden_open(void) {
     const icae_json_value *s =
         icae_json_first(icae_json_member(icae_json_root(g->json), "samples"));
     for (int i = 0; i < SAMPLES; i++, s = icae_json_next(s)) {
-        icae_eval_sample *sample = &g->samples[i];
-        sample->n = read_ids(icae_json_member(s, "context"), g->ids[i][0]);
-        sample->n_continuation = read_ids(icae_json_member(s, "continuation"), g->ids[i][1]);
-        sample->ids = g->ids[i][0];
-        sample->continuation = g->ids[i][1];
+        icae_eval_item *item = &g->list[i];
+        item->n = read_ids(icae_json_member(s, "context"), g->ids[i][0]);
+        item->n_continuation = read_ids(icae_json_member(s, "continuation"), g->ids[i][1]);
+        item->ids = g->ids[i][0];
+        item->continuation = g->ids[i][1];
     }
+    snprintf(g->label[0], sizeof g->label[0], "golden");
+    g->engine = (icae_eval_engine){g->graph, g->model, g->adapter};
+    g->items =
+        (icae_eval_items){.list = g->list, .n = SAMPLES, .labels = g->label, .n_groups = 1};
     return g;
 }
 
@@ -69,21 +78,57 @@ static void golden_close(golden *g) {
     free(g);
 }
 
+/* The settings that a suite would run with, were nothing given. */
+static icae_eval_settings settings_of(const golden *g, const icae_eval_suite *suite) {
+    icae_eval_settings settings = {.samples = -1,
+                                   .batch = -1,
+                                   .tokens = -1,
+                                   .continuation = -1,
+                                   .skip = -1,
+                                   .window = -1,
+                                   .stride = -1,
+                                   .generate = 8};
+    suite->fill(&g->engine, &settings);
+    return settings;
+}
+
+/* A column of the table over all samples. */
+static double column_of(const golden *g, const char *suite_name, const char *key,
+                        const icae_eval_settings *settings, const icae_eval_row *rows) {
+    const icae_eval_suite *suite = icae_eval_suite_find(suite_name);
+    icae_eval_table table;
+    icae_eval_source source = {"base", "adapter", "data", "command"};
+    ck_ok(icae_eval_table_make(&table, suite, settings, &g->items, rows, &source, &error));
+    double value = (double)NAN;
+    bool is_there = false;
+    for (const icae_eval_column *c = suite->columns; c->key; c++) {
+        if (strcmp(c->key, key) != 0) continue;
+        value = c->of(&table.lines[0]);
+        is_there = true;
+    }
+    ck_assert_msg(is_there, "%s has no column %s", suite_name, key);
+    icae_eval_table_release(&table);
+    return value;
+}
+
 START_TEST(ae_and_lm_losses_are_the_golden_ones) {
     golden *g = golden_open();
     const icae_json_value *root = icae_json_root(g->json);
+    static const char *const names[] = {"ae", "lm"}, *const keys[] = {"ae_loss", "lm_loss"};
     for (int64_t batch = 1; batch <= SAMPLES; batch++) {
-        icae_eval_options wishes = {.batch = batch, .is_loss_only = true, .skip = 8};
-        icae_eval_ae_result ae;
-        icae_eval_lm_result lm;
-        ck_ok(icae_eval_ae(g->graph, g->model, g->adapter, g->samples, SAMPLES, &wishes, &ae,
-                           &error));
-        ck_ok(icae_eval_lm(g->graph, g->model, g->adapter, g->samples, SAMPLES, &wishes, &lm,
-                           &error));
-        double expected_ae = number(root, "ae_loss"), expected_lm = number(root, "lm_loss");
-        ck_assert_double_eq_tol(ae.loss, expected_ae, tolerance * expected_ae);
-        ck_assert_double_eq_tol(lm.loss_slots, expected_lm, tolerance * expected_lm);
-        ck_assert_int_eq(ae.targets, ae.context_tokens + SAMPLES);
+        for (int i = 0; i < 2; i++) {
+            const icae_eval_suite *suite = icae_eval_suite_find(names[i]);
+            icae_eval_settings settings = settings_of(g, suite);
+            settings.batch = batch;
+            settings.is_loss_only = true;
+            icae_eval_row *rows = calloc(SAMPLES, sizeof *rows);
+            ck_ok(icae_eval_run(suite, &g->engine, &settings, &g->items, NULL, NULL, rows,
+                                &error));
+            double expected = number(root, keys[i]);
+            ck_assert_double_eq_tol(column_of(g, names[i], "loss", &settings, rows), expected,
+                                    tolerance * expected);
+            icae_eval_rows_release(rows, SAMPLES);
+        }
     }
     golden_close(g);
 }
@@ -101,100 +146,252 @@ START_TEST(perplexity_is_the_golden_likelihood) {
         ck_assert(icae_json_as_number(v, &nll));
         sum += nll;
     }
-    icae_eval_sample text = {.ids = ids, .n = n};
-    icae_eval_options wishes = {.window = 64, .stride = 32};
-    icae_eval_ppl_result r;
-    ck_ok(icae_eval_ppl(g->graph, g->model, &text, 1, &wishes, &r, &error));
-    ck_assert_int_eq(r.tokens, n - 1);
-    ck_assert_double_eq_tol(r.loss, sum / (double)(n - 1), tolerance * r.loss);
+    const icae_eval_suite *suite = icae_eval_suite_find("ppl");
+    icae_eval_item text = {.ids = ids, .n = n};
+    icae_eval_settings settings = {.window = 64, .stride = 32};
+    icae_eval_row whole = {.texts = NULL}, narrow = {.texts = NULL};
+    ck_ok(suite->measure(&g->engine, &settings, &text, 1, &whole, &error));
+    int targets = icae_eval_value(suite, "targets"), nll = icae_eval_value(suite, "nll");
+    ck_assert_double_eq(whole.values[targets], (double)(n - 1));
+    ck_assert_double_eq_tol(whole.values[nll], sum, tolerance * sum);
     /* A window that sees less than the whole text finds it more surprising or less, not the same. */
-    wishes = (icae_eval_options){.window = 10, .stride = 3};
-    icae_eval_ppl_result narrow;
-    ck_ok(icae_eval_ppl(g->graph, g->model, &text, 1, &wishes, &narrow, &error));
-    ck_assert_int_eq(narrow.tokens, n - 1);
-    ck_assert_double_gt(fabs(narrow.loss - r.loss), 1e-4);
+    settings.window = 10;
+    settings.stride = 3;
+    ck_ok(suite->measure(&g->engine, &settings, &text, 1, &narrow, &error));
+    ck_assert_double_eq(narrow.values[targets], (double)(n - 1));
+    ck_assert_double_gt(fabs(narrow.values[nll] - whole.values[nll]), 1e-3);
     golden_close(g);
 }
 END_TEST
 
 START_TEST(raw_loss_is_that_of_the_joined_text) {
     golden *g = golden_open();
-    icae_eval_options wishes = {.skip = 8};
-    icae_eval_lm_result lm;
-    ck_ok(icae_eval_lm(g->graph, g->model, g->adapter, g->samples, 1, &wishes, &lm, &error));
+    const icae_eval_suite *suite = icae_eval_suite_find("lm");
+    icae_eval_settings settings = settings_of(g, suite);
+    icae_eval_row row = {.texts = NULL};
+    ck_ok(suite->measure(&g->engine, &settings, g->list, 1, &row, &error));
     int32_t joined[2 * MOST_IDS];
-    int64_t n = g->samples[0].n, more = g->samples[0].n_continuation;
-    memcpy(joined, g->samples[0].ids, (size_t)n * sizeof *joined);
-    memcpy(joined + n, g->samples[0].continuation, (size_t)more * sizeof *joined);
+    int64_t n = g->list[0].n, more = g->list[0].n_continuation;
+    memcpy(joined, g->list[0].ids, (size_t)n * sizeof *joined);
+    memcpy(joined + n, g->list[0].continuation, (size_t)more * sizeof *joined);
     icae_eval_sequence ways[2] = {{joined, n + more, n + 8}, {joined + n, more, 8}};
     double sums[2];
     ck_ok(icae_eval_base_nll(g->graph, g->model, ways, 2, sums, NULL, &error));
-    ck_assert_double_eq_tol(lm.loss_raw, sums[0] / (double)(more - 8), 1e-6 * lm.loss_raw);
-    ck_assert_double_eq_tol(lm.loss_none, sums[1] / (double)(more - 8), 1e-6 * lm.loss_none);
+    ck_assert_double_eq_tol(row.values[icae_eval_value(suite, "nll_raw")], sums[0],
+                            1e-6 * sums[0]);
+    ck_assert_double_eq_tol(row.values[icae_eval_value(suite, "nll_none")], sums[1],
+                            1e-6 * sums[1]);
     golden_close(g);
 }
 END_TEST
 
-typedef struct seen {
-    int restored, progress, stop_at;
-} seen;
-
-static void see_restored(void *user, int64_t index, const int32_t *ids, int64_t n,
-                         bool is_stopped) {
-    seen *s = user;
-    ck_assert_int_eq(index, s->restored++);
-    ck_assert(ids != NULL && n >= 0 && (is_stopped || n > 0));
+START_TEST(questions_are_scored_behind_slots_text_and_nothing) {
+    golden *g = golden_open();
+    const icae_eval_suite *suite = icae_eval_suite_find("qa");
+    /* Two questions about the first text, one about the second. */
+    for (int i = 0; i < SAMPLES; i++) {
+        if (i < 2) g->list[i].ids = g->ids[0][0], g->list[i].n = g->list[0].n;
+        g->list[i].prompt = g->ids[i][1];
+        g->list[i].n_prompt = 5;
+        g->list[i].answer = g->ids[i][1] + 5;
+        g->list[i].n_answer = 4;
+        g->list[i].prompt_text = "What \"was\" it?";
+        g->list[i].answer_text = "It was the ship.";
+    }
+    icae_eval_settings settings = settings_of(g, suite);
+    icae_eval_row apart[SAMPLES], together[SAMPLES];
+    memset(apart, 0, sizeof apart);
+    memset(together, 0, sizeof together);
+    ck_ok(suite->measure(&g->engine, &settings, g->list, SAMPLES, together, &error));
+    for (int i = 0; i < SAMPLES; i++) {
+        ck_ok(suite->measure(&g->engine, &settings, &g->list[i], 1, &apart[i], &error));
+        for (int v = 0; suite->values[v]; v++)
+            ck_assert_double_eq(apart[i].values[v], together[i].values[v]);
+        ck_assert_str_eq(apart[i].texts, together[i].texts);
+        ck_assert_ptr_nonnull(strstr(apart[i].texts, "\"question\": \"What \\\"was\\\" it?\""));
+        free(apart[i].texts);
+        free(together[i].texts);
+    }
+    int raw = icae_eval_value(suite, "nll_raw"), none = icae_eval_value(suite, "nll_none");
+    ck_assert_double_ne(together[0].values[raw], together[0].values[none]);
+    /* Behind nothing the second question about a text is what it is about any other. */
+    ck_assert_double_eq(together[0].values[icae_eval_value(suite, "tokens")],
+                        together[1].values[icae_eval_value(suite, "tokens")]);
+    golden_close(g);
 }
+END_TEST
+
+/* ---- logs ---- */
+
+typedef struct seen {
+    int progress, stop_at;
+    int64_t last;
+} seen;
 
 static bool see_progress(void *user, int64_t done, int64_t total) {
     seen *s = user;
-    ck_assert_int_eq(done, ++s->progress);
     ck_assert_int_eq(total, SAMPLES);
-    return s->progress != s->stop_at;
+    ck_assert_int_gt(done, s->last);
+    s->last = done;
+    return ++s->progress != s->stop_at;
 }
 
-START_TEST(tells_progress_and_can_be_stopped) {
+START_TEST(a_stopped_run_goes_on_and_ends_like_one_that_was_not) {
     golden *g = golden_open();
-    seen s = {0};
-    icae_eval_options wishes = {
-        .batch = 1, .progress = see_progress, .restored = see_restored, .user = &s};
-    icae_eval_ae_result r;
+    const icae_eval_suite *suite = icae_eval_suite_find("ae");
+    const char *folder = test_folder("evaluate-log");
+    const char *log = test_path(folder, "ae.jsonl"), *whole_log = test_path(folder, "w.jsonl");
+    icae_eval_settings settings = settings_of(g, suite);
+    settings.batch = 1;
+    seen s = {.stop_at = 2};
+    icae_eval_watch watch = {see_progress, &s};
+    icae_eval_row *rows = calloc(SAMPLES, sizeof *rows);
+    icae_eval_row *whole = calloc(SAMPLES, sizeof *whole);
     ck_ok(
-        icae_eval_ae(g->graph, g->model, g->adapter, g->samples, SAMPLES, &wishes, &r, &error));
-    ck_assert_int_eq(s.restored, SAMPLES);
-    ck_assert_int_eq(s.progress, SAMPLES);
-    ck_assert(r.bleu4 >= 0 && r.bleu4 < 50 && r.prefix_em < 0.5); /* nobody trained it */
-    s = (seen){.stop_at = 2};
+        icae_eval_run(suite, &g->engine, &settings, &g->items, whole_log, NULL, whole, &error));
     ck_assert_int_eq(
-        icae_eval_ae(g->graph, g->model, g->adapter, g->samples, SAMPLES, &wishes, &r, &error),
+        icae_eval_run(suite, &g->engine, &settings, &g->items, log, &watch, rows, &error),
         ICAE_INTERRUPTED);
-    ck_assert_int_eq(s.progress, 2);
+    icae_eval_rows_release(rows, SAMPLES);
+    /* A machine that stopped in the middle of a line. */
+    ck_ok(icae_file_append(log, "{\"item\": 2, \"tok", 17, &error));
+    rows = calloc(SAMPLES, sizeof *rows);
+    s = (seen){.last = 2};
+    ck_ok(icae_eval_run(suite, &g->engine, &settings, &g->items, log, &watch, rows, &error));
+    ck_assert_int_eq(s.progress, 1); /* only the third was measured */
+    for (int i = 0; i < SAMPLES; i++) {
+        for (int v = 0; suite->values[v]; v++)
+            ck_assert_double_eq(rows[i].values[v], whole[i].values[v]);
+    }
+    char *a, *b;
+    ck_ok(icae_file_read(log, 1 << 20, &a, NULL, &error));
+    ck_ok(icae_file_read(whole_log, 1 << 20, &b, NULL, &error));
+    ck_assert_str_eq(a, b);
+    ck_assert_ptr_nonnull(strstr(a, "\"restored\": "));
+    free(a);
+    free(b);
+    icae_eval_rows_release(rows, SAMPLES);
+    icae_eval_rows_release(whole, SAMPLES);
+    golden_close(g);
+}
+END_TEST
+
+START_TEST(a_log_of_another_run_is_refused_by_what_differs) {
+    golden *g = golden_open();
+    const icae_eval_suite *suite = icae_eval_suite_find("lm");
+    const char *log = test_path(test_folder("evaluate-other"), "lm.jsonl");
+    icae_eval_settings settings = settings_of(g, suite), other = settings;
+    icae_eval_row *rows = calloc(SAMPLES, sizeof *rows);
+#define RUN(with) icae_eval_run(suite, &g->engine, with, &g->items, log, NULL, rows, &error)
+    ck_ok(RUN(&settings));
+    ck_ok(RUN(&settings));
+    other.skip = 9;
+    ck_refused(RUN(&other), "another --skip");
+    other = settings;
+    other.continuation = 7;
+    ck_refused(RUN(&other), "another --continuation");
+    g->ids[1][0][0]++;
+    ck_refused(RUN(&settings), "another data");
+    g->ids[1][0][0]--;
+    g->adapter->fingerprint++;
+    ck_refused(RUN(&settings), "another adapter");
+    g->adapter->fingerprint--;
+    g->model->fingerprint++;
+    ck_refused(RUN(&settings), "another base");
+    g->model->fingerprint--;
+    ck_ok(RUN(&settings));
+    char *text;
+    size_t bytes;
+    ck_ok(icae_file_read(log, 1 << 20, &text, &bytes, &error));
+    for (char *c = strstr(text, "\"item\": 1"); *c != '}'; c++)
+        if (*c == ':') *c = ',';
+    ck_ok(icae_file_write(log, text, bytes, &error));
+    ck_refused(RUN(&settings), "line 3");
+    ck_ok(icae_file_write(log, "no log\n", 7, &error));
+    ck_refused(RUN(&settings), "no log of icae eval");
+#undef RUN
+    free(text);
+    icae_eval_rows_release(rows, SAMPLES);
+    golden_close(g);
+}
+END_TEST
+
+/* ---- tables ---- */
+
+static icae_text written(const golden *g, const icae_eval_row *rows,
+                         const icae_eval_settings *settings,
+                         void (*write)(icae_text *, const icae_eval_table *)) {
+    icae_eval_table table;
+    icae_eval_source source = {"b|ase.gguf", "ad\"apter", NULL, "icae eval ae"};
+    ck_ok(icae_eval_table_make(&table, icae_eval_suite_find("ae"), settings, &g->items, rows,
+                               &source, &error));
+    icae_text text = {0};
+    if (write) {
+        write(&text, &table);
+    } else {
+        const icae_eval_table *const tables[] = {&table};
+        ck_ok(icae_eval_write_page(&text, tables, 1, &error));
+    }
+    icae_eval_table_release(&table);
+    ck_assert(!text.failed);
+    return text;
+}
+
+START_TEST(every_line_of_a_table_says_what_it_is_from) {
+    golden *g = golden_open();
+    const icae_eval_suite *suite = icae_eval_suite_find("ae");
+    icae_eval_settings settings = settings_of(g, suite);
+    icae_eval_row *rows = calloc(SAMPLES, sizeof *rows);
+    ck_ok(icae_eval_run(suite, &g->engine, &settings, &g->items, NULL, NULL, rows, &error));
+    icae_text json = written(g, rows, &settings, icae_eval_write_json);
+    icae_json *parsed;
+    ck_ok(icae_json_parse(&parsed, "json", json.data, json.length, &error));
+    const icae_json_value *root = icae_json_root(parsed);
+    ck_assert_double_eq(number(root, "n"), SAMPLES);
+    ck_assert_double_eq(number(icae_json_first(icae_json_member(root, "lines")), "loss"),
+                        number(root, "loss"));
+    ck_assert_str_eq(icae_json_as_string(icae_json_member(root, "adapter")), "ad\"apter");
+    icae_text csv = written(g, rows, &settings, icae_eval_write_csv);
+    ck_assert_ptr_nonnull(
+        strstr(csv.data, "\"b|ase.gguf\",\"ad\"\"apter\",\"\",\"icae eval ae\"\r\n"));
+    icae_text markdown = written(g, rows, &settings, icae_eval_write_markdown);
+    ck_assert_ptr_nonnull(
+        strstr(markdown.data, "| b\\|ase.gguf | ad\"apter | - | icae eval ae |"));
+    icae_text page = written(g, rows, &settings, NULL);
+    ck_assert_ptr_nonnull(strstr(page.data, "<svg"));
+    ck_assert_ptr_nonnull(strstr(page.data, "ad&quot;apter"));
+    ck_assert_ptr_nonnull(strstr(page.data, "prefers-color-scheme:dark"));
+    ck_assert_ptr_null(strstr(page.data, "<script"));
+    ck_assert_ptr_null(strstr(page.data, "http"));
+    icae_json_free(parsed);
+    icae_text_release(&json);
+    icae_text_release(&csv);
+    icae_text_release(&markdown);
+    icae_text_release(&page);
+    icae_eval_rows_release(rows, SAMPLES);
     golden_close(g);
 }
 END_TEST
 
 START_TEST(refuses_samples_without_anything_to_score) {
     golden *g = golden_open();
-    icae_eval_options wishes = {.skip = 30, .window = 8, .stride = 8};
-    icae_eval_ae_result ae;
-    icae_eval_lm_result lm;
-    icae_eval_ppl_result ppl;
-    ck_refused(
-        icae_eval_ae(g->graph, g->model, g->adapter, g->samples, 0, &wishes, &ae, &error),
-        "no text");
-    ck_refused(
-        icae_eval_lm(g->graph, g->model, g->adapter, g->samples, 1, &wishes, &lm, &error),
-        "expected more than 30");
-    ck_refused(icae_eval_ppl(g->graph, g->model, g->samples, 1, &wishes, &ppl, &error),
-               "stride");
-    icae_eval_sample one = {.ids = g->ids[0][0], .n = 1};
-    wishes.stride = 4;
-    ck_refused(icae_eval_ppl(g->graph, g->model, &one, 1, &wishes, &ppl, &error),
-               "nothing to predict");
+    icae_eval_settings settings = {.skip = 30, .window = 8, .stride = 8};
+    icae_eval_row row = {.texts = NULL};
+    icae_eval_items none = {0};
+    const icae_eval_suite *lm = icae_eval_suite_find("lm"), *ppl = icae_eval_suite_find("ppl");
+    ck_refused(icae_eval_run(lm, &g->engine, &settings, &none, NULL, NULL, &row, &error),
+               "no text");
+    ck_refused(lm->measure(&g->engine, &settings, g->list, 1, &row, &error),
+               "expected more than 30");
+    ck_refused(ppl->measure(&g->engine, &settings, g->list, 1, &row, &error), "stride");
+    ck_assert_ptr_null(icae_eval_suite_find("nothing"));
     golden_close(g);
 }
 END_TEST
 
 SUITE_OF(evaluate, 120, ae_and_lm_losses_are_the_golden_ones,
          perplexity_is_the_golden_likelihood, raw_loss_is_that_of_the_joined_text,
-         tells_progress_and_can_be_stopped, refuses_samples_without_anything_to_score)
+         questions_are_scored_behind_slots_text_and_nothing,
+         a_stopped_run_goes_on_and_ends_like_one_that_was_not,
+         a_log_of_another_run_is_refused_by_what_differs,
+         every_line_of_a_table_says_what_it_is_from, refuses_samples_without_anything_to_score)

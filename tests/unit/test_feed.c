@@ -595,6 +595,47 @@ START_TEST(broken_lines_add_up_over_limited_passes) {
 }
 END_TEST
 
+/* From 6 tokens to 24 within 40 samples, and the same after going on in the middle. */
+START_TEST(the_longest_context_grows_evenly) {
+    enum { GROWING = 40, ALL = 60 };
+    const char *folder = make_texts("feed-growth");
+    icae_tokenizer *tokenizer = open_tokenizer();
+    icae_error error = {0};
+    icae_feed_settings settings = text_settings;
+    settings.lm_ratio = 0;
+    settings.is_endless = true;
+    settings.first_context = 6;
+    settings.grow_samples = GROWING;
+    icae_feed *feed = open_feed(&settings, folder, tokenizer), *later = NULL;
+    int at_limit[2] = {0};
+    for (int i = 0; i < ALL; i++) {
+        icae_feed_step *step = next(feed, 1), *again = later ? next(later, 1) : NULL;
+        int64_t limit = i < GROWING ? 6 + 18 * i / GROWING : 24, n = step->batch.contexts[0].n;
+        ck_assert_msg(n <= limit, "sample %d has %lld tokens", i, (long long)n);
+        at_limit[i >= GROWING] += n == limit;
+        if (again) {
+            ck_assert_int_eq(again->batch.contexts[0].n, n);
+            ck_ids(again->batch.contexts[0].ids, step->batch.contexts[0].ids, n);
+        }
+        if (i == GROWING / 2) {
+            icae_json *json;
+            later = open_feed(&settings, folder, tokenizer);
+            ck_ok(icae_json_parse(&json, "state.json", step->state_json,
+                                  strlen(step->state_json), &error));
+            ck_ok(icae_feed_restore(later, json, icae_json_root(json), &error));
+            icae_json_free(json);
+        }
+        icae_feed_step_free(step);
+        icae_feed_step_free(again);
+    }
+    ck_assert_msg(at_limit[0] > GROWING / 2 && at_limit[1] > 5, "%d and %d windows are full",
+                  at_limit[0], at_limit[1]);
+    icae_feed_close(feed);
+    icae_feed_close(later);
+    icae_tokenizer_free(tokenizer);
+}
+END_TEST
+
 START_TEST(texts_that_are_all_too_short_are_an_error_not_a_loop) {
     const char *folder = make_texts("feed-short");
     icae_tokenizer *tokenizer = open_tokenizer();
@@ -628,6 +669,9 @@ START_TEST(settings_out_of_range_are_refused_by_name) {
     REFUSED(context_tokens, 0);
     REFUSED(least_context, 0);
     REFUSED(least_context, 25);
+    REFUSED(first_context, 3);
+    REFUSED(first_context, 25);
+    REFUSED(grow_samples, 5); /* from nothing */
     REFUSED(lm_ratio, 1.5);
     REFUSED(lm_ratio, -0.1);
     REFUSED(continuation_tokens, 3);
@@ -744,7 +788,7 @@ SUITE_OF(feed, 60, samples_are_slices_of_their_documents, rows_become_jobs_on_sh
          goes_on_exactly_after_every_step, prefetching_and_batch_size_change_no_sample,
          epochs_show_other_windows_and_another_seed_too, a_limit_returns_to_the_same_samples,
          closing_never_waits_for_ever, broken_lines_are_counted_or_with_strict_end_the_run,
-         broken_lines_add_up_over_limited_passes,
+         broken_lines_add_up_over_limited_passes, the_longest_context_grows_evenly,
          texts_that_are_all_too_short_are_an_error_not_a_loop,
          settings_out_of_range_are_refused_by_name, a_tokenizer_without_eos_is_refused,
          a_state_of_other_settings_is_refused_by_name,

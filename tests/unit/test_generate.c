@@ -231,7 +231,70 @@ START_TEST(numbers_that_are_not_finite_are_refused) {
 }
 END_TEST
 
+/*
+ * A span of k tokens whose slots are those tokens' embeddings is the span itself: k slots of k tokens stand at
+ * the tokens' own positions. So slots with such a span write what slots with the raw span write.
+ */
+START_TEST(a_raw_span_is_read_as_its_tokens) {
+    bench *b = bench_open();
+    int64_t k = b->adapter->settings.memory_slots, D = b->model->config.width;
+    int32_t ids[64];
+    for (int i = 0; i < 64; i++)
+        ids[i] = (i * 29 + 7) % b->n_ids;
+    const int32_t lengths[] = {12, (int32_t)k, 9};
+    const bool is_raw[] = {false, true, false};
+    icae_slots raw = {0}, equal = {0};
+    ck_ok(icae_compress_spans(b->graph, b->model, b->adapter, ids, 3, lengths, is_raw, &raw,
+                              &error));
+    ck_ok(icae_compress_spans(b->graph, b->model, b->adapter, ids, 3, lengths, NULL, &equal,
+                              &error));
+    ck_assert_mem_eq(raw.raw_ids, ids + 12, (size_t)k * sizeof *ids);
+    ck_assert_mem_eq(raw.values, equal.values, (size_t)(k * D) * sizeof(float));
+    ck_assert_mem_eq(raw.values + k * D, equal.values + 2 * k * D,
+                     (size_t)(k * D) * sizeof(float));
+    icae_graph_begin(b->graph, false, false);
+    icae_tensor *embedded =
+        icae_model_inputs(b->graph, b->model, 0, NULL, k, NULL, raw.raw_ids);
+    icae_real *host = icae_graph_arena(b->graph, (size_t)(k * D) * sizeof *host);
+    icae_tensor_read(b->graph, embedded, host);
+    for (int64_t i = 0; i < k * D; i++)
+        equal.values[k * D + i] = (float)host[i];
+    for (int task = 0; task < ICAE_TASK_COUNT; task++) {
+        icae_request requests[2];
+        for (int i = 0; i < 2; i++) {
+            requests[i] = (icae_request){.slots = i ? &equal : &raw,
+                                         .task = (icae_task)task,
+                                         .max_tokens = LENGTH,
+                                         .stop = -1};
+            if (task != ICAE_TASK_FT) continue;
+            requests[i].prefix = prefix;
+            requests[i].n_prefix = 3;
+            requests[i].prompt = prompt;
+            requests[i].n_prompt = 4;
+        }
+        icae_result results[2];
+        ck_ok(icae_generate(b->graph, b->model, b->adapter, requests, 2, &greedy, NULL, NULL,
+                            results, &error));
+        ck_assert_int_eq(results[0].n, LENGTH);
+        ck_assert_mem_eq(results[0].ids, results[1].ids, LENGTH * sizeof(int32_t));
+        icae_results_release(results, 2);
+    }
+    /* Other tokens are read as others. */
+    raw.raw_ids[0] = (raw.raw_ids[0] + 1) % b->n_ids;
+    icae_request requests[2] = {{.slots = &raw, .max_tokens = LENGTH, .stop = -1},
+                                {.slots = &equal, .max_tokens = LENGTH, .stop = -1}};
+    icae_result results[2];
+    ck_ok(icae_generate(b->graph, b->model, b->adapter, requests, 2, &greedy, NULL, NULL,
+                        results, &error));
+    ck_assert_mem_ne(results[0].ids, results[1].ids, LENGTH * sizeof(int32_t));
+    icae_results_release(results, 2);
+    icae_slots_release(&raw);
+    icae_slots_release(&equal);
+    bench_close(b);
+}
+END_TEST
+
 SUITE_OF(generate, 120, what_is_generated_is_the_likeliest_without_a_cache,
          a_request_is_answered_alike_alone_and_among_others,
          draws_stay_in_the_nucleus_and_follow_its_probabilities,
-         numbers_that_are_not_finite_are_refused)
+         numbers_that_are_not_finite_are_refused, a_raw_span_is_read_as_its_tokens)

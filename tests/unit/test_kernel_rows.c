@@ -74,6 +74,14 @@ static void run_linear_bf16(icae_backend *be, const row_kernel *k, int64_t T, co
     free((char *)w.data - 1);
 }
 
+static void run_linear_few_bf16(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
+                                real *y) {
+    icae_matrix w = random_matrix(k->dtype, k->out, k->in, 1);
+    be->k.linear_few_bf16(be, T, k->out, k->in, x, &w, false, y);
+    be->k.linear_few_bf16(be, T, k->out, k->in, x, &w, true, y);
+    free((char *)w.data - 1);
+}
+
 static void run_linear_bf16_dx(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
                                real *y) {
     icae_matrix w = random_matrix(k->dtype, k->in, k->out, 1);
@@ -189,6 +197,9 @@ static const row_kernel row_kernels[] = {
     {"linear_dx Q5_K", 75, 256, ICAE_DTYPE_Q5_K, run_linear_dx},
     {"linear_bf16 F32", 71, 45, ICAE_DTYPE_F32, run_linear_bf16},
     {"linear_bf16 Q4_1", 1088, 96, ICAE_DTYPE_Q4_1, run_linear_bf16},
+    {"linear_few_bf16 F32", 71, 45, ICAE_DTYPE_F32, run_linear_few_bf16},
+    {"linear_few_bf16 Q4_1", 576, 300, ICAE_DTYPE_Q4_1, run_linear_few_bf16},
+    {"linear_few_bf16 Q6_K", 512, 70, ICAE_DTYPE_Q6_K, run_linear_few_bf16},
     {"linear_bf16_dx F32", 71, 45, ICAE_DTYPE_F32, run_linear_bf16_dx},
     {"linear_bf16_dx Q8_0", 1050, 64, ICAE_DTYPE_Q8_0, run_linear_bf16_dx},
     {"rmsnorm", 205, 206, ICAE_DTYPE_F32, run_rmsnorm},
@@ -406,10 +417,13 @@ START_TEST(products_with_the_identity_copy) {
         real *half = output(T * D), *half_back = output(T * D), *nearest = output(T * D);
         be->k.linear_bf16(be, T, D, D, x, &w, false, half);
         be->k.linear_bf16_dx(be, T, D, D, x, &w, false, half_back);
+        real *half_few = output(11 * D);
+        be->k.linear_few_bf16(be, 11, D, D, x, &w, false, half_few);
         for (int i = 0; i < T * D; i++)
             nearest[i] = (real)icae_bf16_to_f32(icae_f32_to_bf16((float)x[i]));
         same_values("linear_bf16", half, nearest, T * D, 0);
         same_values("linear_bf16_dx", half_back, nearest, T * D, 0);
+        same_values("linear_few_bf16", half_few, nearest, 11 * D, 0);
         same_values("linear", y, x, T * D, 0);
         same_values("linear_few", few, x, 7 * D, 0);
         same_values("linear_dx", back, x, T * D, 0);

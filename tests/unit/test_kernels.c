@@ -100,19 +100,23 @@ static void check_linear(icae_backend *be, icae_backend *ref) {
     compare_product("linear", be, ref, be->k.linear, ref->k.linear, 400, &w, 96, 20);
 }
 
-static void check_linear_few(icae_backend *be, icae_backend *ref) {
-    compare_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, false,
-                     few_counts, COUNT(few_counts));
-    /* More columns than one stretch of scales (cpu_few.c): part of a second, whole ones, a third. */
+/* More columns than one stretch of scales (cpu_few.c): part of a second, whole ones, a third. */
+static void compare_wide_products(const char *name, icae_backend *be, icae_backend *ref,
+                                  product *got, product *want) {
     static const int widths[] = {2080, 2304, 4096, 4352};
     for (int dtype = 0; dtype < ICAE_DTYPE_COUNT; dtype++) {
         for (size_t i = 0; i < COUNT(widths); i++) {
             if (widths[i] % icae_dtype_describe((icae_dtype)dtype)->block_values) continue;
             icae_matrix w = random_matrix((icae_dtype)dtype, 11, widths[i], 7);
-            compare_product("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, 3, &w,
-                            widths[i], 11);
+            compare_product(name, be, ref, got, want, 3, &w, widths[i], 11);
         }
     }
+}
+
+static void check_linear_few(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, false,
+                     few_counts, COUNT(few_counts));
+    compare_wide_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few);
 }
 
 static void check_linear_dx(icae_backend *be, icae_backend *ref) {
@@ -128,6 +132,13 @@ static void check_linear_bf16(icae_backend *be, icae_backend *ref) {
     icae_matrix w = random_matrix(ICAE_DTYPE_Q4_1, 20, 96, 6); /* few panels, many rows */
     compare_product("linear_bf16", be, ref, be->k.linear_bf16, ref->k.linear_bf16, 400, &w, 96,
                     20);
+}
+
+static void check_linear_few_bf16(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_few_bf16", be, ref, be->k.linear_few_bf16, ref->k.linear_few_bf16,
+                     false, bf16_counts, COUNT(bf16_counts));
+    compare_wide_products("linear_few_bf16", be, ref, be->k.linear_few_bf16,
+                          ref->k.linear_few_bf16);
 }
 
 static void check_linear_bf16_dx(icae_backend *be, icae_backend *ref) {
@@ -453,6 +464,44 @@ static void check_geglu_dx(icae_backend *be, icae_backend *ref) {
     }
 }
 
+/* Ties both ways, the largest finite number, what rounds up to infinity, subnormals, no numbers. */
+static const float hard_to_round[] = {
+    1.00390625f, 1.01171875f, -1.00390625f, 3.3895314e38f, 3.4e38f,   -3.4e38f, 1e-39f,
+    -1.4e-45f,   0.0f,        -0.0f,        INFINITY,      -INFINITY, NAN};
+
+static void check_to_bf16(icae_backend *be, icae_backend *ref) {
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        int64_t n = lengths[i];
+        real *x = output_from(gates(n), n);
+        for (int64_t j = 0; j < n && j < (int64_t)COUNT(hard_to_round); j++)
+            x[n - 1 - j] = (real)hard_to_round[j];
+        uint16_t *got = calloc((size_t)n + 1, sizeof *got);
+        uint16_t *want = calloc((size_t)n + 1, sizeof *want);
+        got[n] = 0xABCD;
+        be->k.to_bf16(be, n, x, got);
+        ref->k.to_bf16(ref, n, x, want);
+        ck_assert_mem_eq(got, want, (size_t)n * sizeof *got);
+        ck_assert_uint_eq(got[n], 0xABCD);
+        free(got);
+        free(want);
+    }
+}
+
+static void check_from_bf16(icae_backend *be, icae_backend *ref) {
+    const int64_t most = 131072; /* every number that there is, twice */
+    uint16_t *x = calloc((size_t)most, sizeof *x);
+    for (int64_t i = 0; i < most; i++)
+        x[i] = (uint16_t)i;
+    for (size_t i = 0; i <= COUNT(lengths); i++) {
+        int64_t n = i < COUNT(lengths) ? lengths[i] : most;
+        real *got = output(n), *want = output(n);
+        be->k.from_bf16(be, n, x, got);
+        ref->k.from_bf16(ref, n, x, want);
+        ck_assert_mem_eq(got, want, (size_t)n * sizeof *got);
+    }
+    free(x);
+}
+
 static void check_accumulate(icae_backend *be, icae_backend *ref) {
     for (size_t i = 0; i < COUNT(lengths); i++) {
         int64_t n = lengths[i];
@@ -600,6 +649,7 @@ static const struct {
     {"linear_dx", check_linear_dx},
     {"linear_bf16", check_linear_bf16},
     {"linear_bf16_dx", check_linear_bf16_dx},
+    {"linear_few_bf16", check_linear_few_bf16},
     {"gather", check_gather},
     {"add_means", check_add_means},
     {"scatter_add", check_scatter_add},
@@ -613,6 +663,8 @@ static const struct {
     {"swiglu_dx", check_swiglu_dx},
     {"geglu", check_geglu},
     {"geglu_dx", check_geglu_dx},
+    {"to_bf16", check_to_bf16},
+    {"from_bf16", check_from_bf16},
     {"accumulate", check_accumulate},
     {"add_row", check_add_row},
     {"scale", check_scale},

@@ -135,17 +135,29 @@ START_TEST(lays_out_the_decoder) {
     static const int32_t lengths[] = {6, 4};
     int32_t out[16];
     /* AE: slots of 6 tokens from 1 and of 4 from 7, k = 2: 1 + {1, 4}, 7 + round({0.5, 2.5}) */
-    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_AE, 0, 2, lengths, 2, 4, out);
+    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_AE, 0, 2, lengths, NULL, 2, 4, out);
     expect_positions(out, (const int32_t[]){2, 5, 7, 9, 0, 1, 2, 3}, 8);
-    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_LM, 0, 2, lengths, 2, 3, out);
+    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_LM, 0, 2, lengths, NULL, 2, 3, out);
     expect_positions(out, (const int32_t[]){2, 5, 7, 9, 10, 11, 12}, 7);
     /* a prefix of 1 takes position 0 and moves nothing; one of 3 moves the text by 2 */
-    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_FT, 1, 2, lengths, 2, 2, out);
+    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_FT, 1, 2, lengths, NULL, 2, 2, out);
     expect_positions(out, (const int32_t[]){0, 2, 5, 7, 9, 10, 11}, 7);
-    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_FT, 3, 2, lengths, 2, 3, out);
+    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_FT, 3, 2, lengths, NULL, 2, 3, out);
     expect_positions(out, (const int32_t[]){0, 1, 2, 4, 7, 9, 11, 12, 13, 14}, 10);
+    /* the second span as its own three tokens, at their own positions */
+    const bool is_raw[] = {false, true};
+    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_AE, 0, 2, (const int32_t[]){7, 3},
+                           is_raw, 2, 2, out);
+    expect_positions(out, (const int32_t[]){2, 6, 8, 9, 10, 0, 1}, 7);
+    icae_decoder_positions(ICAE_LAYOUT_UNIFORM, ICAE_TASK_FT, 3, 2, (const int32_t[]){7, 3},
+                           is_raw, 2, 2, out);
+    expect_positions(out, (const int32_t[]){0, 1, 2, 4, 8, 10, 11, 12, 12, 13}, 10);
+    icae_decoder_positions(ICAE_LAYOUT_APPEND, ICAE_TASK_FT, 1, 2, (const int32_t[]){7, 3},
+                           is_raw, 2, 2, out);
+    expect_positions(out, (const int32_t[]){0, 1, 2, 3, 4, 5, 6, 7}, 8);
     for (int task = 0; task < ICAE_TASK_COUNT; task++) {
-        icae_decoder_positions(ICAE_LAYOUT_APPEND, (icae_task)task, 3, 2, lengths, 2, 3, out);
+        icae_decoder_positions(ICAE_LAYOUT_APPEND, (icae_task)task, 3, 2, lengths, NULL, 2, 3,
+                               out);
         expect_positions(out, (const int32_t[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 10);
     }
 }

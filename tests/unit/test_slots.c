@@ -30,6 +30,16 @@ static icae_slots sample(int64_t n_spans) {
     return slots;
 }
 
+/* The same with its second span raw: its tokens are 100, 101, ... */
+static icae_slots sample_with_raw(int64_t n_spans) {
+    icae_slots slots = sample(n_spans);
+    bool is_raw[8] = {false, true};
+    ck_ok(icae_slots_keep_raw(&slots, is_raw, &error));
+    for (int32_t i = 0; i < 7; i++)
+        slots.raw_ids[i] = 100 + i;
+    return slots;
+}
+
 static void expect_equal(const icae_slots *a, const icae_slots *b) {
     ck_assert_int_eq(a->n_spans, b->n_spans);
     ck_assert_int_eq(a->slots_per_span, b->slots_per_span);
@@ -43,7 +53,12 @@ static void expect_equal(const icae_slots *a, const icae_slots *b) {
     ck_assert_mem_eq(a->span_lengths, b->span_lengths,
                      (size_t)a->n_spans * sizeof *a->span_lengths);
     ck_assert_mem_eq(a->values, b->values,
-                     (size_t)(a->n_spans * a->slots_per_span * a->width) * sizeof *a->values);
+                     (size_t)(icae_slots_vectors(a) * a->width) * sizeof *a->values);
+    ck_assert_int_eq(a->n_raw, b->n_raw);
+    if (a->n_raw == 0) return;
+    ck_assert_mem_eq(a->is_raw, b->is_raw, (size_t)a->n_spans * sizeof *a->is_raw);
+    ck_assert_mem_eq(a->raw_ids, b->raw_ids,
+                     (size_t)icae_slots_raw_tokens(a) * sizeof *a->raw_ids);
 }
 
 static char *read_whole(const char *path, size_t *bytes) {
@@ -183,9 +198,9 @@ START_TEST(refuses_what_is_no_slots_file) {
         .name = "slots", .dtype = ICAE_DTYPE_F32, .rank = 2, .shape = {1, 1}, .data = &value};
     ck_ok(icae_safetensors_write(path, &source, 1, NULL, 0, &error));
     ck_refused(inspect(path), "is not a slots file");
-    static const char *const newer[] = {"format", "icae-slots", "version", "2"};
+    static const char *const newer[] = {"format", "icae-slots", "version", "3"};
     ck_ok(icae_safetensors_write(path, &source, 1, newer, 2, &error));
-    ck_refused(inspect(path), "reads version 1");
+    ck_refused(inspect(path), "reads versions 1 and 2");
     static const char *const bare[] = {"format", "icae-slots", "version", "1"};
     ck_ok(icae_safetensors_write(path, &source, 1, bare, 2, &error));
     ck_refused(inspect(path), "span lengths is missing");
@@ -258,6 +273,112 @@ START_TEST(joins_texts_in_order) {
 }
 END_TEST
 
+/* ---- spans kept as text ---- */
+
+static const char *version_of(const char *path, char version[8]) {
+    icae_safetensors file;
+    ck_ok(icae_safetensors_open(&file, path, &error));
+    snprintf(version, 8, "%s", icae_safetensors_metadata(&file, "version"));
+    icae_safetensors_close(&file);
+    return version;
+}
+
+START_TEST(keeps_spans_as_text_under_a_version_of_their_own) {
+    const char *folder = test_folder("slots-raw");
+    const char *path = test_path(folder, "a.slots"), *plain = test_path(folder, "b.slots");
+    char version[8];
+    icae_slots raw = sample_with_raw(3), again = {0}, none = sample(3), joined = {0};
+    ck_assert_int_eq(icae_slots_vectors(&raw), 4);
+    ck_assert_int_eq(icae_slots_raw_tokens(&raw), 7);
+    ck_assert_int_eq(icae_slots_rows(&raw), 11);
+    ck_ok(icae_slots_save(&raw, path, &error));
+    ck_assert_str_eq(version_of(path, version), "2");
+    ck_ok(icae_slots_load(&again, path, NULL, NULL, &error));
+    expect_equal(&raw, &again);
+    ck_ok(icae_slots_save(&none, plain, &error));
+    ck_assert_str_eq(version_of(plain, version), "1"); /* for readers that know no other */
+    ck_ok(icae_slots_join(&joined, &none, &error));
+    ck_ok(icae_slots_join(&joined, &raw, &error));
+    ck_ok(icae_slots_join(&joined, &raw, &error));
+    ck_assert_int_eq(joined.n_spans, 9);
+    ck_assert_int_eq(joined.n_raw, 2);
+    ck_assert(joined.is_raw[4] && joined.is_raw[7] && !joined.is_raw[3] && !joined.is_raw[5]);
+    ck_assert_int_eq(icae_slots_rows(&joined), 6 + 11 + 11);
+    ck_assert_int_eq(joined.raw_ids[7 + 6], 106);
+    ck_assert_mem_eq(joined.values + 18, raw.values, 12 * sizeof(float));
+    ck_assert_mem_eq(joined.values + 30, raw.values, 12 * sizeof(float));
+    /* A base whose vocabulary ends before the last token. */
+    char name[] = "base.gguf";
+    icae_model model = {
+        .config = {.width = 3, .vocabulary = 107}, .fingerprint = 0xba5e, .path = name};
+    icae_slots_release(&again);
+    ck_ok(icae_slots_load(&again, path, &model, NULL, &error));
+    model.config.vocabulary = 106;
+    icae_slots_release(&again);
+    ck_refused(icae_slots_load(&again, path, &model, NULL, &error), "keeps the token 106");
+    const bool all[] = {true, true, true};
+    ck_refused(icae_slots_keep_raw(&none, all, &error), "nothing is compressed");
+    icae_slots_release(&raw);
+    icae_slots_release(&none);
+    icae_slots_release(&joined);
+}
+END_TEST
+
+START_TEST(refuses_every_changed_byte_of_raw_spans) {
+    const char *folder = test_folder("slots-raw-flip");
+    const char *path = test_path(folder, "a.slots"), *other = test_path(folder, "b.slots");
+    icae_slots slots = sample_with_raw(2);
+    ck_ok(icae_slots_save(&slots, path, &error));
+    icae_slots_release(&slots);
+    size_t bytes;
+    char *data = read_whole(path, &bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        data[i] ^= 1;
+        write_quickly(other, data, bytes);
+        ck_assert_msg(inspect(other) != ICAE_OK, "byte %zu changed and accepted", i);
+        data[i] ^= 1;
+    }
+    free(data);
+}
+END_TEST
+
+static icae_status load_with_raw(const char *path, const char *spans, const char *tokens) {
+    const char *const metadata[] = {"format",        "icae-slots",
+                                    "version",       "2",
+                                    "span_lengths",  "3,2,3",
+                                    "base",          "000000000000ba5e",
+                                    "adapter",       "000000000000ba5e",
+                                    "tokenizer",     "000000000000ba5e",
+                                    "source_hash",   "000000000000ba5e",
+                                    "source_bytes",  "1",
+                                    "slots_hash",    "000000000000ba5e",
+                                    "source_tokens", "8",
+                                    "raw_spans",     spans,
+                                    "raw_tokens",    tokens};
+    static const float values[12] = {0};
+    const icae_safetensors_source source = {
+        .name = "slots", .dtype = ICAE_DTYPE_F32, .rank = 2, .shape = {4, 3}, .data = values};
+    ck_ok(icae_safetensors_write(path, &source, 1, metadata, 12, &error));
+    return inspect(path);
+}
+
+START_TEST(refuses_raw_spans_that_make_no_sense) {
+    const char *path = test_path(test_folder("slots-raw-lists"), "a.slots");
+    static const char *const spans[] = {"", "3", "-1", "1x", "01", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof spans / sizeof spans[0]; i++)
+        ck_refused(load_with_raw(path, spans[i], "7,8"), "raw spans");
+    ck_refused(load_with_raw(path, "0,0", "7,8,9,7,8,9"), "raw spans");
+    ck_refused(load_with_raw(path, "1,0", "7,8,9,7,8"), "raw spans");
+    ck_refused(load_with_raw(path, "0,1,2", "7,8"), "do not divide");
+    static const char *const tokens[] = {"", "7", "7,8,9"};
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++)
+        ck_refused(load_with_raw(path, "1", tokens[i]), "raw tokens");
+    ck_refused(load_with_raw(path, "1", "7,-8"), "list of ids");
+    ck_refused(load_with_raw(path, "1", "7,2147483648"), "list of ids");
+    ck_refused(load_with_raw(path, "1", "7,8"), "hash");
+}
+END_TEST
+
 START_TEST(refuses_sizes_beyond_memory) {
     icae_slots slots = {0};
     ck_refused(icae_slots_allocate(&slots, INT64_C(1) << 40, INT64_C(1) << 40, 2, &error),
@@ -271,4 +392,6 @@ SUITE_OF(slots, 60, reads_what_it_wrote_and_writes_equal_bytes, keeps_an_empty_t
          refuses_every_changed_byte, refuses_a_file_cut_or_lengthened_anywhere,
          refuses_span_lengths_that_make_no_sense, refuses_what_is_no_slots_file,
          names_both_sides_when_slots_are_for_others, joins_texts_in_order,
+         keeps_spans_as_text_under_a_version_of_their_own,
+         refuses_every_changed_byte_of_raw_spans, refuses_raw_spans_that_make_no_sense,
          refuses_sizes_beyond_memory)

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Suites lm and ppl: how well the frozen base predicts text.
+ *
+ * lm scores the same continuation three times: behind the slots of the context, behind the context itself,
+ * behind nothing. With several lengths the continuations are the same in all groups, and contexts end where
+ * they begin: a group differs from another only in how much of the past it may see (the paper's table 3).
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "evaluate_internal.h"
+
+enum { TOKENS, SLOTS, TARGETS, NLL_SLOTS, NLL_RAW, NLL_NONE, N_VALUES };
+static const char *const lm_values[] = {"tokens",  "slots",    "targets", "nll_slots",
+                                        "nll_raw", "nll_none", NULL};
+_Static_assert(sizeof lm_values / sizeof *lm_values == N_VALUES + 1, "a name each");
+
+enum { DEFAULT_CONTINUATION = 128, DEFAULT_SKIP = 8, DEFAULT_WINDOW = 1024 };
+
+/* ---- lm ---- */
+
+static void lm_fill(const icae_eval_engine *engine, icae_eval_settings *settings) {
+    settings->samples = icae_eval_or(settings->samples, EVAL_DEFAULT_SAMPLES);
+    settings->tokens = icae_eval_or(settings->tokens, icae_eval_span(engine));
+    settings->continuation = icae_eval_or(settings->continuation, DEFAULT_CONTINUATION);
+    settings->skip = icae_eval_or(settings->skip, DEFAULT_SKIP);
+    if (settings->skip < 1) settings->skip = 1; /* behind nothing the first cannot be scored */
+}
+
+static icae_status lm_collect(const icae_eval_engine *engine,
+                              const icae_eval_settings *settings, icae_eval_items *items,
+                              icae_error *error) {
+    bool has_lengths = settings->n_lengths > 0;
+    int64_t n = has_lengths ? settings->n_lengths : 1, longest = 0;
+    int64_t least = settings->continuation / 2;
+    if (least <= settings->skip) least = settings->skip + 1;
+    icae_eval_cutting *cuttings = calloc((size_t)n, sizeof *cuttings);
+    if (!cuttings) return icae_fail_memory(error, "context lengths");
+    for (int64_t i = 0; has_lengths && i < n; i++)
+        if (settings->lengths[i] > longest) longest = settings->lengths[i];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t length = has_lengths ? settings->lengths[i] : settings->tokens;
+        cuttings[i] = (icae_eval_cutting){.tokens = length,
+                                          .before = has_lengths ? longest - length : 0,
+                                          .continuation = settings->continuation,
+                                          .least_continuation = least,
+                                          .samples = settings->samples};
+        snprintf(cuttings[i].label, sizeof cuttings[i].label, "%lld -> %lld", (long long)length,
+                 (long long)settings->continuation);
+    }
+    icae_status status = icae_eval_collect_texts(engine, settings, cuttings, n, items, error);
+    free(cuttings);
+    return status;
+}
+
+/* The base's loss on the continuations of a batch, behind their texts or behind nothing. */
+static icae_status base_losses(const icae_eval_engine *engine, const icae_eval_item *items,
+                               int64_t count, int64_t skip, bool has_text, double *sums,
+                               icae_error *error) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < count; i++)
+        total += items[i].n + items[i].n_continuation;
+    if (count < 1 || total < 1) return ICAE_OK; /* tells gcc that sizes are sane */
+    int32_t *ids = calloc((size_t)total, sizeof *ids);
+    icae_eval_sequence *sequences = calloc((size_t)count, sizeof *sequences);
+    icae_status status = ids && sequences ? ICAE_OK : icae_fail_memory(error, "a batch");
+    int64_t at = 0;
+    for (int64_t i = 0; i < count && !status; i++) {
+        const icae_eval_item *item = &items[i];
+        int64_t before = has_text ? item->n : 0, start = at;
+        if (before) memcpy(ids + at, item->ids, (size_t)before * sizeof *ids);
+        at += before;
+        memcpy(ids + at, item->continuation, (size_t)item->n_continuation * sizeof *ids);
+        at += item->n_continuation;
+        sequences[i] = (icae_eval_sequence){ids + start, at - start, before + skip};
+    }
+    if (!status) {
+        status = icae_eval_base_nll(engine->graph, engine->model, sequences, count, sums, NULL,
+                                    error);
+    }
+    free(ids);
+    free(sequences);
+    return status;
+}
+
+static icae_status lm_measure(const icae_eval_engine *engine,
+                              const icae_eval_settings *settings, const icae_eval_item *items,
+                              int64_t n, icae_eval_row *rows, icae_error *error) {
+    const icae_adapter_settings *adapter = &engine->adapter->settings;
+    int64_t skip = settings->skip > 1 ? settings->skip : 1;
+    for (int64_t i = 0; i < n; i++) {
+        if (items[i].n_continuation > skip) continue;
+        return icae_fail(error, ICAE_INVALID,
+                         "a text has a continuation of %lld tokens; expected more than %lld",
+                         (long long)items[i].n_continuation, (long long)skip);
+    }
+    double *nll = calloc((size_t)n, sizeof *nll);
+    if (!nll) return icae_fail_memory(error, "losses");
+    icae_status status = ICAE_OK;
+    for (int way = NLL_SLOTS; way <= NLL_NONE && !status; way++) {
+        status =
+            way == NLL_SLOTS
+                ? icae_eval_slot_losses(engine, items, n, ICAE_TASK_LM, skip, NULL, nll, error)
+                : base_losses(engine, items, n, skip, way == NLL_RAW, nll, error);
+        for (int64_t i = 0; i < n && !status; i++)
+            rows[i].values[way] = nll[i];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        rows[i].values[TOKENS] = (double)items[i].n;
+        rows[i].values[SLOTS] =
+            (double)(adapter->memory_slots * icae_span_count(items[i].n, adapter->memory_slots,
+                                                             adapter->compression_rate));
+        rows[i].values[TARGETS] = (double)(items[i].n_continuation - skip);
+    }
+    free(nll);
+    return status;
+}
+
+static double of_tokens(const icae_eval_line *line) {
+    return line->sums[TOKENS];
+}
+static double of_slots(const icae_eval_line *line) {
+    return line->sums[SLOTS];
+}
+static double of_targets(const icae_eval_line *line) {
+    return line->sums[TARGETS];
+}
+static double loss_of(const icae_eval_line *line, int way) {
+    return line->sums[way] / line->sums[TARGETS];
+}
+static double of_loss(const icae_eval_line *line) {
+    return loss_of(line, NLL_SLOTS);
+}
+static double of_ppl(const icae_eval_line *line) {
+    return exp(loss_of(line, NLL_SLOTS));
+}
+static double of_loss_raw(const icae_eval_line *line) {
+    return loss_of(line, NLL_RAW);
+}
+static double of_ppl_raw(const icae_eval_line *line) {
+    return exp(loss_of(line, NLL_RAW));
+}
+static double of_loss_none(const icae_eval_line *line) {
+    return loss_of(line, NLL_NONE);
+}
+static double of_ppl_none(const icae_eval_line *line) {
+    return exp(loss_of(line, NLL_NONE));
+}
+static double of_recovered(const icae_eval_line *line) {
+    return icae_eval_recovered(line->sums[NLL_SLOTS], line->sums[NLL_RAW],
+                               line->sums[NLL_NONE]);
+}
+
+static const icae_eval_column lm_columns[] = {
+    {"context_tokens", "tokens of context", 0, of_tokens},
+    {"slots", "slots", 0, of_slots},
+    {"targets", "tokens scored", 0, of_targets},
+    {"loss_raw", "loss, raw (nats/token)", 4, of_loss_raw},
+    {"loss", "loss, slots (nats/token)", 4, of_loss},
+    {"loss_none", "loss, nothing (nats/token)", 4, of_loss_none},
+    {"ppl_raw", "perplexity, raw", 3, of_ppl_raw},
+    {"ppl", "perplexity, slots", 3, of_ppl},
+    {"ppl_none", "perplexity, nothing", 3, of_ppl_none},
+    {"recovered", "share of the gap recovered", 4, of_recovered},
+    {NULL, NULL, 0, NULL},
+};
+
+const icae_eval_suite icae_suite_lm = {
+    .name = "lm",
+    .title = "Text continuation: raw context, slots, nothing",
+    .note = "The same tokens are scored behind the text itself (no adapter), behind its slots, "
+            "and behind nothing; "
+            "the first of a continuation are not. Recovered: (nothing - slots) / (nothing - "
+            "raw) of the losses.",
+    .paper = "perplexity from raw context and from 128 slots: 128 -> 128 9.99, 10.15; 256 -> "
+             "128 9.45, 9.77; "
+             "512 -> 128 9.01, 9.50.",
+    .group_heading = "context -> continuation",
+    .wants_adapter = true,
+    .wants_data = true,
+    .has_total = true,
+    .values = lm_values,
+    .columns = lm_columns,
+    .fill = lm_fill,
+    .collect = lm_collect,
+    .measure = lm_measure,
+};
+
+/* ---- ppl ---- */
+
+enum { PPL_TARGETS, PPL_NLL, N_PPL_VALUES };
+static const char *const ppl_values[] = {"targets", "nll", NULL};
+_Static_assert(sizeof ppl_values / sizeof *ppl_values == N_PPL_VALUES + 1, "a name each");
+
+static void ppl_fill(const icae_eval_engine *engine, icae_eval_settings *settings) {
+    int64_t context = engine->model->config.context_length;
+    int64_t window = context < DEFAULT_WINDOW ? context : DEFAULT_WINDOW;
+    settings->samples = icae_eval_or(settings->samples, 0);
+    settings->tokens = icae_eval_or(settings->tokens, 0);
+    settings->window = icae_eval_or(settings->window, window);
+    settings->stride = icae_eval_or(settings->stride, settings->window / 2);
+}
+
+static icae_status ppl_collect(const icae_eval_engine *engine,
+                               const icae_eval_settings *settings, icae_eval_items *items,
+                               icae_error *error) {
+    icae_eval_cutting cutting = {.tokens = settings->tokens, .samples = settings->samples};
+    icae_eval_label_up_to(cutting.label, settings->tokens);
+    icae_status status = icae_eval_collect_texts(engine, settings, &cutting, 1, items, error);
+    bool is_any = false;
+    for (int64_t i = 0; i < items->n && !is_any; i++)
+        is_any = items->list[i].n > 1;
+    if (status || is_any) return status;
+    return icae_fail(error, ICAE_INVALID,
+                     "no text has more than one token: there is nothing to predict");
+}
+
+/* Every token but the first is scored once, in the first window that reaches it. */
+static icae_status ppl_measure(const icae_eval_engine *engine,
+                               const icae_eval_settings *settings, const icae_eval_item *items,
+                               int64_t n, icae_eval_row *rows, icae_error *error) {
+    int64_t window = settings->window, stride = settings->stride;
+    if (window < 2 || stride < 1 || stride >= window) {
+        return icae_fail(error, ICAE_INVALID,
+                         "a window of %lld tokens with a stride of %lld; expected at least 2, "
+                         "and a stride from 1 to the window less 1",
+                         (long long)window, (long long)stride);
+    }
+    icae_status status = ICAE_OK;
+    for (int64_t s = 0; s < n && !status; s++) {
+        const icae_eval_item *item = &items[s];
+        int64_t scored = 1; /* tokens done with; the first has nothing before it */
+        for (int64_t start = 0; scored < item->n && !status; start += stride) {
+            int64_t end = item->n - start < window ? item->n : start + window;
+            icae_eval_sequence piece = {item->ids + start, end - start, scored - start};
+            double sum = 0;
+            status =
+                icae_eval_base_nll(engine->graph, engine->model, &piece, 1, &sum, NULL, error);
+            rows[s].values[PPL_NLL] += sum;
+            rows[s].values[PPL_TARGETS] += (double)(end - scored);
+            scored = end;
+        }
+    }
+    return status;
+}
+
+static double ppl_tokens(const icae_eval_line *line) {
+    return line->sums[PPL_TARGETS];
+}
+static double ppl_loss(const icae_eval_line *line) {
+    return line->sums[PPL_NLL] / line->sums[PPL_TARGETS];
+}
+static double ppl_ppl(const icae_eval_line *line) {
+    return exp(ppl_loss(line));
+}
+
+static const icae_eval_column ppl_columns[] = {
+    {"tokens", "tokens scored", 0, ppl_tokens},
+    {"loss", "loss (nats/token)", 4, ppl_loss},
+    {"ppl", "perplexity", 4, ppl_ppl},
+    {NULL, NULL, 0, NULL},
+};
+
+const icae_eval_suite icae_suite_ppl = {
+    .name = "ppl",
+    .title = "Perplexity of the bare base",
+    .note = "Every token but each text's first, once; in a text longer than the window each "
+            "token is scored in "
+            "the first window that reaches it.",
+    .group_heading = "texts",
+    .wants_adapter = false,
+    .wants_data = true,
+    .has_total = true,
+    .values = ppl_values,
+    .columns = ppl_columns,
+    .fill = ppl_fill,
+    .collect = ppl_collect,
+    .measure = ppl_measure,
+};

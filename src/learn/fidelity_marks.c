@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The numbers and names of a text: what a reader misses first when a text comes back wrong. The rule
+ * stands in icae/fidelity.h; it is one of form, so a "name" may be an adjective ("French") or a word of a
+ * title, and a name that begins a sentence is not seen.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/fidelity.h"
+#include "icae/unicode.h"
+
+/* A character and where the next begins. */
+typedef struct character {
+    int32_t point;
+    size_t next;
+} character;
+
+static character character_at(const char *text, size_t bytes, size_t at) {
+    character c = {.point = -1, .next = bytes};
+    if (at >= bytes) return c;
+    c.next =
+        at + (size_t)icae_utf8_decode((const unsigned char *)text + at, bytes - at, &c.point);
+    return c;
+}
+
+static bool is_combining(int32_t point) {
+    return point >= 0x300 && point <= 0x36F;
+}
+
+static bool is_of_word(int32_t point) {
+    icae_char_class class_of = icae_unicode_class(point);
+    return class_of == ICAE_CHAR_LETTER || class_of == ICAE_CHAR_NUMBER || is_combining(point);
+}
+
+/* Stands inside a word when there is a letter or number on both sides. */
+static bool is_joint(int32_t point) {
+    return (point > 0 && point < 128 && strchr(".,:/'-", (int)point)) || point == 0x2019;
+}
+
+/* Between the end of a sentence and the first word of the next. */
+static bool is_between(int32_t point) {
+    return (point > 0 && point < 128 && strchr("\"'()[]{}*_#>-", (int)point)) ||
+           icae_unicode_is_space(point) || (point >= 0x2010 && point <= 0x2015) ||
+           (point >= 0x2018 && point <= 0x201F) || point == 0xAB || point == 0xBB ||
+           point == 0x2022;
+}
+
+static bool ends_sentence(int32_t point) {
+    return point == '.' || point == '!' || point == '?' || point == '\n' || point == 0x2026 ||
+           point == 0x3002;
+}
+
+typedef struct word {
+    size_t end;
+    bool has_digit, has_capital;
+} word;
+
+/* The word that begins at `at`, which is a letter or number. */
+static word read_word(const char *text, size_t bytes, size_t at) {
+    word w = {.end = at};
+    bool is_first = true;
+    while (at < bytes) {
+        character c = character_at(text, bytes, at);
+        if (!is_of_word(c.point)) {
+            if (!is_joint(c.point) || !is_of_word(character_at(text, bytes, c.next).point))
+                break;
+            at = c.next;
+            continue;
+        }
+        w.has_digit |= icae_unicode_class(c.point) == ICAE_CHAR_NUMBER;
+        if (is_first) w.has_capital = icae_unicode_lower(c.point) != c.point;
+        is_first = false;
+        at = w.end = c.next;
+    }
+    return w;
+}
+
+/* "I", "I'm", "I'll": a capital that says nothing. */
+static bool is_pronoun(const char *text, size_t bytes) {
+    return text[0] == 'I' && (bytes == 1 || text[1] == '\'' ||
+                              (bytes > 3 && !memcmp(text + 1, "\xE2\x80\x99", 3)));
+}
+
+static icae_status add_mark(icae_fidelity_mark mark, icae_fidelity_mark **marks, int64_t *n,
+                            int64_t *capacity, icae_error *error) {
+    if (*n == *capacity) {
+        int64_t wanted = *capacity ? 2 * *capacity : 64;
+        icae_fidelity_mark *grown = realloc(*marks, (size_t)wanted * sizeof *grown);
+        if (!grown) return icae_fail_memory(error, "numbers and names");
+        *marks = grown;
+        *capacity = wanted;
+    }
+    (*marks)[(*n)++] = mark;
+    return ICAE_OK;
+}
+
+icae_status icae_fidelity_find_marks(const char *text, size_t bytes, icae_fidelity_mark **marks,
+                                     int64_t *n_marks, icae_error *error) {
+    int64_t capacity = 0;
+    bool begins_sentence = true;
+    icae_status status = ICAE_OK;
+    *marks = NULL;
+    *n_marks = 0;
+    for (size_t at = 0; at < bytes && !status;) {
+        character c = character_at(text, bytes, at);
+        if (!is_of_word(c.point) || is_combining(c.point)) {
+            if (ends_sentence(c.point))
+                begins_sentence = true;
+            else if (!is_between(c.point))
+                begins_sentence = false;
+            at = c.next;
+            continue;
+        }
+        word w = read_word(text, bytes, at);
+        bool is_name = w.has_capital && !begins_sentence && !is_pronoun(text + at, w.end - at);
+        icae_fidelity_mark mark = {.first = at, .end = w.end, .is_number = w.has_digit};
+        if (w.has_digit || is_name) status = add_mark(mark, marks, n_marks, &capacity, error);
+        begins_sentence = false;
+        at = w.end;
+    }
+    if (!status) return ICAE_OK;
+    free(*marks);
+    *marks = NULL;
+    *n_marks = 0;
+    return status;
+}

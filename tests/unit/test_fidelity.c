@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/* Numbers and names on a table of texts; reports of the golden llama by identity: against the suite ae, and the
+ * parts of a report against each other. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "icae/evaluate.h"
+#include "icae/fidelity.h"
+#include "suites.h"
+
+static icae_error error;
+
+/* ---- numbers and names ---- */
+
+START_TEST(numbers_and_names_are_what_the_rule_says) {
+    /* What is found, a space between; numbers in brackets. */
+    static const struct {
+        const char *text, *found;
+    } cases[] = {
+        {"In 1912 the Titanic sank.", "[1912] Titanic"},
+        {"Anna met Bob. Carl met Dora! Emil? \"Fritz,\" said Gustav.", "Bob Dora Gustav"},
+        {"I think I'm with Mr O'Brien-Smith, and I'll stay", "Mr O'Brien-Smith"},
+        {"It cost 3.14, 1,000 or 24/7 on the 18th (B2).", "[3.14] [1,000] [24/7] [18th] [B2]"},
+        {"we ate\nYesterday they ate Crêpes", "Crêpes"},
+        {"Sie fuhr nach Österreich und Ägypten; der Москва Hof",
+         "Österreich Ägypten Москва Hof"},
+        {"Chapter 7: The End", "[7] The End"},
+        {"NASA said NASA", "NASA"},
+        {"a... Then (Then) 'Then", "Then Then"},
+        {"x = y_2, e^3", "[2] [3]"},
+        {"", ""},
+        {"no such thing", ""},
+        {"U.S. troops saw the U.S. flag", "U.S"},
+        {"ends with 42", "[42]"},
+        {"\xF0\x9F Bad \xC3( Bytes 5\xE2", "Bad Bytes [5]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_fidelity_mark *marks;
+        int64_t n;
+        icae_text found = {0};
+        const char *text = cases[i].text;
+        ck_ok(icae_fidelity_find_marks(text, strlen(text), &marks, &n, &error));
+        for (int64_t m = 0; m < n; m++) {
+            icae_text_printf(&found, marks[m].is_number ? "%s[%.*s]" : "%s%.*s", m ? " " : "",
+                             (int)(marks[m].end - marks[m].first), text + marks[m].first);
+            ck_assert(!marks[m].is_lost);
+        }
+        ck_assert_str_eq(icae_text_string(&found), cases[i].found);
+        icae_text_release(&found);
+        free(marks);
+    }
+}
+END_TEST
+
+/* ---- reports ---- */
+
+typedef struct setting {
+    icae_backend *be;
+    icae_graph *graph;
+    icae_model *model;
+    icae_adapter *adapter;
+    int32_t *ids;
+    icae_slots slots;
+} setting;
+
+static const char text[] =
+    "The ship <Anna> came to Malmö in 1912 & left. 日本 saw it in May, for 3.50 "
+    "a ton; nobody else did, and the captain Olaf never came back to tell.";
+
+static void setting_open(setting *s) {
+    *s = (setting){0};
+    ck_ok(icae_backend_create(&s->be, NULL, 0, &error));
+    ck_ok(icae_graph_create(&s->graph, s->be, &error));
+    ck_ok(icae_model_open(&s->model, "tests/golden/llama/model", &error));
+    ck_ok(icae_adapter_load(&s->adapter, "tests/golden/llama/adapter", s->model, s->be, false,
+                            &error));
+    ck_ok(icae_compress_text(s->graph, s->model, s->adapter, text, strlen(text), &s->slots,
+                             &s->ids, &error));
+}
+
+static void setting_close(setting *s) {
+    icae_slots_release(&s->slots);
+    free(s->ids);
+    icae_adapter_free(s->adapter);
+    icae_model_close(s->model);
+    icae_graph_free(s->graph);
+    icae_backend_free(s->be);
+}
+
+START_TEST(a_report_agrees_with_itself) {
+    setting s;
+    setting_open(&s);
+    icae_fidelity f = {0};
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL, &f,
+                                &error));
+    ck_assert_str_eq(icae_text_string(&f.text), text);
+    ck_assert_int_gt(f.n_spans, 1);
+    ck_assert_int_eq(f.n_tokens, s.slots.n_tokens);
+    ck_assert_uint_eq(f.starts[0], 0);
+    ck_assert_uint_eq(f.starts[f.n_spans], f.text.length);
+    int64_t kept = 0, tokens = 0;
+    for (int64_t i = 0; i < f.n_spans; i++) {
+        const icae_fidelity_span *span = &f.spans[i];
+        ck_assert_int_eq(span->first, tokens);
+        tokens += span->n;
+        kept += span->n_kept;
+        ck_assert_int_ge(span->n_kept, span->n_in_place);
+        /* The kept tokens of the span, in order, are the right ones of what was restored. */
+        int64_t at = 0, right = 0;
+        for (int64_t j = 0; j < span->n_restored; j++) {
+            if (!span->is_right[j]) continue;
+            while (!f.is_kept[span->first + at])
+                ck_assert_int_lt(++at, span->n);
+            ck_assert_int_eq(span->restored[j], s.ids[span->first + at++]);
+            right++;
+        }
+        ck_assert_int_eq(right, span->n_kept);
+    }
+    ck_assert_int_eq(kept, f.n_kept);
+    ck_assert_int_eq(tokens, f.n_tokens);
+    ck_assert_int_eq(f.n_numbers, 2);
+    ck_assert_int_eq(f.n_names, 4);                         /* Anna, Malmö, May, Olaf */
+    ck_assert_int_gt(f.n_numbers_lost + f.n_names_lost, 0); /* nobody trained it */
+    ck_assert_int_gt(f.n_continuation, 10);
+    icae_fidelity_release(&f);
+    setting_close(&s);
+}
+END_TEST
+
+START_TEST(a_span_is_what_the_suite_measures_of_it) {
+    setting s;
+    setting_open(&s);
+    icae_fidelity f = {0};
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL, &f,
+                                &error));
+    const icae_eval_suite *ae = icae_eval_suite_find("ae");
+    const icae_eval_engine engine = {s.graph, s.model, s.adapter};
+    double nll = 0;
+    for (int64_t i = 0; i < f.n_spans; i++) {
+        const icae_fidelity_span *span = &f.spans[i];
+        icae_eval_settings settings = {.samples = 0};
+        icae_eval_item item = {.ids = s.ids + span->first, .n = span->n};
+        icae_eval_row row = {.texts = NULL};
+        ck_ok(ae->measure(&engine, &settings, &item, 1, &row, &error));
+        free(row.texts);
+        ck_assert_double_eq(span->nll, row.values[icae_eval_value(ae, "nll")]);
+        ck_assert_double_eq((double)span->n_restored,
+                            row.values[icae_eval_value(ae, "restored_tokens")]);
+        nll += span->nll;
+    }
+    ck_assert_double_eq_tol(f.nll, nll, 1e-9 * nll);
+    ck_assert_int_eq(f.n_targets, f.n_tokens + f.n_spans);
+    icae_fidelity_release(&f);
+    setting_close(&s);
+}
+END_TEST
+
+static bool stop(void *user, int64_t done, int64_t total) {
+    ck_assert_int_le(done, total);
+    return (*(int *)user)-- > 0;
+}
+
+START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
+    setting s;
+    setting_open(&s);
+    icae_fidelity f = {0};
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL, &f,
+                                &error));
+    icae_text page = {0};
+    ck_ok(icae_fidelity_write_page(&page, &f, s.model->tokenizer, "a<b>.txt", "base", "adapter",
+                                   &error));
+    ck_assert_ptr_nonnull(strstr(page.data, "a&lt;b&gt;.txt"));
+    ck_assert_ptr_nonnull(strstr(page.data, "<del>"));
+    ck_assert_ptr_nonnull(strstr(page.data, "line-through"));
+    ck_assert_ptr_nonnull(strstr(page.data, "&lt;"));
+    ck_assert_ptr_null(strstr(page.data, "<Anna>"));
+    ck_assert_ptr_null(strstr(page.data, "<script"));
+    ck_assert_ptr_null(strstr(page.data, "http"));
+    icae_text_release(&page);
+    icae_fidelity_release(&f);
+    int left = 0;
+    ck_assert_int_eq(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, stop,
+                                           &left, &f, &error),
+                     ICAE_INTERRUPTED);
+    ck_assert_ptr_null(f.spans);
+    setting_close(&s);
+}
+END_TEST
+
+/* ---- compressing well enough ---- */
+
+START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
+    setting s;
+    setting_open(&s);
+    icae_fidelity plain = {0}, f = {0};
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL,
+                                &plain, &error));
+    double best = 0;
+    for (int64_t i = 0; i < plain.n_spans; i++)
+        best = fmax(best, (double)plain.spans[i].n_kept / (double)plain.spans[i].n);
+    ck_assert(best > 0 && best < 1);
+    icae_slots slots = {0};
+    /* All are good enough: what icae_compress_ids gives. */
+    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, 0, NULL,
+                                 NULL, &slots, &f, &error));
+    ck_assert_int_eq(slots.n_raw, 0);
+    ck_assert_int_eq(slots.n_spans, s.slots.n_spans);
+    ck_assert_mem_eq(slots.values, s.slots.values,
+                     (size_t)(icae_slots_vectors(&slots) * slots.width) * sizeof(float));
+    ck_assert_int_eq(f.n_kept, plain.n_kept);
+    icae_slots_release(&slots);
+    icae_fidelity_release(&f);
+    /* Only the best is: the others are halved, and kept as text at last. */
+    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, best,
+                                 NULL, NULL, &slots, &f, &error));
+    ck_assert_int_gt(slots.n_raw, 0);
+    ck_assert_int_gt(slots.n_spans, s.slots.n_spans);
+    int64_t first = 0, raw = 0;
+    for (int64_t i = 0; i < slots.n_spans; i++) {
+        const icae_fidelity_span *span = &f.spans[i];
+        ck_assert_int_eq(span->n, slots.span_lengths[i]);
+        ck_assert(span->is_raw == slots.is_raw[i]);
+        ck_assert((double)span->n_kept >= best * (double)span->n - 1e-9);
+        for (int64_t j = 0; slots.is_raw[i] && j < span->n; j++)
+            ck_assert_int_eq(slots.raw_ids[raw++], s.ids[first + j]);
+        first += span->n;
+    }
+    ck_assert_int_eq(first, s.slots.n_tokens);
+    ck_assert_int_eq(raw, icae_slots_raw_tokens(&slots));
+    ck_assert_str_eq(icae_text_string(&f.text), text);
+    icae_slots_release(&slots);
+    icae_fidelity_release(&f);
+    /* Nothing is: a sentence, and nothing left behind. */
+    ck_refused(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, 1,
+                                      NULL, NULL, &slots, &f, &error),
+               "better kept as it is");
+    ck_assert(!slots.values && !f.spans);
+    icae_fidelity_release(&plain);
+    setting_close(&s);
+}
+END_TEST
+
+SUITE_OF(fidelity, 60, spans_that_lose_too_much_are_halved_or_kept_as_text,
+         numbers_and_names_are_what_the_rule_says, a_report_agrees_with_itself,
+         a_span_is_what_the_suite_measures_of_it,
+         a_page_marks_what_was_lost_and_escapes_the_text)
