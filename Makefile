@@ -270,7 +270,7 @@ controls: $(addprefix $(BUILD)/control-,rng gradient sync) $(PROGRAMS)
 	$(Q)tests/reliability/controls.sh $(BUILD)
 # OpenMP's runtime is not instrumented: with one thread there is little that it could hide.
 tsan:
-	$(Q)TSAN_OPTIONS=exitcode=66:allocator_may_return_null=1:suppressions=tests/scripts/tsan.supp \
+	$(Q)TSAN_OPTIONS=exitcode=66:history_size=7:allocator_may_return_null=1:suppressions=tests/scripts/tsan.supp \
 	  OMP_NUM_THREADS=1 CK_TIMEOUT_MULTIPLIER=20 \
 	  $(MAKE) --no-print-directory MODE=tsan check-only TESTS="feed trainer checkpoint train_cli resume"
 coverage:

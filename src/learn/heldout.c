@@ -38,7 +38,7 @@ icae_status icae_heldout_open(trainer *t, icae_error *error) {
         icae_feed_open(&feed, &options, t->model->tokenizer, &t->adapter->settings, error);
     if (status) return icae_fail_within(error, "data.heldout");
     int64_t at_once = s->train.micro_batch ? s->train.micro_batch : s->train.batch;
-    while (!status) {
+    while (!status && !icae_trainer_is_signalled(t)) { /* then it is never looked at */
         icae_feed_step *step;
         status = icae_feed_next(feed, at_once, &step, error);
         if (status || !step) break;
@@ -57,7 +57,7 @@ icae_status icae_heldout_open(trainer *t, icae_error *error) {
         set->steps[set->n_steps++] = step;
     }
     icae_feed_close(feed);
-    if (!status && t->heldout.n_steps == 0) {
+    if (!status && t->heldout.n_steps == 0 && !icae_trainer_is_signalled(t)) {
         status = icae_fail(error, ICAE_INVALID,
                            "data.heldout: no text in it is long enough for a sample; give "
                            "others, or an empty list to train without evaluation");

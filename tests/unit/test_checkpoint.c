@@ -169,6 +169,10 @@ START_TEST(what_was_saved_is_loaded_to_the_last_bit) {
                             .context_tokens = 1234,
                             .metrics_bytes = 77,
                             .seconds = 0.1,
+                            .norm_mean = 0.7,
+                            .norm_count = 11,
+                            .threads = 3,
+                            .kernels = "avx2",
                             .settings_hash = UINT64_C(0xfedcba9876543210),
                             .base_fingerprint = 5,
                             .feed_json = "{\"place\": [1, 2]}"};
@@ -187,6 +191,10 @@ START_TEST(what_was_saved_is_loaded_to_the_last_bit) {
     ck_assert_int_eq(loaded.context_tokens, 1234);
     ck_assert_int_eq(loaded.metrics_bytes, 77);
     ck_assert(loaded.seconds == 0.1);
+    ck_assert(loaded.norm_mean == 0.7);
+    ck_assert_int_eq(loaded.norm_count, 11);
+    ck_assert_int_eq(loaded.threads, 3);
+    ck_assert_str_eq(loaded.kernels, "avx2");
     ck_assert_uint_eq(loaded.settings_hash, UINT64_C(0xfedcba9876543210));
     ck_assert_uint_eq(loaded.base_fingerprint, 5);
     ck_assert_uint_eq(icae_json_count(icae_json_member(loaded.feed, "place")), 2);
