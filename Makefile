@@ -9,7 +9,13 @@
 #     test           all set-up, the golden cases in double, then every test; the last line is Check's
 #     grad           the same tests in double precision: gradients against central differences
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
-#     fuzz           short libFuzzer runs over every parser (needs clang)
+#     torture        a training run killed KILLS=1000 times; must end as if it had been left in peace
+#     faults         every allocation and file call fails once; power cuts after every event (ASan)
+#     controls       programs broken on purpose: the suites must notice each
+#     tsan           the suites that have to do with threads and signals under ThreadSanitizer
+#     soak           MINUTES=60 of training; its memory must stay flat; draws docs/soak.svg
+#     coverage       lines, functions and branches that the tests reach (gcov)
+#     fuzz           libFuzzer over every parser (needs clang); FUZZ_RUNS=20000 FUZZ_TARGETS="all of them"
 #     interop-tokenizers  token ids against Hugging Face's tokenizers (Python, network)
 #     interop-released    golden files of the released layout against PyTorch (Python)
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
@@ -29,7 +35,7 @@
 #     help           this page
 #
 # VARIABLES
-#     CC=gcc|clang   MODE=release|debug|asan|f64   V=1 (show commands)   PREFIX= DESTDIR=
+#     CC=gcc|clang   MODE=release|debug|asan|tsan|coverage|f64   V=1 (show commands)   PREFIX= DESTDIR=
 #     PYTHON=python3 for the interop targets
 #     TESTS=name     runs the test suites whose name contains this word
 
@@ -42,6 +48,7 @@ PYTHON ?= python3
 BUILD := build/$(MODE)
 VERSION := 0.1.0
 Q := $(if $(V),,@)
+comma := ,
 
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wvla -Wdouble-promotion -Wformat=2 -Wno-format-truncation -Werror
@@ -54,15 +61,20 @@ MODEFLAGS_release := -O3 -ffp-contract=fast -fno-math-errno
 MODEFLAGS_debug := -O0 -g3
 MODEFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer
+MODEFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+# Only what is measured is counted; kernels without optimization would take hours.
+MODEFLAGS_coverage = $(if $(filter src/base/% src/formats/% src/icae/% src/learn/%,$<),-O0 -g \
+	--coverage -fprofile-update=atomic,-O2)
+MODEFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 MODEFLAGS_f64 := -O2 -g -DICAE_F64 -ffp-contract=fast -fno-math-errno
 ifeq ($(MODEFLAGS_$(MODE)),)
-$(error MODE=$(MODE) is unknown: expected release, debug, asan or f64)
+$(error MODE=$(MODE) is unknown: expected release, debug, asan, tsan, coverage, fuzz or f64)
 endif
 
 PACKAGES := libopenblas-openmp-dev libcjson-dev zlib1g-dev check pkg-config
 CPPFLAGS := -Iinclude -Isrc -Ibuild/$(MODE)/generated -DICAE_VERSION='"$(VERSION)"' -D_GNU_SOURCE
 CFLAGS = -std=c11 $(MODEFLAGS_$(MODE)) -g1 -fPIC -fopenmp $(WARNINGS)
-LDFLAGS = $(MODEFLAGS_$(MODE)) -fopenmp
+LDFLAGS = $(MODEFLAGS_$(MODE)) -fopenmp $(if $(filter coverage,$(MODE)),--coverage)
 LDLIBS := -lopenblas -lcjson -lz -lm -lpthread
 CHECKLIBS = $(shell pkg-config --libs check 2>/dev/null)
 
@@ -210,10 +222,62 @@ grad:
 	$(Q)$(MAKE) --no-print-directory MODE=f64 check-only TESTS="$(or $(TESTS),ops graph golden objective kernels layout)"
 
 # The OpenMP and OpenBLAS runtimes keep their thread pools until the end: not leaks of ours.
+SANITIZED := ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	LSAN_OPTIONS=suppressions=tests/scripts/lsan.supp:print_suppressions=0
 asan:
-	$(Q)ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=tests/scripts/lsan.supp:print_suppressions=0 \
-	  UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10 \
+	$(Q)$(SANITIZED) CK_TIMEOUT_MULTIPLIER=10 \
 	  $(MAKE) --no-print-directory MODE=asan check-only
+
+# ---- reliability: kills, faults, broken controls, memory over time; figures in docs/reliability.md ----
+KILLS ?= 1000
+MINUTES ?= 60
+RELIABILITY := $(BUILD)/reliability
+MOST_FAULTS ?= 400
+WRAPPED := malloc calloc realloc aligned_alloc free strdup strndup vasprintf asprintf inflateInit2_ \
+	open close read write fsync rename renameat2 mkdir remove unlink truncate mmap opendir flock gzopen \
+	gzread gzerror icae_checkpoint_save
+.PHONY: torture faults check-faults controls tsan coverage soak
+.PRECIOUS: $(BUILD)/tests/reliability/%.o
+$(BUILD)/soak: $(addprefix $(BUILD)/tests/reliability/,soak.o tiny_run.o) $(BUILD)/libicae.a
+	$(call link,)
+$(BUILD)/torture: $(addprefix $(BUILD)/tests/reliability/,torture.o tiny_run.o) $(BUILD)/libicae.a
+	$(call link,)
+torture: $(BUILD)/torture $(BUILD)/icae-pretrain
+	$(Q)$(BUILD)/torture $(BUILD)/icae-pretrain $(RELIABILITY)/torture $(KILLS)
+# The library's objects are those of make asan; only the linking differs.
+wrap = $(addprefix -Wl$(comma)--wrap=,$(1))
+FAULTOBJECTS := $(addprefix $(BUILD)/tests/reliability/,faults.o fault_layer.o scenarios.o power.o disk.o tiny_run.o)
+$(BUILD)/faults: $(FAULTOBJECTS) $(BUILD)/libicae.a
+	$(call link,$(call wrap,$(WRAPPED)))
+faults:
+	$(Q)$(MAKE) --no-print-directory MODE=asan check-faults
+check-faults: $(BUILD)/faults
+	$(Q)export $(SANITIZED) OMP_NUM_THREADS=1; \
+	  $(BUILD)/faults power $(RELIABILITY)/power && \
+	  $(BUILD)/faults all $(RELIABILITY)/faults $(MOST_FAULTS)
+# Programs broken on purpose, by what is linked before the library.
+$(BUILD)/control-rng: $(TESTOBJECTS) $(BUILD)/tests/reliability/control_rng.o $(BUILD)/libicae.a
+	$(call link,$(call wrap,icae_train icae_batch_loss) $(CHECKLIBS))
+$(BUILD)/control-gradient: $(TESTOBJECTS) $(BUILD)/tests/reliability/control_gradient.o $(BUILD)/libicae.a
+	$(call link,$(call wrap,icae_rmsnorm_backward) $(CHECKLIBS))
+$(BUILD)/tests/reliability/control_sync.o: tests/reliability/fault_layer.c
+	$(call compile,-DCONTROL_SYNC)
+$(BUILD)/control-sync: $(subst fault_layer,control_sync,$(FAULTOBJECTS)) $(BUILD)/libicae.a
+	$(call link,$(call wrap,$(WRAPPED)))
+controls: $(addprefix $(BUILD)/control-,rng gradient sync) $(PROGRAMS)
+	$(Q)tests/reliability/controls.sh $(BUILD)
+# OpenMP's runtime is not instrumented: with one thread there is little that it could hide.
+tsan:
+	$(Q)TSAN_OPTIONS=exitcode=66:allocator_may_return_null=1:suppressions=tests/scripts/tsan.supp \
+	  OMP_NUM_THREADS=1 CK_TIMEOUT_MULTIPLIER=20 \
+	  $(MAKE) --no-print-directory MODE=tsan check-only TESTS="feed trainer checkpoint train_cli resume"
+coverage:
+	$(Q)find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	$(Q)CK_TIMEOUT_MULTIPLIER=10 $(MAKE) --no-print-directory MODE=coverage check-only
+	$(Q)$(MAKE) --no-print-directory MODE=coverage check-faults
+	$(Q)tests/reliability/coverage.sh build/coverage
+soak: $(BUILD)/soak $(BUILD)/icae-pretrain
+	$(Q)$(BUILD)/soak $(BUILD)/icae-pretrain $(RELIABILITY)/soak $(MINUTES) docs/soak.svg
 
 # ---- against other programs: needs the network once, Python and its packages; no part of test ----
 .PHONY: interop-tokenizers interop-dequant interop-peft interop-llama-cpp interop-released
@@ -238,25 +302,32 @@ interop-metrics: $(BUILD)/interop-metrics
 interop-chat:
 	$(Q)$(PYTHON) tests/interop/chat_templates.py check
 
-# ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each ----
+# ---- fuzzing: one libFuzzer program per parser, FUZZ_RUNS inputs each, and all of tests/broken ----
+# The long form: make fuzz FUZZ_RUNS=10000000 FUZZ_TARGETS="slots gguf"
 FUZZ_RUNS ?= 20000
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZFLAGS := -std=c11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-	$(CPPFLAGS)
+FUZZ_TARGETS ?= $(FUZZERS)
+.PHONY: fuzz-programs
+# The kernels read no files; instrumented they would take minutes to compile.
+$(BUILD)/src/backend/%.o: MODEFLAGS_fuzz := -O1
+.PRECIOUS: $(BUILD)/tests/fuzz/%.o
+BROKEN := $(sort $(wildcard tests/broken/*.txt))
+fuzz-programs: $(addprefix $(BUILD)/fuzz_,$(FUZZ_TARGETS)) $(BUILD)/broken/.written
+$(BUILD)/write-broken: $(BUILD)/tests/fuzz/write_broken.o $(BUILD)/tests/unit/broken.o $(BUILD)/libicae.a
+	$(call link,)
+$(BUILD)/broken/.written: $(BUILD)/write-broken $(BROKEN)
+	$(Q)$(BUILD)/write-broken $(@D) $(BROKEN) && touch $@
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/libicae.a
+	$(call link,-fsanitize=fuzzer)
 fuzz:
 	$(Q)command -v clang >/dev/null || { echo "make fuzz needs clang: apt-get install clang libclang-rt-14-dev" >&2; exit 1; }
-	$(Q)mkdir -p build/fuzz
-	$(Q)for name in $(FUZZERS); do \
-	  echo "fuzz $$name"; mkdir -p build/fuzz/corpus-$$name; \
-	  clang $(FUZZFLAGS) tests/fuzz/fuzz_$$name.c src/base/*.c src/formats/*.c -o build/fuzz/$$name -lcjson -lz -lm -lpthread || exit 1; \
-	  build/fuzz/$$name -runs=$(FUZZ_RUNS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 \
-	    -artifact_prefix=build/fuzz/$$name- build/fuzz/corpus-$$name $(wildcard tests/fuzz/seeds) \
-    >build/fuzz/$$name.log 2>&1 || { cat build/fuzz/$$name.log; exit 1; }; \
-	done
+	$(Q)$(MAKE) --no-print-directory MODE=fuzz CC=clang fuzz-programs FUZZ_TARGETS="$(FUZZ_TARGETS)"
+	$(Q)tests/scripts/fuzz.sh build/fuzz $(FUZZ_RUNS) $(FUZZ_TARGETS)
 
 # ---- style ----
 FORMATTED := $(wildcard src/*/*.c src/*/*.h include/*.h include/icae/*.h train/*.c train/*.h infer/*.c \
-	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/example/*.c tests/interop/*.c tests/bench/*.c)
+	infer/*.h tests/unit/*.c tests/unit/*.h tests/fuzz/*.c tests/fuzz/*.h tests/example/*.c tests/interop/*.c \
+	tests/bench/*.c tests/reliability/*.c tests/reliability/*.h)
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14),clang-format)
 .PHONY: format format-check layers
 format:

@@ -34,7 +34,7 @@ static void catch_signals(void) {
 
 typedef struct arguments {
     const char *config;
-    bool is_resuming, is_dry_run, is_json;
+    bool is_resuming, allows_changes, is_dry_run, is_json;
     int exit_code; /* -1: go on */
 } arguments;
 
@@ -96,6 +96,8 @@ static arguments parse(const train_program *program, int argc, char **argv, char
             args.exit_code = EXIT_SUCCESS;
         } else if (!strcmp(word, "--resume")) {
             args.is_resuming = true;
+        } else if (!strcmp(word, "--allow-changes")) {
+            args.allows_changes = true;
         } else if (!strcmp(word, "--dry-run")) {
             args.is_dry_run = true;
         } else if (!strcmp(word, "--json")) {
@@ -113,6 +115,10 @@ static arguments parse(const train_program *program, int argc, char **argv, char
         } else {
             args.config = word;
         }
+    }
+    if (args.exit_code < 0 && args.allows_changes && !args.is_resuming) {
+        args.exit_code =
+            usage_error(program, "%s has no meaning without --resume", "--allow-changes");
     }
     if (args.exit_code < 0 && !args.config) {
         args.exit_code = usage_error(program, "%s is missing", "CONFIG.json");
@@ -275,6 +281,7 @@ static int run(const train_program *program, const arguments *args, char **assig
     if (!status) {
         catch_signals();
         icae_train_options options = {.is_resuming = args->is_resuming,
+                                      .allows_changes = args->allows_changes,
                                       .is_dry_run = args->is_dry_run,
                                       .signal = &stop_signal};
         status = icae_train(&settings, &options, &report, &error);

@@ -99,7 +99,8 @@ icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
                               const icae_model *model, icae_backend *be, bool for_training,
                               icae_error *error);
 /*
- * Writes the folder, whole or not at all when there is none yet. In an existing one the four files are
+ * Writes the folder, whole or not at all: at once when there is none yet or one with nothing but an
+ * adapter in it. Where other files lie beside it the four files are
  * replaced one by one, icae.json last: its hash refuses a mixture should the machine stop in between.
  * Sets the fingerprint. Equal adapters give equal bytes.
  */

@@ -95,6 +95,9 @@ struct icae_backend {
     icae_pool *pool;      /* behind k.acquire on a CPU */
     void *scratch;        /* per-thread work space of the kernels, grown on demand */
     size_t scratch_bytes; /* per thread */
+    /* A kernel found no memory and left its result unwritten. Stays set until its owner clears it: a
+     * graph tells it as its error and clears it at the next begin. */
+    bool is_out_of_memory;
 };
 
 /* level: a name from the list above, or NULL for ICAE_CPU or else the best. n_threads: 0 = as many as
@@ -114,10 +117,10 @@ bool icae_compute_from_name(const char *name, icae_compute *compute);
 const char *const *icae_backend_levels(void);
 
 /* At least `bytes` for each thread, 64-byte aligned; thread i's part starts at i * *stride. Contents do
- * not survive the next call. Aborts the process when memory ends: a kernel cannot report. */
+ * not survive the next call. NULL when memory ends: the kernel returns at once, is_out_of_memory tells. */
 char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride);
 
-/* Of the size asked for, until k.release. Aborts the process when memory ends: a kernel cannot report. */
+/* Of the size asked for, until k.release. NULL as above. */
 void *icae_backend_work_space(icae_backend *backend, size_t bytes);
 
 /* The most GFLOP/s that n_threads threads (0 = as set now) can multiply in bfloat16, measured on

@@ -9,8 +9,8 @@
  *         hashes.json            size and hash of every file above
  *
  * A checkpoint is written whole or not at all: into OUT/checkpoints/.tmp-step-N, flushed to the disk,
- * renamed, and the folder flushed. Reading checks every hash first; a damaged checkpoint is named and
- * the newest good one is used.
+ * renamed, and the folder flushed. One that is no longer wanted loses its name before its files. Reading
+ * checks every hash first; a damaged checkpoint is named and the newest good one is used.
  */
 #ifndef ICAE_CHECKPOINT_H
 #define ICAE_CHECKPOINT_H
@@ -30,6 +30,10 @@ typedef struct icae_run_state {
     int64_t samples, context_tokens; /* seen so far */
     int64_t metrics_bytes;           /* length of metrics.jsonl when this was taken */
     double seconds;                  /* of training so far, over all sessions */
+    double norm_mean;   /* usual norm of the gradient: what a spike stands out from */
+    int64_t norm_count; /* steps it was made of */
+    int64_t threads;    /* that computed the last step; 0: not known */
+    char kernels[16];   /* their level, as "avx2"; "": not known */
     uint64_t settings_hash, base_fingerprint;
     const char *feed_json; /* where the feed goes on; the caller's. NULL after a load */
     icae_json *json;       /* after a load: holds feed; free with icae_run_state_release */
@@ -45,7 +49,10 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
                                  int64_t keep, icae_error *error);
 
 /* Whether run_folder has anything that looks like a checkpoint, good or not. */
-bool icae_checkpoint_any(const char *run_folder);
+icae_status icae_checkpoint_any(const char *run_folder, bool *has_any, icae_error *error);
+
+/* Removes what a crash left of checkpoints that were being written or removed. For the only run in it. */
+icae_status icae_checkpoint_sweep(const char *run_folder, icae_error *error);
 
 /* All hashes of one checkpoint folder. The sentence names the damaged file. */
 icae_status icae_checkpoint_verify(const char *path, icae_error *error);

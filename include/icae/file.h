@@ -59,10 +59,12 @@ icae_status icae_file_append(const char *path, const void *data, size_t bytes,
                              icae_error *error);
 
 bool icae_path_exists(const char *path);
+/* The same where a mistake would cost something: "not there" is told from "cannot be seen". */
+icae_status icae_path_find(const char *path, bool *is_there, icae_error *error);
 bool icae_path_is_folder(const char *path);
 int64_t icae_file_bytes(const char *path); /* -1 when there is no such file */
 
-/* mkdir -p. Existing folders are fine. */
+/* mkdir -p; every folder made is flushed into its parent. Existing folders are fine. */
 icae_status icae_folder_make(const char *path, icae_error *error);
 /* rm -r of a folder that this program made. A missing folder is fine. */
 icae_status icae_folder_remove(const char *path, icae_error *error);

@@ -33,6 +33,7 @@ icae_status icae_json_open(icae_json **json, const char *path, icae_error *error
 void icae_json_free(icae_json *json);
 const icae_json_value *icae_json_root(const icae_json *json);
 const char *icae_json_name(const icae_json *json);
+const char *icae_json_text(const icae_json *json, size_t *bytes); /* as it was read */
 /* 1-based line on which the key or element that leads to `value` stands; 0 when unknown. */
 int icae_json_line(const icae_json *json, const icae_json_value *value);
 
@@ -95,6 +96,13 @@ icae_status icae_json_end_lenient(icae_json_object *object);
  * infinities become null. Valid JSON is up to the caller's punctuation. */
 void icae_json_write_string(icae_text *out, const char *string, size_t bytes);
 void icae_json_write_number(icae_text *out, double number);
+
+/* Ends an object whose last value was written: a key "checksum" over all of the text so far, and the closing
+ * brace (src/formats/json_seal.c). */
+void icae_json_write_seal(icae_text *out);
+/* The same for a document that was read: ICAE_OK when its root has no "checksum", or one that fits every
+ * byte of the text; else a sentence, which `advice` ends ("take an earlier copy"). */
+icae_status icae_json_check_seal(const icae_json *json, const char *advice, icae_error *error);
 
 #ifdef __cplusplus
 }

@@ -12,7 +12,10 @@
 #ifndef ICAE_RNG_H
 #define ICAE_RNG_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+#include "icae/status.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,6 +26,8 @@ void icae_philox(uint64_t seed, uint64_t stream, uint64_t position, uint32_t out
 
 /* 64 well-mixed bits from the bytes or integers of a name; for deriving streams. */
 uint64_t icae_hash64(const void *data, uint64_t bytes, uint64_t seed);
+/* That of a file's bytes (seed 0), and how many they are. */
+icae_status icae_hash_file(const char *path, uint64_t *hash, size_t *bytes, icae_error *error);
 uint64_t icae_mix64(uint64_t a, uint64_t b);
 
 typedef struct icae_rng {

@@ -44,6 +44,8 @@ int icae_utf8_encode(int32_t point,
 /* Bytes of the longest prefix of data that is not cut inside a well-formed sequence: what may be
  * shown now while more bytes are still to come. Ill-formed bytes count as whole. */
 size_t icae_utf8_complete(const unsigned char *data, size_t bytes);
+/* Whether all of it is well-formed. */
+bool icae_utf8_is_valid(const char *text, size_t bytes);
 /* Copies data to out with ill-formed bytes replaced: one U+FFFD for each maximal subpart, that is
  * for each longest start of a sequence that breaks off ("E2 82 41" gives U+FFFD, "A"), and for each
  * other byte. Source: Unicode 15, section 3.9; Rust's String::from_utf8_lossy does the same. */

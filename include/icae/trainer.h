@@ -5,11 +5,20 @@
  *     OUT/config.json       all values as used; can be given to the trainer again
  *     OUT/metrics.jsonl     one object a step and one an evaluation; what is measured time stands last
  *     OUT/loss.svg          redrawn at every evaluation
+ *     OUT/skipped/step-N.jsonl  the samples of a step that was left out, see below
  *     OUT/checkpoints/      see icae/checkpoint.h
  *     OUT/adapter/          the result
  *
- * A run is a function of its settings and the number of threads: stopped and resumed it gives the
- * same bytes as one that was not, times aside.
+ * A run is a function of its settings, its data, the number of threads and the level of the kernels:
+ * stopped and resumed it gives the same bytes as one that was not, times aside. What has changed since
+ * the checkpoint is refused by name, unless allows_changes; then a warning tells what is lost. Another
+ * base, or an adapter of another shape, is refused in any case.
+ *
+ * A step whose loss or gradient is not finite makes no update. Its samples are kept in
+ * OUT/skipped/step-N.jsonl: a line {"step", "reason": "loss" or "gradient", "loss", "lr", "samples"}, then
+ * one for each sample {"task", "nll", "targets", "context_ids", "context", "prefix_ids", "prompt_ids",
+ * "target_ids", "target"}; nll is null where it is not finite or was not reached. Ten in a row end the run.
+ * A gradient ten times as long as those before it is reported, in words and in metrics.jsonl ("spike").
  */
 #ifndef ICAE_TRAINER_H
 #define ICAE_TRAINER_H
@@ -24,9 +33,11 @@ extern "C" {
 #endif
 
 typedef struct icae_train_options {
-    bool is_resuming;                    /* go on from the newest good checkpoint */
-    bool is_dry_run;                     /* say what the run would cost, write nothing */
-    int64_t stop_at;                     /* as if a signal came in this step; 0: never */
+    bool is_resuming; /* go on from the newest good checkpoint */
+    bool
+        allows_changes; /* resume although settings, data, threads or kernels are not the run's */
+    bool is_dry_run;    /* say what the run would cost, write nothing */
+    int64_t stop_at;    /* as if a signal came in this step; 0: never */
     const volatile sig_atomic_t *signal; /* not 0: finish the step, save, stop. May be NULL */
 } icae_train_options;
 

@@ -81,6 +81,7 @@ void icae_graph_begin(icae_graph *graph, bool is_recording, bool is_generating) 
     graph->is_generating = is_generating;
     graph->would_record = false;
     graph->error = (icae_error){0};
+    graph->be->is_out_of_memory = false;
 }
 
 icae_backend *icae_graph_backend(const icae_graph *graph) {
@@ -96,6 +97,8 @@ void icae_graph_set_generating(icae_graph *graph, bool is_generating) {
 }
 
 icae_status icae_graph_status(const icae_graph *graph, icae_error *error) {
+    if (!graph->error.status && graph->be->is_out_of_memory)
+        return icae_fail_memory(error, "a kernel's work space");
     if (graph->error.status && error) *error = graph->error;
     return graph->error.status;
 }

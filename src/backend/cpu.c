@@ -188,11 +188,8 @@ char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride) 
     if (bytes > backend->scratch_bytes) {
         icae_aligned_free(backend->scratch);
         backend->scratch = icae_aligned_calloc((size_t)backend->n_threads, bytes);
-        if (!backend->scratch) {
-            fprintf(stderr, "not enough memory for %zu bytes of kernel scratch\n", bytes);
-            abort();
-        }
-        backend->scratch_bytes = bytes;
+        backend->scratch_bytes = backend->scratch ? bytes : 0;
+        if (!backend->scratch) backend->is_out_of_memory = true;
     }
     *stride = backend->scratch_bytes;
     return backend->scratch;
@@ -200,10 +197,7 @@ char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride) 
 
 void *icae_backend_work_space(icae_backend *backend, size_t bytes) {
     void *memory = backend->k.acquire(backend, bytes);
-    if (!memory) {
-        fprintf(stderr, "not enough memory for %zu bytes of kernel work space\n", bytes);
-        abort();
-    }
+    if (!memory) backend->is_out_of_memory = true;
     return memory;
 }
 

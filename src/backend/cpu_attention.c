@@ -309,6 +309,7 @@ static void attention(icae_backend *be, const icae_attention_shape *shape, int64
     workspace sizes;
     size_t stride, bytes = lay_out(shape, keys, false, NULL, &sizes);
     char *scratch = icae_backend_scratch(be, bytes, &stride);
+    if (!scratch) return;
     const int threads = work >= WORTH_THREADS ? be->n_threads : 1;
     const int64_t pairs = n_spans * shape->kv_heads;
     const int64_t chunks =
@@ -453,6 +454,7 @@ static void attention_dx(icae_backend *be, const icae_attention_shape *shape, in
     workspace sizes;
     size_t stride, bytes = lay_out(shape, keys, true, NULL, &sizes);
     char *scratch = icae_backend_scratch(be, bytes, &stride);
+    if (!scratch) return;
     const int threads = work >= WORTH_THREADS ? be->n_threads : 1;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t index = 0; index < n_spans * shape->kv_heads; index++) {

@@ -236,7 +236,9 @@ static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const re
     const int64_t panel_words = (least(R, SUM_BLOCK) + WIDE - 1) / WIDE * WIDE_PAIRS * PANEL;
     size_t stride;
     char *scratch = icae_backend_scratch(be, (size_t)panel_words * sizeof(uint32_t), &stride);
-    uint32_t *rounded = icae_backend_work_space(be, (size_t)(T * x_row) * sizeof *rounded);
+    uint32_t *rounded =
+        scratch ? icae_backend_work_space(be, (size_t)(T * x_row) * sizeof *rounded) : NULL;
+    if (!rounded) return;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)

@@ -110,7 +110,8 @@ static void multiply(icae_backend *be, int64_t T, int64_t C, int64_t R, const re
     size_t stride;
     char *scratch = icae_backend_scratch(
         be, (size_t)least(R + 1, SUM_BLOCK) * PANEL * sizeof(real), &stride);
-    /* Dynamic: bits do not depend on who takes a panel, and a thread that another program pushes off
+    if (!scratch) return;
+        /* Dynamic: bits do not depend on who takes a panel, and a thread that another program pushes off
      * its core must not hold up the rest. */
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t task = 0; task < panels * blocks; task++) {
@@ -153,6 +154,7 @@ static void linear_dx(icae_backend *be, int64_t T, int64_t N, int64_t K, const r
 static void multiply_rounded(icae_backend *be, int64_t T, int64_t C, int64_t R, const real *x,
                              const icae_matrix *w, packer *pack, bool add, real *y) {
     real *rounded = icae_backend_work_space(be, (size_t)(T * R) * sizeof *rounded);
+    if (!rounded) return;
     const int threads = T * R >= WORTH_THREADS ? be->n_threads : 1;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t t = 0; t < T; t++)

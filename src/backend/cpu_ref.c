@@ -40,12 +40,13 @@ static const unsigned char *row_of(const icae_matrix *w, int64_t row) {
     return (const unsigned char *)w->data + (size_t)row * w->row_bytes;
 }
 
-/* The whole of w as real, in scratch: clear rather than lean, as nobody waits for the oracle. */
+/* The whole of w as real, in scratch: clear rather than lean, as nobody waits for the oracle. NULL when
+ * memory ends, as all that follow pass on. */
 static const icae_real *widened(icae_backend *be, const icae_matrix *w) {
     size_t stride;
     icae_real *wide = (icae_real *)(void *)icae_backend_scratch(
         be, (size_t)(w->rows * w->cols) * sizeof *wide, &stride);
-    for (int64_t n = 0; n < w->rows; n++) {
+    for (int64_t n = 0; wide && n < w->rows; n++) {
         icae_dtype_widen(w->dtype, row_of(w, n), w->cols, wide + n * w->cols);
     }
     return wide;
@@ -53,6 +54,7 @@ static const icae_real *widened(icae_backend *be, const icae_matrix *w) {
 
 static void multiply(int64_t T, int64_t N, int64_t K, const icae_real *x, const icae_real *w,
                      bool add, icae_real *y) {
+    if (!x || !w) return;
     for (int64_t t = 0; t < T; t++) {
         for (int64_t n = 0; n < N; n++) {
             double sum = add ? (double)y[t * N + n] : 0.0;
@@ -65,6 +67,7 @@ static void multiply(int64_t T, int64_t N, int64_t K, const icae_real *x, const 
 
 static void multiply_dx(int64_t T, int64_t N, int64_t K, const icae_real *dy,
                         const icae_real *w, bool add, icae_real *dx) {
+    if (!dy || !w) return;
     for (int64_t t = 0; t < T; t++) {
         for (int64_t k = 0; k < K; k++) {
             double sum = add ? (double)dx[t * K + k] : 0.0;
@@ -87,10 +90,10 @@ static void ref_linear_dx(icae_backend *be, int64_t T, int64_t N, int64_t K,
     multiply_dx(T, N, K, dy, widened(be, w), add, dx);
 }
 
-/* x as the nearest bfloat16 numbers, to be released. */
+/* x as the nearest bfloat16 numbers, to be released; NULL of NULL. */
 static icae_real *rounded(icae_backend *be, int64_t n, const icae_real *x) {
-    icae_real *nearest = icae_backend_work_space(be, (size_t)n * sizeof *nearest);
-    for (int64_t i = 0; i < n; i++)
+    icae_real *nearest = x ? icae_backend_work_space(be, (size_t)n * sizeof *nearest) : NULL;
+    for (int64_t i = 0; nearest && i < n; i++)
         nearest[i] = icae_bf16_to_f32(icae_f32_to_bf16((float)x[i]));
     return nearest;
 }
@@ -132,6 +135,7 @@ static void ref_add_means(icae_backend *be, int64_t n, const icae_matrix *w,
     size_t stride;
     double *sum = (double *)(void *)icae_backend_scratch(
         be, (size_t)D * (sizeof *sum + sizeof(icae_real)), &stride);
+    if (!sum) return;
     icae_real *wide = (icae_real *)(void *)(sum + D);
     for (int64_t i = 0; i < n; i++) {
         assert(starts[i] < starts[i + 1]);

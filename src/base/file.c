@@ -117,6 +117,15 @@ static char *folder_of(const char *path) {
     return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
 }
 
+/* Makes what was done to the name `path` last: its folder is flushed. */
+static icae_status sync_parent(const char *path, icae_error *error) {
+    char *folder = folder_of(path);
+    if (!folder) return icae_fail_memory(error, path);
+    icae_status status = icae_folder_sync(folder, error);
+    free(folder);
+    return status;
+}
+
 static char *temporary_name(const char *path) {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
@@ -166,6 +175,14 @@ static bool write_all(int fd, const unsigned char *data, size_t bytes) {
     return true;
 }
 
+static bool flush_to_disk(int fd) {
+    int result;
+    do
+        result = fsync(fd);
+    while (result && errno == EINTR);
+    return result == 0;
+}
+
 static void writer_flush(icae_writer *writer) {
     if (!writer->failed && writer->used &&
         !write_all(writer->descriptor, writer->buffer, writer->used)) {
@@ -189,7 +206,7 @@ void icae_writer_write(icae_writer *writer, const void *data, size_t bytes) {
 
 icae_status icae_writer_commit(icae_writer *writer, icae_error *error) {
     writer_flush(writer);
-    if (!writer->failed && fsync(writer->descriptor)) {
+    if (!writer->failed && !flush_to_disk(writer->descriptor)) {
         writer_fail(writer, ICAE_IO, strerror(errno));
     }
     if (close(writer->descriptor) && errno != EINTR)
@@ -204,12 +221,9 @@ icae_status icae_writer_commit(icae_writer *writer, icae_error *error) {
                   "%s: cannot write: %s; an earlier file of this name is unharmed",
                   writer->path, writer->reason);
     } else {
-        char *folder = folder_of(writer->path);
-        status =
-            folder ? icae_folder_sync(folder, error) : icae_fail_memory(error, writer->path);
-        free(folder);
         free(writer->temporary); /* it carries the final name now: abort must not remove it */
         writer->temporary = NULL;
+        status = sync_parent(writer->path, error);
     }
     icae_writer_abort(writer);
     return status;
@@ -235,16 +249,18 @@ icae_status icae_file_write(const char *path, const void *data, size_t bytes,
 
 icae_status icae_file_append(const char *path, const void *data, size_t bytes,
                              icae_error *error) {
+    bool is_new = !icae_path_exists(path);
     int fd;
     do
         fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     while (fd < 0 && errno == EINTR);
     if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot write: %s", path, strerror(errno));
-    bool good = write_all(fd, data, bytes) && fdatasync(fd) == 0;
+    bool good = write_all(fd, data, bytes) && flush_to_disk(fd);
     int reason = errno;
     close(fd);
-    return good ? ICAE_OK
-                : icae_fail(error, ICAE_IO, "%s: cannot append: %s", path, strerror(reason));
+    if (!good)
+        return icae_fail(error, ICAE_IO, "%s: cannot append: %s", path, strerror(reason));
+    return is_new ? sync_parent(path, error) : ICAE_OK; /* its name, too, must last */
 }
 
 /* ---- paths and folders ---- */
@@ -252,6 +268,13 @@ icae_status icae_file_append(const char *path, const void *data, size_t bytes,
 bool icae_path_exists(const char *path) {
     struct stat info;
     return stat(path, &info) == 0;
+}
+
+icae_status icae_path_find(const char *path, bool *is_there, icae_error *error) {
+    struct stat info;
+    *is_there = stat(path, &info) == 0;
+    if (*is_there || errno == ENOENT || errno == ENOTDIR) return ICAE_OK;
+    return icae_fail(error, ICAE_IO, "%s: cannot examine: %s", path, strerror(errno));
 }
 
 bool icae_path_is_folder(const char *path) {
@@ -272,12 +295,14 @@ icae_status icae_folder_make(const char *path, icae_error *error) {
         if (*at != '/' && *at != 0) continue;
         char kept = *at;
         *at = 0;
-        if (at != copy && mkdir(copy, 0777) &&
-            !(errno == EEXIST && icae_path_is_folder(copy))) {
+        if (at != copy && !mkdir(copy, 0777)) {
+            status =
+                sync_parent(copy, error); /* a folder that a crash forgets loses all in it */
+        } else if (at != copy && !(errno == EEXIST && icae_path_is_folder(copy))) {
             status = icae_fail(error, ICAE_IO, "%s: cannot make the folder: %s", copy,
                                strerror(errno));
-            break;
         }
+        if (status) break;
         *at = kept;
         if (!kept) break;
     }
@@ -323,7 +348,13 @@ icae_status icae_folder_list(const char *path, char ***names, size_t *count,
     }
     size_t capacity = 0;
     icae_status status = ICAE_OK;
-    for (struct dirent *entry; (entry = readdir(folder));) {
+    for (;;) {
+        errno = 0;
+        struct dirent *entry = readdir(folder);
+        if (!entry && errno) {
+            status = icae_fail(error, ICAE_IO, "%s: cannot list: %s", path, strerror(errno));
+        }
+        if (!entry) break;
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
         if (*count == capacity) {
             capacity = capacity ? 2 * capacity : 64;
@@ -358,10 +389,15 @@ void icae_names_free(char **names, size_t count) {
 }
 
 icae_status icae_folder_sync(const char *path, icae_error *error) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd;
+    do
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
+    /* A folder that may be written but not listed cannot be flushed. */
+    if (fd < 0 && errno == EACCES) return ICAE_OK;
     if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot open: %s", path, strerror(errno));
     /* Some file systems cannot flush a folder and say EINVAL; there is nothing more to do then. */
-    bool good = fsync(fd) == 0 || errno == EINVAL;
+    bool good = flush_to_disk(fd) || errno == EINVAL;
     int reason = errno;
     close(fd);
     return good ? ICAE_OK

@@ -113,6 +113,15 @@ int icae_utf8_encode(int32_t point, char out[4]) {
     return length;
 }
 
+bool icae_utf8_is_valid(const char *text, size_t bytes) {
+    for (size_t at = 0; at < bytes;) {
+        int32_t point;
+        at += (size_t)icae_utf8_decode((const unsigned char *)text + at, bytes - at, &point);
+        if (point < 0) return false;
+    }
+    return true;
+}
+
 /*
  * Bytes of the longest start of data that begins a well-formed sequence without finishing it (a
  * "maximal subpart", Unicode 15, section 3.9), at least 1. data does not begin with a whole one.

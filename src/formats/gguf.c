@@ -47,8 +47,9 @@ static size_t bytes_left(const cursor *c) {
 /* "PATH: byte N, PLACE: sentence" */
 static void cursor_fail(cursor *c, icae_status status, const char *sentence) {
     if (c->status) return;
-    c->status = icae_fail(c->error, status, "%s: byte %zu, %s: %s", c->path,
-                          (size_t)(c->at - c->start), c->place, sentence);
+    c->status = icae_fail(c->error, status, "%s: byte %zu, %s: %s%s", c->path,
+                          (size_t)(c->at - c->start), c->place, sentence,
+                          icae_remedy(status, sentence));
 }
 
 static const unsigned char *take(cursor *c, uint64_t bytes) {
@@ -162,7 +163,8 @@ static void take_item(cursor *c, icae_arena *arena, size_t number, icae_gguf_ite
     if (item->type == ICAE_GGUF_ARRAY) {
         item->element_type = take_type(c);
         if (item->element_type == ICAE_GGUF_ARRAY) {
-            cursor_fail(c, ICAE_UNSUPPORTED, "an array of arrays; expected numbers or strings");
+            cursor_fail(c, ICAE_UNSUPPORTED,
+                        "an array of arrays; expected numbers or strings: remove the key");
         }
         if (c->status) return;
         size_t least = icae_gguf_value_bytes[item->element_type];
@@ -185,8 +187,9 @@ static void index_items(cursor *c, icae_gguf *file) {
     qsort(file->items_by_key, file->n_items, sizeof(void *), compare_items);
     for (size_t i = 1; i < file->n_items; i++) {
         if (!compare_items(&file->items_by_key[i - 1], &file->items_by_key[i])) {
-            c->status = icae_fail(c->error, ICAE_FORMAT, "%s: the key '%s' stands twice",
-                                  c->path, icae_quote_string(file->items_by_key[i]->key).text);
+            c->status = icae_fail(c->error, ICAE_FORMAT,
+                                  "%s: the key '%s' stands twice; fetch it again", c->path,
+                                  icae_quote_string(file->items_by_key[i]->key).text);
             return;
         }
     }
@@ -199,7 +202,8 @@ static uint64_t read_alignment(cursor *c, const icae_gguf *file) {
     if (!icae_gguf_get_integer(file, "general.alignment", &value) ||
         !icae_gguf_is_alignment(value)) {
         c->status = icae_fail(c->error, ICAE_FORMAT,
-                              "%s: general.alignment: expected a power of two from %d to %d",
+                              "%s: general.alignment: expected a power of two from %d to "
+                              "%d; write it anew",
                               c->path, GGUF_LEAST_ALIGNMENT, GGUF_MOST_ALIGNMENT);
         return GGUF_DEFAULT_ALIGNMENT;
     }
@@ -280,8 +284,9 @@ static void place_tensor(cursor *c, const icae_gguf *file, size_t data_start,
     size_t size = file->mapping.bytes > data_start ? file->mapping.bytes - data_start : 0;
     if (offset % alignment) {
         c->status = icae_fail(
-            c->error, ICAE_FORMAT, "%s: tensor '%s': offset %llu is not a multiple of %llu",
-            c->path, name.text, (unsigned long long)offset, (unsigned long long)alignment);
+            c->error, ICAE_FORMAT,
+            "%s: tensor '%s': offset %llu is not a multiple of %llu; fetch it again", c->path,
+            name.text, (unsigned long long)offset, (unsigned long long)alignment);
     } else if (offset > size || tensor->bytes > size - offset) {
         c->status = icae_fail(
             c->error, ICAE_FORMAT,
@@ -315,18 +320,19 @@ static void index_tensors(cursor *c, icae_gguf *file) {
     for (size_t i = 1; i < n; i++) {
         const char *end = (const char *)order[i - 1]->data + order[i - 1]->bytes;
         if (end > (const char *)order[i]->data) {
-            c->status =
-                icae_fail(c->error, ICAE_FORMAT, "%s: the tensors '%s' and '%s' overlap",
-                          c->path, icae_quote_string(order[i - 1]->name).text,
-                          icae_quote_string(order[i]->name).text);
+            c->status = icae_fail(c->error, ICAE_FORMAT,
+                                  "%s: the tensors '%s' and '%s' overlap; fetch it again",
+                                  c->path, icae_quote_string(order[i - 1]->name).text,
+                                  icae_quote_string(order[i]->name).text);
             return;
         }
     }
     qsort(order, n, sizeof *order, compare_tensors);
     for (size_t i = 1; i < n; i++) {
         if (!strcmp(order[i - 1]->name, order[i]->name)) {
-            c->status = icae_fail(c->error, ICAE_FORMAT, "%s: the tensor '%s' stands twice",
-                                  c->path, icae_quote_string(order[i]->name).text);
+            c->status = icae_fail(c->error, ICAE_FORMAT,
+                                  "%s: the tensor '%s' stands twice; fetch it again", c->path,
+                                  icae_quote_string(order[i]->name).text);
             return;
         }
     }
@@ -347,7 +353,8 @@ static void take_header(cursor *c, icae_gguf *file) {
         cursor_fail(c, ICAE_UNSUPPORTED, "the file is big-endian; convert it to little-endian");
     } else if (file->version < OLDEST_VERSION || file->version > NEWEST_VERSION) {
         char sentence[96];
-        snprintf(sentence, sizeof sentence, "version %u; expected %d or %d", file->version,
+        snprintf(sentence, sizeof sentence,
+                 "version %u; expected %d or %d, which newer converters write", file->version,
                  OLDEST_VERSION, NEWEST_VERSION);
         cursor_fail(c, ICAE_UNSUPPORTED, sentence);
     }

@@ -52,8 +52,8 @@ static bool scan_value(scanner *s, int leading_line);
 
 static bool scan_fail(scanner *s, const char *expected) {
     if (s->at >= s->end) {
-        icae_fail(s->error, ICAE_FORMAT, "%s:%d: expected %s, but the text ends", s->name,
-                  s->line, expected);
+        icae_fail(s->error, ICAE_FORMAT, "%s:%d: expected %s, but the text ends: it is cut off",
+                  s->name, s->line, expected);
     } else if (*s->at < 0x20 || *s->at >= 0x7F) {
         icae_fail(s->error, ICAE_FORMAT, "%s:%d: expected %s, got the byte 0x%02X", s->name,
                   s->line, expected, *s->at);
@@ -114,16 +114,19 @@ static bool scan_escape(scanner *s) {
     if (!scan_hex(s, &first)) return false;
     if (first == 0) s->has_zero = true;
     if (first >= 0xDC00 && first <= 0xDFFF) {
-        return scan_refuse(s, "a \\u escape holds the second half of a surrogate pair alone");
+        return scan_refuse(s, "a \\u escape holds the second half of a surrogate pair alone; "
+                              "write the character itself");
     }
     if (first < 0xD800 || first > 0xDBFF) return true;
     if (s->end - s->at < 2 || s->at[0] != '\\' || s->at[1] != 'u') {
-        return scan_refuse(s, "a \\u escape holds the first half of a surrogate pair alone");
+        return scan_refuse(s, "a \\u escape holds the first half of a surrogate pair alone; "
+                              "write the character itself");
     }
     s->at += 2;
     if (!scan_hex(s, &second)) return false;
     if (second < 0xDC00 || second > 0xDFFF) {
-        return scan_refuse(s, "a \\u escape holds the first half of a surrogate pair alone");
+        return scan_refuse(s, "a \\u escape holds the first half of a surrogate pair alone; "
+                              "write the character itself");
     }
     return true;
 }
@@ -162,7 +165,8 @@ static bool scan_number(scanner *s) {
     if (has_byte(s, '-')) s->at++;
     if (has_byte(s, '0')) {
         s->at++;
-        if (has_digit(s)) return scan_refuse(s, "a number begins with a superfluous 0");
+        if (has_digit(s))
+            return scan_refuse(s, "a number begins with a superfluous 0; remove it");
     } else if (!scan_digits(s)) {
         return false;
     }
@@ -244,7 +248,8 @@ static bool scan_object(scanner *s) {
 
 static bool scan_nested(scanner *s, bool (*scan)(scanner *)) {
     if (s->depth == MAX_DEPTH) {
-        return scan_refuse(s, "objects and arrays are nested more than 64 deep");
+        return scan_refuse(
+            s, "objects and arrays are nested more than 64 deep, the most that is read");
     }
     s->depth++;
     bool good = scan(s);
@@ -397,8 +402,10 @@ static icae_status check_tree(const icae_json *json, const cJSON *node, icae_err
     icae_status status = ICAE_OK;
     for (; node && !status; node = node->next) {
         if (cJSON_IsNumber(node) && !isfinite(node->valuedouble)) {
-            return icae_fail(error, ICAE_FORMAT, "%s:%d: a number is too large for a double",
-                             json->name, icae_json_line(json, value_of(node)));
+            return icae_fail(
+                error, ICAE_FORMAT,
+                "%s:%d: a number is too large for a double; expected less than 1.8e308",
+                json->name, icae_json_line(json, value_of(node)));
         }
         if (cJSON_IsObject(node)) {
             const cJSON *duplicate;
@@ -493,6 +500,11 @@ const icae_json_value *icae_json_root(const icae_json *json) {
 
 const char *icae_json_name(const icae_json *json) {
     return json->name;
+}
+
+const char *icae_json_text(const icae_json *json, size_t *bytes) {
+    *bytes = json->bytes;
+    return json->text;
 }
 
 /* ---- nodes ---- */

@@ -66,7 +66,10 @@ void icae_lines_close(icae_lines *lines) {
 /* The sentence for what zlib last complained about; ICAE_OK when it did not. */
 static icae_status stream_status(const icae_lines *lines, icae_error *error) {
     int code = Z_OK;
-    const char *reason = gzerror(lines->file, &code);
+    const char *reason = gzerror(lines->file, &code); /* "PATH: reason" */
+    size_t path_bytes = strlen(lines->path);
+    if (!strncmp(reason, lines->path, path_bytes) && !strncmp(reason + path_bytes, ": ", 2))
+        reason += path_bytes + 2;
     unsigned long long reached =
         (unsigned long long)(lines->offset + (lines->end - lines->start));
     switch (code) {

@@ -76,7 +76,8 @@ icae_status pickle_fail(machine *m, icae_status status, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    return icae_fail(m->error, status, "%s: byte %zu: %s", m->p->path, m->place, sentence);
+    return icae_fail(m->error, status, "%s: byte %zu: %s%s", m->p->path, m->place, sentence,
+                     icae_remedy(status, sentence));
 }
 
 /* At least doubled, so that growing stays linear; copied, because only void * aliases any pointer. */
@@ -236,7 +237,10 @@ static icae_status push_long(machine *m) {
     icae_status status = take_number(m, 1, &count);
     if (!status) status = take(m, (size_t)count, &at);
     if (status) return status;
-    if (count > 8) return pickle_fail(m, ICAE_UNSUPPORTED, "a whole number has over 64 bits");
+    if (count > 8)
+        return pickle_fail(
+            m, ICAE_UNSUPPORTED,
+            "a whole number has over 64 bits; save the model's state_dict() alone");
     for (size_t i = 0; i < 8; i++) {
         unsigned char sign = count && at[count - 1] & 0x80 ? 0xFF : 0;
         number |= (uint64_t)(i < count ? at[i] : sign) << (8 * i);
@@ -357,7 +361,8 @@ static icae_status proto(machine *m) {
     uint64_t version;
     icae_status status = take_number(m, 1, &version);
     if (status || (version >= 2 && version <= 5)) return status;
-    return pickle_fail(m, ICAE_UNSUPPORTED, "is pickle protocol %llu; expected 2 to 5",
+    return pickle_fail(m, ICAE_UNSUPPORTED,
+                       "is pickle protocol %llu; expected 2 to 5: save it with a newer PyTorch",
                        (unsigned long long)version);
 }
 
@@ -494,7 +499,8 @@ icae_status pickle_read(pickle *p, const char *path, const unsigned char *data, 
                          path, bytes, MOST_BYTES);
     }
     if (bytes < 2 || data[0] != 0x80)
-        return icae_fail(error, ICAE_FORMAT, "%s: is no pickle of protocol 2 to 5", path);
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: is no pickle of protocol 2 to 5; fetch it again", path);
     machine m = {.p = p,
                  .begin = data,
                  .at = data,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Names from files, made fit for a message: files of this layer only.
+ * Names from files, made fit for a message; for the readers of this layer and those above.
  *
  * A key or tensor name of a hostile file may hold newlines, terminal escapes, ill-formed UTF-8 or
  * a megabyte. icae_quote returns at most 80 bytes of it, cut between characters, with every
@@ -45,6 +45,13 @@ static inline icae_quoted icae_quote(const char *data, size_t bytes) {
 
 static inline icae_quoted icae_quote_string(const char *string) {
     return icae_quote(string, strlen(string));
+}
+
+/* What to do about a damaged file, for sentences that do not say it themselves. */
+static inline const char *icae_remedy(icae_status status, const char *sentence) {
+    return status == ICAE_FORMAT && !strstr(sentence, "fetch") && !strstr(sentence, "another")
+               ? "; fetch it again, or write it anew"
+               : "";
 }
 
 #endif

@@ -39,15 +39,17 @@ static icae_status refuse(reader *r, icae_status status, const char *name, const
     va_start(arguments, format);
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    return icae_fail(r->error, status, "%s: tensor '%s': %s", r->path,
-                     icae_quote_string(name).text, sentence);
+    return icae_fail(r->error, status, "%s: tensor '%s': %s%s", r->path,
+                     icae_quote_string(name).text, sentence, icae_remedy(status, sentence));
 }
 
 static icae_status read_metadata(reader *r, const icae_json_value *value) {
     icae_safetensors *file = r->file;
     size_t n = icae_json_count(value);
     if (!icae_json_is_object(value)) {
-        return icae_fail(r->error, ICAE_FORMAT, "%s: __metadata__: expected an object {...}",
+        return icae_fail(r->error, ICAE_FORMAT,
+                         "%s: __metadata__: expected an object {...}; write it "
+                         "anew",
                          r->path);
     }
     file->metadata = icae_arena_array(&file->arena, n, 2 * sizeof *file->metadata);
@@ -55,9 +57,10 @@ static icae_status read_metadata(reader *r, const icae_json_value *value) {
     for (const icae_json_value *v = icae_json_first(value); v; v = icae_json_next(v)) {
         const char *key = icae_json_key(v), *string = icae_json_as_string(v);
         if (!string) {
-            return icae_fail(r->error, ICAE_FORMAT,
-                             "%s: __metadata__: '%s': expected a string without \\u0000",
-                             r->path, icae_quote_string(key).text);
+            return icae_fail(
+                r->error, ICAE_FORMAT,
+                "%s: __metadata__: '%s': expected a string without \\u0000; write it anew",
+                r->path, icae_quote_string(key).text);
         }
         const char *key_copy = icae_arena_copy(&file->arena, key, strlen(key));
         const char *string_copy = icae_arena_copy(&file->arena, string, strlen(string));
@@ -205,8 +208,8 @@ static icae_status check_cover(reader *r) {
     }
     if (reached == r->buffer_bytes) return ICAE_OK;
     return icae_fail(r->error, ICAE_FORMAT,
-                     "%s: %zu bytes after the last tensor belong to none", r->path,
-                     r->buffer_bytes - reached);
+                     "%s: %zu bytes after the last tensor belong to none; fetch it again",
+                     r->path, r->buffer_bytes - reached);
 }
 
 static icae_status read_header(reader *r, const icae_json_value *root) {
@@ -236,7 +239,8 @@ static icae_status read_mapping(icae_safetensors *file, const char *path, icae_e
     size_t bytes = file->mapping.bytes;
     if (bytes < PREFIX) {
         return icae_fail(error, ICAE_FORMAT,
-                         "%s: has %zu bytes, expected at least the 8 of the header's length",
+                         "%s: has %zu bytes, expected at least the 8 of the header's length; "
+                         "fetch it again",
                          path, bytes);
     }
     uint64_t length = 0;
@@ -253,7 +257,9 @@ static icae_status read_mapping(icae_safetensors *file, const char *path, icae_e
                          path, (unsigned long long)length, bytes - PREFIX);
     }
     if (!length || data[PREFIX] != '{') {
-        return icae_fail(error, ICAE_FORMAT, "%s: header: expected '{' as its first byte",
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: header: expected '{' as its first byte; this is "
+                         "another kind of file",
                          path);
     }
     char *name;
@@ -323,23 +329,12 @@ static int compare_pairs(const void *left, const void *right) {
     return strcmp(a->key, b->key);
 }
 
-static bool is_utf8(const char *string) {
-    size_t bytes = strlen(string);
-    while (bytes) {
-        int32_t point;
-        size_t length = (size_t)icae_utf8_decode((const unsigned char *)string, bytes, &point);
-        if (point < 0) return false;
-        string += length;
-        bytes -= length;
-    }
-    return true;
-}
-
 static icae_status plan_tensor(const char *path, const icae_safetensors_source *source,
                                plan *out, icae_error *error) {
     icae_quoted name = icae_quote_string(source->name);
     const icae_dtype_info *info = icae_dtype_describe(source->dtype);
-    if (!strcmp(source->name, METADATA_KEY) || !is_utf8(source->name)) {
+    if (!strcmp(source->name, METADATA_KEY) ||
+        !icae_utf8_is_valid(source->name, strlen(source->name))) {
         return icae_fail(error, ICAE_INVALID, "%s: '%s' cannot be the name of a tensor", path,
                          name.text);
     }

@@ -24,10 +24,21 @@ static size_t slots_for(size_t count) {
     return slots;
 }
 
+/* Ids may have holes, but not so many that a small file asks for much memory. */
+static int32_t id_limit_for(size_t n_tokens) {
+    enum { SPARSEST = 4, FREE = 65536 };
+    return n_tokens < (ICAE_TOKEN_ID_LIMIT - FREE) / SPARSEST
+               ? (int32_t)n_tokens * SPARSEST + FREE
+               : ICAE_TOKEN_ID_LIMIT;
+}
+
 icae_tokenizer *icae_tokenizer_create(size_t n_tokens, size_t n_merges) {
     icae_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (!tokenizer) return NULL;
     tokenizer->unknown = tokenizer->bos = tokenizer->eos = -1;
+    tokenizer->id_limit = id_limit_for(n_tokens);
+    /* The address differs from run to run, so a file cannot be made to collide. */
+    tokenizer->seed = icae_mix64((uint64_t)(uintptr_t)tokenizer, 0);
     tokenizer->text_slots = slots_for(n_tokens);
     tokenizer->merge_slots = slots_for(n_merges);
     if (tokenizer->text_slots && tokenizer->merge_slots) {
@@ -72,8 +83,8 @@ icae_status icae_tokenizer_set_chat_template(icae_tokenizer *tokenizer, const ch
 /* ---- text -> id ---- */
 
 /* Only ever lives in memory, so the byte order of the words does not matter. */
-static uint64_t hash_text(const char *text, size_t bytes) {
-    uint64_t h = bytes;
+static uint64_t hash_text(const char *text, size_t bytes, uint64_t seed) {
+    uint64_t h = seed ^ bytes;
     while (bytes) {
         uint64_t word = 0;
         size_t n = bytes < 8 ? bytes : 8;
@@ -88,7 +99,8 @@ static uint64_t hash_text(const char *text, size_t bytes) {
 
 /* The slot that holds this text, or the empty one where it belongs. */
 static size_t text_slot(const icae_tokenizer *tokenizer, const char *text, size_t bytes) {
-    size_t mask = tokenizer->text_slots - 1, slot = (size_t)hash_text(text, bytes) & mask;
+    size_t mask = tokenizer->text_slots - 1,
+           slot = (size_t)hash_text(text, bytes, tokenizer->seed) & mask;
     while (tokenizer->by_text[slot] >= 0) {
         const icae_token *token = &tokenizer->tokens[tokenizer->by_text[slot]];
         if (token->spelled_bytes == bytes &&
@@ -115,6 +127,7 @@ int32_t icae_tokenizer_lookup_model(const icae_tokenizer *tokenizer, const char 
 static bool reserve_id(icae_tokenizer *tokenizer, int32_t id) {
     if (id >= tokenizer->room) {
         int32_t room = tokenizer->room ? 2 * tokenizer->room : 1024;
+        if (room > tokenizer->id_limit) room = tokenizer->id_limit;
         if (room <= id) room = id + 1;
         icae_token *larger = calloc((size_t)room, sizeof *larger);
         if (!larger) return false;
@@ -193,23 +206,26 @@ static void set_raw(icae_tokenizer *tokenizer, icae_token *token, const char *te
 icae_status icae_tokenizer_add(icae_tokenizer *tokenizer, const char *where, int64_t id,
                                const char *text, size_t bytes, uint32_t flags,
                                icae_error *error) {
-    if (id < 0 || id >= ICAE_TOKEN_ID_LIMIT)
-        return icae_fail(error, ICAE_FORMAT, "%s: token \"%s\" has id %lld, expected 0 to %d",
+    if (id < 0 || id >= tokenizer->id_limit)
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: token \"%s\" has id %lld, expected 0 to %d in a vocabulary of "
+                         "that size",
                          where, icae_quote(text, bytes).text, (long long)id,
-                         ICAE_TOKEN_ID_LIMIT - 1);
+                         tokenizer->id_limit - 1);
     if (flags & ICAE_TOKEN_ADDED && bytes == 0)
         return icae_fail(error, ICAE_FORMAT, "%s: the added token %lld is an empty text", where,
                          (long long)id);
     size_t slot = text_slot(tokenizer, text, bytes);
     int32_t same_text = tokenizer->by_text[slot];
     if (same_text >= 0 && same_text != id)
-        return icae_fail(error, ICAE_FORMAT, "%s: token \"%s\" has two ids, %d and %lld", where,
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: token \"%s\" has two ids, %d and %lld; fetch it again", where,
                          icae_quote(text, bytes).text, same_text, (long long)id);
     if (same_text < 0 && id < tokenizer->size && tokenizer->tokens[id].flags) {
         const icae_token *other = &tokenizer->tokens[id];
         return icae_fail(
-            error, ICAE_FORMAT, "%s: id %lld stands for \"%s\" and for \"%s\"", where,
-            (long long)id,
+            error, ICAE_FORMAT, "%s: id %lld stands for \"%s\" and for \"%s\"; fetch it again",
+            where, (long long)id,
             icae_quote(tokenizer->pool.data + other->spelled, other->spelled_bytes).text,
             icae_quote(text, bytes).text);
     }
@@ -481,7 +497,8 @@ static void find_characters(icae_tokenizer *tokenizer) {
 icae_status icae_tokenizer_finish(icae_tokenizer *tokenizer, const char *where,
                                   icae_error *error) {
     if (tokenizer->size == 0)
-        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is empty", where);
+        return icae_fail(error, ICAE_FORMAT, "%s: the vocabulary is empty; fetch it again",
+                         where);
     if (tokenizer->marking.is_on)
         find_characters(tokenizer);
     else if (!find_bytes(tokenizer))

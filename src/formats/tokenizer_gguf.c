@@ -28,19 +28,21 @@ static icae_status gguf_strings(const icae_gguf *file, const char *key,
     *item = icae_gguf_item_find(file, key);
     if (*item && (*item)->type == ICAE_GGUF_ARRAY && (*item)->element_type == ICAE_GGUF_STRING)
         return ICAE_OK;
-    return icae_fail(error, ICAE_FORMAT,
-                     "%s: the metadata %s is missing or not an array of strings",
-                     file->mapping.path, key);
+    return icae_fail(
+        error, ICAE_FORMAT,
+        "%s: the metadata %s is missing or not an array of strings; fetch it again",
+        file->mapping.path, key);
 }
 
 static icae_status gguf_tokens(icae_tokenizer *tokenizer, const icae_gguf *file,
                                const icae_gguf_item *tokens, icae_error *error) {
     const icae_gguf_item *types = icae_gguf_item_find(file, "tokenizer.ggml.token_type");
     if (types && types->count != tokens->count)
-        return icae_fail(error, ICAE_FORMAT,
-                         "%s: tokenizer.ggml.token_type has %llu entries for %llu tokens",
-                         file->mapping.path, (unsigned long long)types->count,
-                         (unsigned long long)tokens->count);
+        return icae_fail(
+            error, ICAE_FORMAT,
+            "%s: tokenizer.ggml.token_type has %llu entries for %llu tokens; fetch it again",
+            file->mapping.path, (unsigned long long)types->count,
+            (unsigned long long)tokens->count);
     for (uint64_t i = 0; i < tokens->count; i++) {
         int64_t type = 1;
         if (types && (!icae_gguf_integer(types, i, &type) || type < 1 || type > 6))
@@ -70,7 +72,8 @@ static icae_status gguf_merges(icae_tokenizer *tokenizer, const icae_gguf *file,
         const char *space = memchr(merge->data, ' ', merge->bytes);
         if (!space)
             return icae_fail(error, ICAE_FORMAT,
-                             "%s: tokenizer.ggml.merges: expected \"left right\", got \"%s\"",
+                             "%s: tokenizer.ggml.merges: expected \"left right\", got \"%s\"; "
+                             "fetch it again",
                              file->mapping.path, icae_quote(merge->data, merge->bytes).text);
         size_t left_bytes = (size_t)(space - merge->data);
         icae_status status = icae_tokenizer_add_merge(tokenizer, file->mapping.path, rank,
@@ -87,7 +90,8 @@ static icae_status gguf_token_id(const icae_tokenizer *tokenizer, const icae_ggu
     int64_t number;
     if (!icae_gguf_get_integer(file, key, &number)) return ICAE_OK;
     if (number < 0 || number >= tokenizer->size)
-        return icae_fail(error, ICAE_FORMAT, "%s: %s is %lld, but ids go from 0 to %d",
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: %s is %lld, but ids go from 0 to %d; fetch it again",
                          file->mapping.path, key, (long long)number, tokenizer->size - 1);
     *id = (int32_t)number;
     return ICAE_OK;
@@ -166,10 +170,10 @@ static icae_status gguf_sentencepiece(icae_tokenizer **tokenizer, const icae_ggu
     for (int k = 0; k < 2; k++) {
         items[k] = icae_gguf_item_find(file, keys[k]);
         if (!items[k] || items[k]->count != tokens->count)
-            return icae_fail(error, ICAE_FORMAT, "%s: %s has %llu entries for %llu tokens",
-                             file->mapping.path, keys[k],
-                             items[k] ? (unsigned long long)items[k]->count : 0,
-                             (unsigned long long)tokens->count);
+            return icae_fail(
+                error, ICAE_FORMAT, "%s: %s has %llu entries for %llu tokens; fetch it again",
+                file->mapping.path, keys[k], items[k] ? (unsigned long long)items[k]->count : 0,
+                (unsigned long long)tokens->count);
     }
     bool has_prefix;
     icae_status status = gguf_switches(file, &has_prefix, error);

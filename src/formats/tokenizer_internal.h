@@ -119,8 +119,9 @@ struct icae_tokenizer {
     icae_text pool;       /* text of all tokens */
     icae_text normalized; /* text of added tokens that are looked for in normalized text */
     icae_token *tokens;   /* [size] */
-    int32_t size, room;
-    int32_t *by_text; /* hash table of ids by spelled text; -1 is empty */
+    int32_t size, room, id_limit; /* ids are below the last */
+    uint64_t seed;                /* of the two hash tables; differs from run to run */
+    int32_t *by_text;             /* hash table of ids by spelled text; -1 is empty */
     size_t text_slots, n_texts;
     icae_merge *merges; /* hash table by pair */
     size_t merge_slots, n_merges;
@@ -192,7 +193,8 @@ int32_t icae_tokenizer_lookup_model(const icae_tokenizer *tokenizer, const char 
 
 /* Where the search for a pair begins. */
 static inline size_t icae_merge_slot(const icae_tokenizer *tokenizer, uint64_t pair) {
-    return (size_t)(pair * 0x9E3779B97F4A7C15u >> 32) & (tokenizer->merge_slots - 1);
+    return (size_t)((pair ^ tokenizer->seed) * 0x9E3779B97F4A7C15u >> 32) &
+           (tokenizer->merge_slots - 1);
 }
 
 /* The merge of two neighbours, or NULL. */

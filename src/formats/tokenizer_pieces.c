@@ -82,8 +82,8 @@ static icae_status add_piece(icae_tokenizer *tokenizer, const char *where, size_
                              const icae_piece *piece, icae_error *error) {
     uint32_t flags = ICAE_TOKEN_MODEL;
     if (piece->type < ICAE_PIECE_NORMAL || piece->type > ICAE_PIECE_BYTE)
-        return icae_fail(error, ICAE_FORMAT, "%s: the type of token %zu is not 1 to 6", where,
-                         id);
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: the type of token %zu is not 1 to 6; fetch it again", where, id);
     if (piece->type == ICAE_PIECE_UNUSED) return ICAE_OK; /* a filler, or never to be made */
     if (piece->bytes > LONGEST_PIECE)
         return icae_fail(error, ICAE_UNSUPPORTED,
@@ -91,9 +91,16 @@ static icae_status add_piece(icae_tokenizer *tokenizer, const char *where, size_
                          where, id, icae_quote(piece->text, 16).text, piece->bytes,
                          LONGEST_PIECE);
     if (piece->bytes == 0)
-        return icae_fail(error, ICAE_FORMAT, "%s: token %zu is an empty text", where, id);
+        return icae_fail(error, ICAE_FORMAT, "%s: token %zu is an empty text; fetch it again",
+                         where, id);
+    if (!icae_utf8_is_valid(piece->text, piece->bytes))
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: token %zu, \"%s\", is no UTF-8; fetch it again", where, id,
+                         icae_quote(piece->text, piece->bytes).text);
     if (piece->type == ICAE_PIECE_NORMAL && !isfinite(piece->score))
-        return icae_fail(error, ICAE_FORMAT, "%s: the score of token %zu is not a number",
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: the score of token %zu is not a number; fetch it "
+                         "again",
                          where, id);
     if (piece->type == ICAE_PIECE_USER_DEFINED) {
         /* SentencePiece finds them where spaces are marks already: Gemma's are runs of spaces. With

@@ -17,8 +17,8 @@ typedef icae_json_loader loader;
 
 icae_status icae_loader_refuse(const icae_json_loader *l, const icae_json_value *at,
                                icae_status status, const char *what, const char *detail) {
-    return icae_fail(l->error, status, "%s:%d: %s%s", l->path, icae_json_line(l->json, at),
-                     what, detail);
+    return icae_fail(l->error, status, "%s:%d: %s%s%s", l->path, icae_json_line(l->json, at),
+                     what, detail, icae_remedy(status, what));
 }
 
 const char *icae_string_of(const icae_json_value *object, const char *key) {

@@ -128,16 +128,16 @@ static icae_status sort_pairs(const reader *r, const pickle *p, const pickle_val
                 pickle_kind_name((pickle_kind)pairs[i].key->kind));
         }
         if (!pairs[i].key->n || memchr(pairs[i].key->as.text, 0, pairs[i].key->n)) {
-            return icae_fail(r->error, ICAE_FORMAT, "%s: a key is empty or holds a 0 byte",
-                             r->path);
+            return icae_fail(r->error, ICAE_FORMAT,
+                             "%s: a key is empty or holds a 0 byte; save it anew", r->path);
         }
     }
     if (n) qsort(pairs, n, sizeof *pairs, compare_pairs);
     for (size_t i = 1; i < n; i++) {
         if (compare_pairs(&pairs[i - 1], &pairs[i])) continue;
         const pickle_value *key = pairs[i].key;
-        return icae_fail(r->error, ICAE_FORMAT, "%s: the key '%s' stands twice", r->path,
-                         icae_quote(key->as.text, key->n).text);
+        return icae_fail(r->error, ICAE_FORMAT, "%s: the key '%s' stands twice; save it anew",
+                         r->path, icae_quote(key->as.text, key->n).text);
     }
     return ICAE_OK;
 }

@@ -36,8 +36,9 @@ static bool has_mark(const unsigned char *at, char third, char fourth) {
 /* "PATH: entry 'NAME': sentence" */
 static icae_status refuse(const icae_mapping *mapping, const zip_entry *entry,
                           icae_status status, const char *sentence, icae_error *error) {
-    return icae_fail(error, status, "%s: zip entry '%s': %s", mapping->path,
-                     icae_quote(entry->name, entry->name_bytes).text, sentence);
+    return icae_fail(error, status, "%s: zip entry '%s': %s%s", mapping->path,
+                     icae_quote(entry->name, entry->name_bytes).text, sentence,
+                     icae_remedy(status, sentence));
 }
 
 /* ---- the ends ---- */
@@ -76,9 +77,10 @@ static icae_status read_end64(const icae_mapping *mapping, const unsigned char *
     static const uint64_t full[] = {0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF};
     for (int i = 0; i < 3; i++) {
         if (*narrow[i] != full[i] && *narrow[i] != wide[i]) {
-            return icae_fail(error, ICAE_FORMAT,
-                             "%s: its two zip end records contradict each other",
-                             mapping->path);
+            return icae_fail(
+                error, ICAE_FORMAT,
+                "%s: its two zip end records contradict each other; fetch it again",
+                mapping->path);
         }
         *narrow[i] = wide[i];
     }
@@ -111,9 +113,11 @@ static icae_status read_end(const icae_mapping *mapping, directory *found, icae_
                          mapping->path);
     }
     if (found->count > found->bytes / CENTRAL_BYTES) {
-        return icae_fail(
-            error, ICAE_FORMAT, "%s: the zip directory claims %llu entries, but has %llu bytes",
-            mapping->path, (unsigned long long)found->count, (unsigned long long)found->bytes);
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: the zip directory claims %llu entries, but has %llu bytes; fetch "
+                         "the file again",
+                         mapping->path, (unsigned long long)found->count,
+                         (unsigned long long)found->bytes);
     }
     return ICAE_OK;
 }
@@ -262,9 +266,11 @@ icae_status zip_read(zip_archive *zip, const icae_mapping *mapping, icae_arena *
         zip->n_entries++;
     }
     if (!status && at != end) {
-        status = icae_fail(error, ICAE_FORMAT,
-                           "%s: the zip directory holds more than the entries it counts",
-                           mapping->path);
+        status = icae_fail(
+            error, ICAE_FORMAT,
+            "%s: the zip directory holds more than the entries it counts; fetch the file "
+            "again",
+            mapping->path);
     }
     return status ? status : check_entries(zip, error);
 }

@@ -27,6 +27,12 @@
 #include "icae/chat.h"
 #include "icae/json.h"
 #include "icae/log.h"
+#include "icae/rng.h"
+
+/* The files whose hashes icae.json holds. */
+static const char *const hashed_names[] = {"adapter_model.safetensors", "memory.safetensors",
+                                           "adapter_config.json"};
+enum { N_HASHED = sizeof hashed_names / sizeof hashed_names[0] };
 
 /* One load on its way. */
 typedef struct loader {
@@ -35,6 +41,8 @@ typedef struct loader {
     icae_adapter_settings settings;
     bool has_base, has_tokenizer, has_values; /* fingerprints that icae.json holds */
     uint64_t base, tokenizer, values;
+    bool has_hash[N_HASHED];
+    uint64_t hashes[N_HASHED]; /* of the files beside icae.json */
     char base_name[128];
     icae_text summary;         /* the object "training" as text; empty when there is none */
     const icae_import *import; /* of a PEFT folder, which has no icae.json; else NULL */
@@ -44,15 +52,27 @@ typedef struct loader {
 
 /* ---- icae.json ---- */
 
-static bool read_fingerprint(icae_json_object *object, uint64_t *out) {
-    const char *text = icae_json_get_string(object, "fingerprint", NULL);
+static bool read_digits(icae_json_object *object, const char *key, uint64_t *out) {
+    const char *text = icae_json_get_string(object, key, NULL);
     if (!text) return false;
     if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16) {
-        icae_json_complain(object, "fingerprint", "expected 16 digits of 0-9a-f");
+        icae_json_complain(object, key, "expected 16 digits of 0-9a-f");
         return false;
     }
     *out = strtoull(text, NULL, 16);
     return true;
+}
+
+static bool read_fingerprint(icae_json_object *object, uint64_t *out) {
+    return read_digits(object, "fingerprint", out);
+}
+
+static icae_status read_hashes(loader *load, icae_json_object *root) {
+    icae_json_object files =
+        icae_json_begin(root->json, icae_json_get_value(root, "files"), "files.", load->error);
+    for (int i = 0; i < N_HASHED; i++)
+        load->has_hash[i] = read_digits(&files, hashed_names[i], &load->hashes[i]);
+    return icae_json_end(&files);
 }
 
 static icae_status read_base(loader *load, icae_json_object *root) {
@@ -159,6 +179,11 @@ static void read_header(icae_json_object *root) {
 static icae_status read_root(loader *load, icae_json_object *root) {
     icae_adapter_settings *settings = &load->settings;
     static const char *const required[] = {"memory_slots", "compression_rate", "layout"};
+    static const char advice[] = "take an earlier copy, or remove the keys \"checksum\" and "
+                                 "\"files\" if you edited it yourself";
+    icae_status sealed = icae_json_check_seal(root->json, advice, load->error);
+    if (sealed) return sealed;
+    icae_json_get_value(root, "checksum");
     read_header(root);
     for (size_t i = 0; i < sizeof required / sizeof required[0]; i++)
         require_key(root, required[i]);
@@ -191,6 +216,7 @@ static icae_status read_root(loader *load, icae_json_object *root) {
     if (!status)
         status = read_holder(load, root, "tokenizer", &load->has_tokenizer, &load->tokenizer);
     if (!status) status = read_holder(load, root, "adapter", &load->has_values, &load->values);
+    if (!status) status = read_hashes(load, root);
     if (!status) status = icae_json_end(root);
     if (!status && load->summary.failed) status = icae_fail_memory(load->error, load->folder);
     return status;
@@ -230,6 +256,30 @@ static icae_status check_base(const loader *load) {
                      ", but that of the base given (%s) is %016" PRIx64
                      "; pass the base with the tokenizer that the adapter was made with",
                      load->folder, load->tokenizer, model->path, tokenizer);
+}
+
+/* The files beside icae.json are those that it was written for. */
+static icae_status check_hashes(const loader *load) {
+    icae_status status = ICAE_OK;
+    for (int i = 0; i < N_HASHED && !status; i++) {
+        if (!load->has_hash[i]) continue;
+        char *path = icae_path_join(load->folder, hashed_names[i]);
+        uint64_t hash = 0;
+        size_t bytes;
+        status = path ? icae_hash_file(path, &hash, &bytes, load->error)
+                      : icae_fail_memory(load->error, load->folder);
+        if (!status && hash != load->hashes[i]) {
+            status = icae_fail(
+                load->error, ICAE_MISMATCH,
+                "%s: its hash is %016" PRIx64 ", but icae.json was written for %016" PRIx64
+                ": saving was interrupted or the file was changed; take an earlier copy, or "
+                "remove the keys \"files\" and \"checksum\" from icae.json if you changed it "
+                "yourself",
+                path, hash, load->hashes[i]);
+        }
+        free(path);
+    }
+    return status;
 }
 
 /* ---- adapter_config.json ---- */
@@ -514,6 +564,7 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
     else
         status = read_json(load, "icae.json", read_root);
     if (!status) status = check_base(load);
+    if (!status) status = check_hashes(load);
     if (!status) status = read_json(load, "adapter_config.json", read_peft);
     if (!status) status = icae_adapter_check(&load->settings, load->folder, load->error);
     if (!status) status = check_sizes(load);

@@ -3,22 +3,26 @@
  * Writing an adapter folder; what its files hold is told in adapter_file.c.
  *
  * All files are first written whole into a temporary folder. When there is no target yet, that folder
- * takes its name, so the adapter appears at once. Otherwise the files are renamed into it one by one,
- * icae.json last: between the first and the last rename its hash does not fit the tensors, and what a
- * crash leaves there is refused. No file holds a time or a path, so equal adapters are equal bytes.
+ * takes its name, so the adapter appears at once; when there is one that holds nothing but an adapter, the
+ * two change places at once. Only where other files lie in it, or the file system cannot exchange, the
+ * files are renamed into it one by one, icae.json last: between the first and the last rename its hash does
+ * not fit the tensors, and what a crash leaves there is refused. No file holds a time or a path, so equal adapters are equal bytes.
  *
  * A PEFT folder is the same less icae.json, in any float type; its memory table carries the settings.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "icae/adapter_internal.h"
 #include "icae/half.h"
 #include "icae/json.h"
+#include "icae/rng.h"
 
 /* In the order in which an existing folder gets them; a PEFT folder has all but the last. */
 static const char *const file_names[] = {"adapter_model.safetensors", "memory.safetensors",
@@ -121,8 +125,26 @@ void icae_adapter_write_settings(const icae_adapter *adapter, icae_text *out) {
     append_rare_settings(out, settings);
 }
 
+/* "files": hashes of the other files in the folder. */
+static icae_status append_hashes(icae_text *out, const char *folder, icae_error *error) {
+    icae_status status = ICAE_OK;
+    icae_text_append_string(out, ",\n  \"files\": {");
+    for (int i = 0; i < N_FILES - 1 && !status; i++) {
+        char *path = icae_path_join(folder, file_names[i]);
+        uint64_t hash = 0;
+        size_t bytes;
+        status =
+            path ? icae_hash_file(path, &hash, &bytes, error) : icae_fail_memory(error, folder);
+        icae_text_printf(out, "%s\"%s\": \"%016" PRIx64 "\"", i ? ", " : "", file_names[i],
+                         hash);
+        free(path);
+    }
+    icae_text_append_string(out, "}");
+    return status;
+}
+
 static icae_status make_icae_json(const icae_adapter *adapter, const icae_model *model,
-                                  icae_text *out, icae_error *error) {
+                                  const char *folder, icae_text *out, icae_error *error) {
     const icae_model_config *config = &model->config;
     char name[128];
     base_name(model, name, sizeof name);
@@ -147,7 +169,8 @@ static icae_status make_icae_json(const icae_adapter *adapter, const icae_model 
         icae_text_append_string(out, ",\n  \"training\": ");
         status = append_summary(out, adapter->summary_json, error);
     }
-    icae_text_append_string(out, "\n}\n");
+    if (!status) status = append_hashes(out, folder, error);
+    icae_json_write_seal(out);
     return status;
 }
 
@@ -244,8 +267,8 @@ static int n_files(const folder_plan *plan) {
 }
 
 static icae_status write_file(const icae_adapter *adapter, const icae_model *model,
-                              const folder_plan *plan, int file, const char *path,
-                              icae_error *error) {
+                              const folder_plan *plan, int file, const char *folder,
+                              const char *path, icae_error *error) {
     static const char *const metadata[] = {"format",
                                            "pt"}; /* what Hugging Face's loaders ask for */
     int table = adapter->params.n_params - 1;
@@ -264,7 +287,7 @@ static icae_status write_file(const icae_adapter *adapter, const icae_model *mod
     if (file == 2)
         make_peft_json(adapter, plan->base_name, &text);
     else
-        status = make_icae_json(adapter, model, &text, error);
+        status = make_icae_json(adapter, model, folder, &text, error);
     if (!status && text.failed) status = icae_fail_memory(error, path);
     if (!status) status = icae_file_write(path, text.data, text.length, error);
     icae_text_release(&text);
@@ -277,7 +300,7 @@ static icae_status write_files(const icae_adapter *adapter, const icae_model *mo
     if (!status) status = icae_folder_make(folder, error);
     for (int i = 0; i < n_files(plan) && !status; i++) {
         char *path = icae_path_join(folder, file_names[i]);
-        status = path ? write_file(adapter, model, plan, i, path, error)
+        status = path ? write_file(adapter, model, plan, i, folder, path, error)
                       : icae_fail_memory(error, folder);
         free(path);
     }
@@ -287,6 +310,33 @@ static icae_status write_files(const icae_adapter *adapter, const icae_model *mo
 static icae_status move(const char *from, const char *to, icae_error *error) {
     if (!rename(from, to)) return ICAE_OK;
     return icae_fail(error, ICAE_IO, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+}
+
+/* Whether a whole new folder may take this one's place: it is a folder and no link, no other file system
+ * begins there, and it has no other files than an adapter's (or what a crash left of one). */
+static bool is_exchangeable(const char *folder) {
+    struct stat info, above;
+    char *parent = icae_path_join(folder, "..");
+    bool is_plain = parent && !lstat(folder, &info) && S_ISDIR(info.st_mode) &&
+                    !stat(parent, &above) && info.st_dev == above.st_dev;
+    free(parent);
+    if (!is_plain) return false;
+    char **names;
+    size_t count;
+    if (icae_folder_list(folder, &names, &count, NULL)) return false;
+    bool is_ours = true;
+    for (size_t i = 0; i < count && is_ours; i++) {
+        is_ours = !strncmp(names[i], ".icae.tmp-", 10);
+        for (int f = 0; f < N_FILES && !is_ours; f++)
+            is_ours = !strcmp(names[i], file_names[f]);
+    }
+    icae_names_free(names, count);
+    return is_ours;
+}
+
+/* The folder that was there takes the new one's name, to be removed. false: this file system cannot. */
+static bool exchange(const char *fresh, const char *folder) {
+    return renameat2(AT_FDCWD, fresh, AT_FDCWD, folder, RENAME_EXCHANGE) == 0;
 }
 
 static icae_status move_files(const char *from, const char *to, int count, icae_error *error) {
@@ -302,15 +352,15 @@ static icae_status move_files(const char *from, const char *to, int count, icae_
     return status ? status : icae_folder_sync(to, error);
 }
 
-/* Where the files are written first: inside the folder, or beside it when it is not there yet. *parent:
- * the folder that holds it. */
-static char *temporary_path(const char *folder, bool is_there, char **parent) {
+/* Where the files are written first: inside the folder that is to get them one by one, or beside it.
+ * *parent: the folder that holds it. */
+static char *temporary_path(const char *folder, bool is_inside, char **parent) {
     const char *slash = strrchr(folder, '/');
     size_t before = slash ? (size_t)(slash - folder) + 1 : 0;
     char *path = NULL;
-    int length = is_there ? asprintf(&path, "%s/.icae.tmp-%ld", folder, (long)getpid())
-                          : asprintf(&path, "%.*s.%s.tmp-%ld", (int)before, folder,
-                                     folder + before, (long)getpid());
+    int length = is_inside ? asprintf(&path, "%s/.icae.tmp-%ld", folder, (long)getpid())
+                           : asprintf(&path, "%.*s.%s.tmp-%ld", (int)before, folder,
+                                      folder + before, (long)getpid());
     *parent = before ? strndup(folder, before) : strdup(".");
     return length < 0 ? NULL : path;
 }
@@ -322,14 +372,15 @@ static icae_status save_at(const icae_adapter *adapter, const char *folder,
     if (is_there && !icae_path_is_folder(folder)) {
         return icae_fail(error, ICAE_IO, "%s: is a file, expected a folder or nothing", folder);
     }
-    char *parent, *temporary = temporary_path(folder, is_there, &parent);
+    bool is_inside = is_there && !is_exchangeable(folder);
+    char *parent, *temporary = temporary_path(folder, is_inside, &parent);
     icae_status status =
         temporary && parent ? icae_folder_make(parent, error) : icae_fail_memory(error, folder);
     if (!status) status = write_files(adapter, model, plan, temporary, error);
-    if (!status && is_there) {
+    if (!status && is_there && (is_inside || !exchange(temporary, folder))) {
         status = move_files(temporary, folder, n_files(plan), error);
     } else if (!status) {
-        status = move(temporary, folder, error);
+        if (!is_there) status = move(temporary, folder, error);
         if (!status) status = icae_folder_sync(parent, error);
     }
     if (temporary) icae_folder_remove(temporary, NULL);

@@ -15,6 +15,7 @@
  */
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -412,6 +413,15 @@ static icae_status read_tensor(icae_slots *slots, const icae_safetensors *file, 
     return status || !has_raw ? status : read_raw(slots, file, n_raw, error);
 }
 
+/* The header is filled up with spaces. JSON allows other white space there, and no hash covers it. */
+static bool has_plain_padding(const icae_safetensors *file) {
+    const unsigned char *header = file->mapping.data + 8; /* behind its length */
+    const unsigned char *end = icae_safetensors_find(file, "slots")->data; /* the only tensor */
+    while (end > header && end[-1] == ' ')
+        end--;
+    return end > header && end[-1] == '}';
+}
+
 static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
                              icae_error *error) {
     enum { N_ENTRIES = 10, N_RAW = 2 };
@@ -437,6 +447,17 @@ static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
     if (status) return status;
     if (file->n_metadata != N_ENTRIES + (has_raw ? N_RAW : 0))
         return damaged(file->mapping.path, "the metadata holds unknown entries", error);
+    int64_t count = slots->n_spans * slots->slots_per_span * slots->width;
+    for (int64_t i = 0; i < count; i++) {
+        if (isfinite(slots->values[i])) continue;
+        return icae_fail(error, ICAE_FORMAT,
+                         "%s: slot %" PRId64 " holds %s at place %" PRId64
+                         "; compress the text again, and check the adapter if it is so again",
+                         file->mapping.path, i / slots->width,
+                         isnan(slots->values[i]) ? "a NaN" : "an infinity", i % slots->width);
+    }
+    if (!has_plain_padding(file))
+        return damaged(file->mapping.path, "its header does not end with spaces", error);
     if (tokens != (uint64_t)slots->n_tokens || hash != hash_slots(slots))
         return damaged(file->mapping.path, "the hash does not fit what the file holds", error);
     return ICAE_OK;

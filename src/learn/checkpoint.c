@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/quote.h"
 #include "icae/checkpoint.h"
 #include "icae/log.h"
 #include "icae/rng.h"
@@ -15,6 +16,7 @@
 
 static const char FORMAT[] = "icae-checkpoint";
 enum { VERSION = 1, MAX_FILES = 64 };
+static const char advice[] = "remove this checkpoint, and go on from an earlier one";
 
 void icae_run_state_release(icae_run_state *state) {
     icae_json_free(state->json);
@@ -56,10 +58,9 @@ static icae_status list_steps(const char *run_folder, int64_t **steps, size_t *c
     if (!folder) return icae_fail_memory(error, run_folder);
     char **names = NULL;
     size_t n_names = 0;
-    icae_status status = ICAE_OK;
-    if (icae_path_is_folder(folder)) {
-        status = icae_folder_list(folder, &names, &n_names, error);
-    }
+    bool is_there;
+    icae_status status = icae_path_find(folder, &is_there, error);
+    if (!status && is_there) status = icae_folder_list(folder, &names, &n_names, error);
     if (!status && n_names) {
         *steps = calloc(n_names, sizeof **steps);
         if (!*steps) status = icae_fail_memory(error, folder);
@@ -74,26 +75,16 @@ static icae_status list_steps(const char *run_folder, int64_t **steps, size_t *c
     return status;
 }
 
-bool icae_checkpoint_any(const char *run_folder) {
+icae_status icae_checkpoint_any(const char *run_folder, bool *has_any, icae_error *error) {
     int64_t *steps;
     size_t count;
-    icae_status status = list_steps(run_folder, &steps, &count, NULL);
+    icae_status status = list_steps(run_folder, &steps, &count, error);
+    *has_any = count > 0;
     free(steps);
-    return !status && count > 0;
+    return status;
 }
 
 /* ---- hashes.json ---- */
-
-static icae_status hash_file(const char *path, uint64_t *hash, size_t *bytes,
-                             icae_error *error) {
-    icae_mapping mapping;
-    icae_status status = icae_mapping_open(&mapping, path, error);
-    if (status) return status;
-    *bytes = mapping.bytes;
-    *hash = icae_hash64(mapping.data, mapping.bytes, 0);
-    icae_mapping_close(&mapping);
-    return ICAE_OK;
-}
 
 /* Adds a line for every file in folder/below (below = "" or "adapter/"). */
 static icae_status hash_folder(const char *folder, const char *below, icae_text *out,
@@ -110,7 +101,7 @@ static icae_status hash_folder(const char *folder, const char *below, icae_text 
         if (icae_path_is_folder(path)) continue;
         uint64_t hash;
         size_t bytes;
-        status = hash_file(path, &hash, &bytes, error);
+        status = icae_hash_file(path, &hash, &bytes, error);
         if (status) break;
         icae_text_append_string(out, *is_first ? "\n    " : ",\n    ");
         *is_first = false;
@@ -129,13 +120,31 @@ static icae_status write_hashes(const char *folder, icae_error *error) {
                      FORMAT, VERSION);
     icae_status status = hash_folder(folder, "", &text, &is_first, error);
     if (!status) status = hash_folder(folder, "adapter/", &text, &is_first, error);
-    icae_text_append_string(&text, "\n  }\n}\n");
+    icae_text_append_string(&text, "\n  }");
+    icae_json_write_seal(&text);
     char *path = icae_path_join(folder, "hashes.json");
     if (!status && (text.failed || !path)) status = icae_fail_memory(error, folder);
     if (!status) status = icae_file_write(path, text.data, text.length, error);
     free(path);
     icae_text_release(&text);
     return status;
+}
+
+/* The list itself: its checksum, which those from before it had one lack, and no key that we do not know: one
+ * could be "checksum" with a changed letter. */
+static icae_status verify_list(const icae_json *json, icae_error *error) {
+    static const char *const known[] = {"format", "version", "files", "checksum"};
+    const icae_json_value *at = icae_json_first(icae_json_root(json));
+    for (; at; at = icae_json_next(at)) {
+        size_t i = 0, n = sizeof known / sizeof known[0];
+        while (i < n && strcmp(known[i], icae_json_key(at)) != 0)
+            i++;
+        if (i < n) continue;
+        return icae_fail(error, ICAE_FORMAT, "%s:%d: the key '%s' is none of this list's; %s",
+                         icae_json_name(json), icae_json_line(json, at),
+                         icae_quote_string(icae_json_key(at)).text, advice);
+    }
+    return icae_json_check_seal(json, advice, error);
 }
 
 /* One entry of hashes.json against the file on the disk. */
@@ -145,28 +154,28 @@ static icae_status verify_file(const char *folder, const icae_json *json,
     char path[4096];
     int length = snprintf(path, sizeof path, "%s/%s", folder, name);
     if (length < 0 || (size_t)length >= sizeof path || strstr(name, "..") || *name == '/') {
-        return icae_fail(error, ICAE_FORMAT, "%s: names a file outside its folder",
-                         icae_json_name(json));
+        return icae_fail(error, ICAE_FORMAT, "%s: names a file outside its folder; %s",
+                         icae_json_name(json), advice);
     }
     int64_t bytes = -1;
     const char *hash = icae_json_as_string(icae_json_member(entry, "hash"));
     if (!hash || !icae_json_as_integer(icae_json_member(entry, "bytes"), &bytes)) {
-        return icae_fail(error, ICAE_FORMAT, "%s: the entry for %s has no bytes or no hash",
-                         icae_json_name(json), name);
+        return icae_fail(error, ICAE_FORMAT, "%s: the entry for %s has no bytes or no hash; %s",
+                         icae_json_name(json), icae_quote_string(name).text, advice);
     }
     uint64_t found_hash;
     size_t found_bytes;
-    icae_status status = hash_file(path, &found_hash, &found_bytes, error);
+    icae_status status = icae_hash_file(path, &found_hash, &found_bytes, error);
     if (status) return status;
     char found[32];
     snprintf(found, sizeof found, "%016" PRIx64, found_hash);
     if (bytes != (int64_t)found_bytes) {
-        return icae_fail(error, ICAE_FORMAT, "%s: has %zu bytes, %lld were written", path,
-                         found_bytes, (long long)bytes);
+        return icae_fail(error, ICAE_FORMAT, "%s: has %zu bytes, %lld were written; %s", path,
+                         found_bytes, (long long)bytes, advice);
     }
     if (strcmp(hash, found) != 0) {
-        return icae_fail(error, ICAE_FORMAT, "%s: its hash is %s, %s was written", path, found,
-                         hash);
+        return icae_fail(error, ICAE_FORMAT, "%s: its hash is %s, %s was written; %s", path,
+                         found, hash, advice);
     }
     return ICAE_OK;
 }
@@ -182,19 +191,20 @@ icae_status icae_checkpoint_verify(const char *path, icae_error *error) {
     const char *format = icae_json_as_string(icae_json_member(root, "format"));
     int64_t version = 0;
     if (!format || strcmp(format, FORMAT) != 0) {
-        status = icae_fail(error, ICAE_FORMAT, "%s: is not the list of an ICAE checkpoint",
-                           icae_json_name(json));
+        status = icae_fail(error, ICAE_FORMAT, "%s: is not the list of an ICAE checkpoint; %s",
+                           icae_json_name(json), advice);
     } else if (!icae_json_as_integer(icae_json_member(root, "version"), &version) ||
                version != VERSION) {
         status = icae_fail(error, ICAE_UNSUPPORTED, "%s: version %lld, this program knows %d",
                            icae_json_name(json), (long long)version, VERSION);
     }
+    if (!status) status = verify_list(json, error);
     const icae_json_value *files = icae_json_member(root, "files");
     bool has_state = icae_json_member(files, "state.json") != NULL;
     bool has_optimizer = icae_json_member(files, "optimizer.safetensors") != NULL;
     if (!status && (!has_state || !has_optimizer)) {
-        status = icae_fail(error, ICAE_FORMAT, "%s: lists no state.json or no optimizer",
-                           icae_json_name(json));
+        status = icae_fail(error, ICAE_FORMAT, "%s: lists no state.json or no optimizer; %s",
+                           icae_json_name(json), advice);
     }
     const icae_json_value *entry = icae_json_first(files);
     for (; !status && entry; entry = icae_json_next(entry)) {
@@ -218,8 +228,14 @@ icae_status icae_checkpoint_newest(const char *run_folder, char **path, icae_err
             break;
         }
         icae_error reason = {0};
-        if (!icae_checkpoint_verify(candidate, &reason)) {
+        icae_status verdict = icae_checkpoint_verify(candidate, &reason);
+        if (!verdict) {
             *path = candidate;
+            break;
+        }
+        if (verdict == ICAE_MEMORY) { /* which says nothing about the checkpoint */
+            status = icae_fail(error, verdict, "%s", reason.message);
+            free(candidate);
             break;
         }
         icae_log_warning("%s is damaged and passed over: %s", candidate, reason.message);
@@ -272,6 +288,11 @@ static icae_status write_state(const char *folder, const icae_run_state *state,
                      (long long)state->samples, (long long)state->context_tokens,
                      (long long)state->metrics_bytes);
     icae_json_write_number(&text, state->seconds);
+    icae_text_append_string(&text, ",\n  \"norm_mean\": ");
+    icae_json_write_number(&text, state->norm_mean);
+    icae_text_printf(&text, ",\n  \"norm_count\": %lld,\n  \"threads\": %lld,\n  \"kernels\": ",
+                     (long long)state->norm_count, (long long)state->threads);
+    icae_json_write_string(&text, state->kernels, strlen(state->kernels));
     icae_text_printf(&text,
                      ",\n  \"settings_hash\": \"%016" PRIx64
                      "\",\n  \"base_fingerprint\": \"%016" PRIx64 "\",\n  \"feed\": %s\n}\n",
@@ -301,13 +322,15 @@ static icae_status write_whole(const char *folder, icae_adapter *adapter,
     return status;
 }
 
-/* What a crash left: one run at a time is at work in a folder, so nobody else is writing them. */
-static icae_status remove_half_written(const char *run_folder, icae_error *error) {
+/* One run at a time is at work in a folder, so nobody else is writing what has a hidden name. */
+icae_status icae_checkpoint_sweep(const char *run_folder, icae_error *error) {
     char *folder = checkpoint_path(run_folder, "");
     if (!folder) return icae_fail_memory(error, run_folder);
     char **names = NULL;
     size_t count = 0;
-    icae_status status = icae_folder_list(folder, &names, &count, error);
+    bool is_there;
+    icae_status status = icae_path_find(folder, &is_there, error);
+    if (!status && is_there) status = icae_folder_list(folder, &names, &count, error);
     for (size_t i = 0; !status && i < count; i++) {
         if (strncmp(names[i], hidden_prefix, strlen(hidden_prefix)) != 0) continue;
         char *path = checkpoint_path(run_folder, names[i]);
@@ -316,6 +339,22 @@ static icae_status remove_half_written(const char *run_folder, icae_error *error
     }
     icae_names_free(names, count);
     free(folder);
+    return status;
+}
+
+/* Takes the name away first: a crash in the middle leaves rubbish, not a damaged checkpoint. */
+static icae_status discard(const char *run_folder, const char *name, icae_error *error) {
+    char hidden[96];
+    snprintf(hidden, sizeof hidden, "%sold-%s", hidden_prefix, name);
+    char *path = checkpoint_path(run_folder, name), *to = checkpoint_path(run_folder, hidden);
+    icae_status status = path && to ? ICAE_OK : icae_fail_memory(error, run_folder);
+    if (!status) status = icae_folder_remove(to, error);
+    if (!status && rename(path, to) && errno != ENOENT) {
+        status = icae_fail(error, ICAE_IO, "%s: cannot be removed: %s", path, strerror(errno));
+    }
+    if (!status) status = icae_folder_remove(to, error);
+    free(path);
+    free(to);
     return status;
 }
 
@@ -331,12 +370,10 @@ static icae_status prune(const char *run_folder, int64_t step, int64_t keep,
         if (steps[i] <= step && kept++ < keep) continue;
         char name[64];
         snprintf(name, sizeof name, "step-%lld", (long long)steps[i]);
-        char *path = checkpoint_path(run_folder, name);
-        status = path ? icae_folder_remove(path, error) : icae_fail_memory(error, run_folder);
-        free(path);
+        status = discard(run_folder, name, error);
     }
     free(steps);
-    return status ? status : remove_half_written(run_folder, error);
+    return status ? status : icae_checkpoint_sweep(run_folder, error);
 }
 
 icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
@@ -354,7 +391,7 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
     if (!status) status = icae_folder_make(parent, error);
     if (!status) status = write_whole(temporary, adapter, model, state, error);
     /* A folder of that name can only be one that was passed over as damaged, or this very step. */
-    if (!status) status = icae_folder_remove(final, error);
+    if (!status) status = discard(run_folder, name, error);
     if (!status && rename(temporary, final)) {
         status =
             icae_fail(error, ICAE_IO, "%s: cannot be renamed: %s", temporary, strerror(errno));
@@ -362,6 +399,8 @@ icae_status icae_checkpoint_save(const char *run_folder, icae_adapter *adapter,
     if (!status) status = icae_folder_sync(parent, error);
     if (!status) status = icae_checkpoint_verify(final, error);
     if (!status) status = prune(run_folder, state->step, keep, error);
+    /* On a full disk half a checkpoint would take what is left. */
+    if (status && temporary) icae_folder_remove(temporary, NULL);
     free(parent);
     free(temporary);
     free(final);
@@ -409,13 +448,10 @@ static icae_status read_block(const char *folder, icae_params *params, icae_erro
 
 static uint64_t get_hash(icae_json_object *object, const char *key) {
     const char *text = icae_json_get_string(object, key, "");
-    char *end;
-    errno = 0;
-    uint64_t hash = strtoull(text, &end, 16);
-    if (!object->status && (errno || *end || strlen(text) != 16)) {
-        icae_json_complain(object, key, "expected 16 hexadecimal digits");
-    }
-    return hash;
+    if (strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16)
+        return strtoull(text, NULL, 16);
+    icae_json_complain(object, key, "expected 16 hexadecimal digits");
+    return 0;
 }
 
 icae_status icae_checkpoint_load(const char *path, icae_adapter *adapter, icae_run_state *state,
@@ -437,6 +473,12 @@ icae_status icae_checkpoint_load(const char *path, icae_adapter *adapter, icae_r
     state->context_tokens = icae_json_get_integer(&object, "context_tokens", 0, 0, most);
     state->metrics_bytes = icae_json_get_integer(&object, "metrics_bytes", 0, 0, most);
     state->seconds = icae_json_get_number(&object, "seconds", 0, 0, 1e15);
+    /* Younger than the format: a checkpoint without them does not know. */
+    state->norm_mean = icae_json_get_number(&object, "norm_mean", 0, 0, 1e300);
+    state->norm_count = icae_json_get_integer(&object, "norm_count", 0, 0, most);
+    state->threads = icae_json_get_integer(&object, "threads", 0, 0, 1024);
+    snprintf(state->kernels, sizeof state->kernels, "%s",
+             icae_json_get_string(&object, "kernels", ""));
     state->settings_hash = get_hash(&object, "settings_hash");
     state->base_fingerprint = get_hash(&object, "base_fingerprint");
     state->feed = icae_json_get_value(&object, "feed");

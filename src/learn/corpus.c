@@ -32,15 +32,6 @@ static bool is_blank(const char *text, size_t bytes) {
     return true;
 }
 
-static bool is_utf8(const char *text, size_t bytes) {
-    for (size_t at = 0; at < bytes;) {
-        int32_t point;
-        at += (size_t)icae_utf8_decode((const unsigned char *)text + at, bytes - at, &point);
-        if (point < 0) return false;
-    }
-    return true;
-}
-
 /* ---- one document ---- */
 
 /* Copies the fields into one block. Ill-formed UTF-8, which a text file may hold, is
@@ -109,8 +100,9 @@ static icae_status take_fields(icae_corpus *corpus, const char *path, int64_t li
                              path, line, corpus->fields[i]);
         }
         if (!icae_json_as_bytes(value, &fields[i], &bytes[i])) {
-            return icae_fail(problem, ICAE_FORMAT, "%s:%" PRId64 ": field \"%s\" is no string",
-                             path, line, corpus->fields[i]);
+            return icae_fail(problem, ICAE_FORMAT,
+                             "%s:%" PRId64 ": field \"%s\" is no string; expected a text", path,
+                             line, corpus->fields[i]);
         }
     }
     return ICAE_OK;
@@ -136,7 +128,7 @@ static icae_status read_json_line(icae_corpus *corpus, size_t file, icae_lines *
     if (is_blank(line, bytes)) return ICAE_OK;
     bool was_repaired = false;
 
-    if (!is_utf8(line, bytes)) {
+    if (!icae_utf8_is_valid(line, bytes)) {
         /* Parsers of JSON refuse such a line; one bad byte should not cost the document. */
         icae_text_clear(&corpus->scratch);
         icae_utf8_repair(&corpus->scratch, line, bytes);
@@ -299,7 +291,8 @@ static icae_status fill_buffer(icae_corpus *corpus, icae_error *error) {
 static icae_status fail_without_documents(const icae_corpus *corpus, icae_error *error) {
     return icae_fail(error, ICAE_INVALID,
                      "no document found in %zu data file%s (%s%s): %" PRIu64
-                     " broken and %" PRIu64 " empty lines%s%s",
+                     " broken and %" PRIu64 " empty lines; expected JSON lines "
+                     "with texts, or text files%s%s",
                      corpus->n_files, corpus->n_files == 1 ? "" : "s", corpus->files[0].path,
                      corpus->n_files == 1 ? "" : ", ...", corpus->stats.broken,
                      corpus->stats.empty, corpus->first_problem[0] ? "; the first: " : "",

@@ -8,6 +8,7 @@
 
 #include "corpus_internal.h"
 #include "icae/file.h"
+#include "icae/rng.h"
 
 #define KNOWN_ENDINGS ".jsonl, .json or .txt, each also with .gz"
 
@@ -142,6 +143,33 @@ static icae_status refuse_duplicates(const file_list *list, icae_error *error) {
         }
     }
     free(identities);
+    return status;
+}
+
+static icae_status hash_file(corpus_file *file, icae_error *error) {
+    enum { STRETCHES = 64, STRETCH_BYTES = 64 * 1024 };
+    icae_mapping mapping;
+    icae_status status = icae_mapping_open(&mapping, file->path, error);
+    if (status) return status;
+    uint64_t hash = mapping.bytes;
+    size_t whole = (size_t)STRETCHES * STRETCH_BYTES;
+    if (mapping.bytes <= whole) {
+        hash = icae_hash64(mapping.data, mapping.bytes, hash);
+    } else {
+        size_t step = (mapping.bytes - STRETCH_BYTES) / (STRETCHES - 1);
+        for (size_t i = 0; i < STRETCHES; i++)
+            hash = icae_hash64(mapping.data + i * step, STRETCH_BYTES, hash);
+    }
+    icae_mapping_close(&mapping);
+    file->hash = hash ? hash : 1;
+    return ICAE_OK;
+}
+
+icae_status icae_corpus_hash_files(const icae_corpus *corpus, icae_error *error) {
+    icae_status status = ICAE_OK;
+    for (size_t i = 0; !status && i < corpus->n_files; i++) {
+        if (!corpus->files[i].hash) status = hash_file(&corpus->files[i], error);
+    }
     return status;
 }
 

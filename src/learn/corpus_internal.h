@@ -9,7 +9,8 @@
 typedef struct corpus_file {
     char *path;
     int64_t bytes;
-    bool is_text; /* one document, else JSON lines */
+    bool is_text;  /* one document, else JSON lines */
+    uint64_t hash; /* see icae_corpus_hash_files; 0: not yet made */
 } corpus_file;
 
 /* Where a document begins: enough to read it again. */
@@ -59,6 +60,11 @@ typedef enum corpus_outcome { CORPUS_ITEM, CORPUS_NOTHING, CORPUS_FILE_END } cor
 /* corpus_files.c */
 icae_status icae_corpus_find_files(icae_corpus *corpus, const icae_corpus_options *options,
                                    icae_error *error);
+
+/* Makes the hashes that are not made yet: of a whole file up to 4 MB, of 64 stretches of 64 kB spread
+ * evenly over a larger one. That another file of the same length stands in the place of the one that a
+ * run began with is noticed without reading terabytes of shards. */
+icae_status icae_corpus_hash_files(const icae_corpus *corpus, icae_error *error);
 
 /* corpus.c: reads on in `lines`, which belongs to files[file]. CORPUS_NOTHING: a blank, empty or
  * broken line was passed over. is_again: a document that was good once; a problem is an error. */

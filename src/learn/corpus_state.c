@@ -15,6 +15,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,8 @@ enum { STATE_VERSION = 1 };
 icae_status icae_corpus_save_state(const icae_corpus *corpus, icae_text *json,
                                    icae_error *error) {
     const icae_corpus_stats *stats = &corpus->stats;
+    icae_status status = icae_corpus_hash_files(corpus, error);
+    if (status) return status;
     icae_text_printf(json,
                      "{\"format\": \"icae-corpus\", \"version\": %d, \"seed\": \"%" PRIu64
                      "\", \"shuffle_documents\": %zu, \"shuffle_bytes\": %zu, \"fields\": [",
@@ -41,7 +44,8 @@ icae_status icae_corpus_save_state(const icae_corpus *corpus, icae_text *json,
     for (size_t i = 0; i < corpus->n_files; i++) {
         icae_text_append_string(json, i ? ", [" : "[");
         icae_json_write_string(json, corpus->files[i].path, strlen(corpus->files[i].path));
-        icae_text_printf(json, ", %" PRId64 "]", corpus->files[i].bytes);
+        icae_text_printf(json, ", %" PRId64 ", \"%016" PRIx64 "\"]", corpus->files[i].bytes,
+                         corpus->files[i].hash);
     }
     icae_text_printf(
         json,
@@ -110,40 +114,52 @@ static void check_options(const icae_corpus *corpus, icae_json_object *object) {
     }
 }
 
+/* One entry: [path, bytes, hash]; the oldest states have no hash. */
+static void check_file(const corpus_file *file, const icae_json_value *entry,
+                       icae_json_object *object) {
+    size_t count = icae_json_is_array(entry) ? icae_json_count(entry) : 0;
+    const icae_json_value *first = count == 2 || count == 3 ? icae_json_first(entry) : NULL;
+    const char *path = icae_json_as_string(first), *hash = NULL;
+    const icae_json_value *second = first ? icae_json_next(first) : NULL;
+    int64_t bytes;
+    bool is_good = path && icae_json_as_integer(second, &bytes);
+    if (is_good && count == 3) is_good = (hash = icae_json_as_string(icae_json_next(second)));
+    if (!is_good) {
+        icae_json_complain(object, "files", "expected a list of [path, bytes, hash]");
+        return;
+    }
+    if (!file || strcmp(path, file->path) != 0) {
+        icae_json_complain(object, "files",
+                           "the run read %s where the settings now name %s: give it the data "
+                           "that it began with",
+                           path, file ? file->path : "nothing");
+        return;
+    }
+    char found[32];
+    snprintf(found, sizeof found, "%016" PRIx64, file->hash);
+    if (bytes != file->bytes) {
+        icae_json_complain(object, "files",
+                           "%s had %" PRId64 " bytes when the run stopped and has %" PRId64
+                           " now: give the run the data that it began with",
+                           path, bytes, file->bytes);
+    } else if (hash && strcmp(hash, found) != 0) {
+        icae_json_complain(object, "files",
+                           "%s is as long as when the run stopped, but not the same: give the "
+                           "run the data that it began with",
+                           path);
+    }
+}
+
 static void check_files(const icae_corpus *corpus, icae_json_object *object) {
     const icae_json_value *files = icae_json_get_value(object, "files");
     if (!icae_json_is_array(files)) {
-        icae_json_complain(object, "files", "expected a list of [path, bytes]");
+        icae_json_complain(object, "files", "expected a list of [path, bytes, hash]");
         return;
     }
     size_t i = 0;
-    for (const icae_json_value *file = icae_json_first(files); file;
-         file = icae_json_next(file), i++) {
-        const icae_json_value *first = icae_json_is_array(file) && icae_json_count(file) == 2
-                                           ? icae_json_first(file)
-                                           : NULL;
-        const char *path = icae_json_as_string(first);
-        int64_t bytes;
-        if (!path || !icae_json_as_integer(icae_json_next(first), &bytes)) {
-            icae_json_complain(object, "files", "expected a list of [path, bytes]");
-            return;
-        }
-        if (i >= corpus->n_files || strcmp(path, corpus->files[i].path) != 0) {
-            icae_json_complain(
-                object, "files",
-                "the run read %s where the settings now name %s: give it the data "
-                "that it began with",
-                path, i < corpus->n_files ? corpus->files[i].path : "nothing");
-            return;
-        }
-        if (bytes != corpus->files[i].bytes) {
-            icae_json_complain(object, "files",
-                               "%s had %" PRId64 " bytes when the run stopped and has %" PRId64
-                               " now: give the run the data that it began with",
-                               path, bytes, corpus->files[i].bytes);
-            return;
-        }
-    }
+    for (const icae_json_value *entry = icae_json_first(files); entry && !object->status;
+         entry = icae_json_next(entry), i++)
+        check_file(i < corpus->n_files ? &corpus->files[i] : NULL, entry, object);
     if (i < corpus->n_files) {
         icae_json_complain(object, "files", "the run did not read %s: leave it out",
                            corpus->files[i].path);
@@ -237,6 +253,8 @@ static icae_status restore_buffer(icae_corpus *corpus, const icae_json *json,
 
 icae_status icae_corpus_restore_state(icae_corpus *corpus, const icae_json *json,
                                       const icae_json_value *state, icae_error *error) {
+    icae_status status = icae_corpus_hash_files(corpus, error);
+    if (status) return status;
     icae_json_object object = icae_json_begin(json, state, "", error);
     const char *format = icae_json_get_string(&object, "format", "");
     if (strcmp(format, "icae-corpus") != 0) {
@@ -260,7 +278,7 @@ icae_status icae_corpus_restore_state(icae_corpus *corpus, const icae_json *json
     stats.repaired = (uint64_t)icae_json_get_integer(&object, "repaired", 0, 0, MOST);
     bool is_over = icae_json_get_bool(&object, "over", false);
     const icae_json_value *buffer = icae_json_get_value(&object, "buffer");
-    icae_status status = icae_json_end(&object);
+    status = icae_json_end(&object);
     if (status) return status;
 
     corpus->stats = stats;

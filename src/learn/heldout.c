@@ -4,7 +4,8 @@
  * comes back when slots are decoded freely, greedily and token by token - teacher-forced loss can be
  * low while free generation is blank, so both are shown.
  *
- * The samples are read once and kept; no dropout; nothing here touches the state of training.
+ * The samples are read once and kept; no dropout; nothing here touches the state of training. A signal
+ * ends it after the sample, or the token, that it is at.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -155,6 +156,16 @@ static icae_status score(const trainer *t, const passage *p, const icae_result *
     return status;
 }
 
+static bool go_on(void *user, int64_t request, int32_t id) {
+    (void)request;
+    (void)id;
+    return !icae_trainer_is_signalled(user);
+}
+
+static icae_status stop_here(icae_error *error) {
+    return icae_fail(error, ICAE_INTERRUPTED, "stopped by a signal");
+}
+
 static icae_status restore(trainer *t, icae_heldout *result, icae_error *error) {
     int64_t wanted = t->settings->evaluate.reconstruct_samples, n = 0;
     if (wanted == 0) return ICAE_OK;
@@ -168,6 +179,10 @@ static icae_status restore(trainer *t, icae_heldout *result, icae_error *error) 
         const icae_batch *batch = &t->heldout.steps[i]->batch;
         for (int64_t j = 0; j < batch->n_jobs && n < wanted && !status; j++) {
             if (!is_restorable(&batch->jobs[j])) continue;
+            if (icae_trainer_is_signalled(t)) {
+                status = stop_here(error);
+                break;
+            }
             status = prepare(t, batch, &batch->jobs[j], &passages[n], &requests[n], error);
             n++;
         }
@@ -175,7 +190,7 @@ static icae_status restore(trainer *t, icae_heldout *result, icae_error *error) 
     icae_sampling greedy = {.temperature = 0, .top_p = 1};
     icae_bleu bleu = {0};
     if (!status && n) {
-        status = icae_generate(t->graph, t->model, t->adapter, requests, n, &greedy, NULL, NULL,
+        status = icae_generate(t->graph, t->model, t->adapter, requests, n, &greedy, go_on, t,
                                results, error);
         for (int64_t i = 0; i < n && !status; i++) {
             status = score(t, &passages[i], &results[i], &bleu, result, error);
@@ -196,7 +211,9 @@ icae_status icae_heldout_run(trainer *t, icae_heldout *result, icae_error *error
     *result = (icae_heldout){0};
     icae_status status = ICAE_OK;
     for (int64_t i = 0; i < t->heldout.n_steps && !status; i++) {
-        status = add_losses(t, &t->heldout.steps[i]->batch, result, error);
+        status = icae_trainer_is_signalled(t)
+                     ? stop_here(error)
+                     : add_losses(t, &t->heldout.steps[i]->batch, result, error);
         result->samples = t->heldout.steps[i]->stats.samples;
     }
     for (int task = 0; task < ICAE_TASK_COUNT; task++) {

@@ -10,12 +10,12 @@
 #include "icae/memory.h"
 #include "icae/plot.h"
 
-enum { N_TASKS = 3, N_LOSSES = 2 * N_TASKS, LINE_LIMIT = 1 << 20 };
+enum { N_TASKS = 3, N_LOSSES = 2 * N_TASKS, LINE_LIMIT = 1 << 20, MOST_ROWS = 1 << 15 };
 
 static const char *const keys[N_LOSSES] = {
     "ae_loss", "lm_loss", "ft_loss", "heldout_ae_loss", "heldout_lm_loss", "heldout_ft_loss"};
 
-/* One column per key, NaN where a record lacks it. */
+/* One column per key, NaN where a record lacks it; at most MOST_ROWS rows. */
 typedef struct table {
     double *step, *loss[N_LOSSES];
     size_t count, capacity;
@@ -35,6 +35,23 @@ static bool grow_column(double **column, size_t capacity) {
     return larger != NULL;
 }
 
+static double mean_of_two(double a, double b) {
+    if (isnan(a)) return b;
+    return isnan(b) ? a : 0.5 * (a + b);
+}
+
+/* Two rows become one, their mean: a run of a million steps is drawn in the memory of a short one, and
+ * a screen shows no more. */
+static void halve(table *t) {
+    size_t n = t->count / 2;
+    for (size_t i = 0; i < n; i++) {
+        t->step[i] = t->step[2 * i + 1];
+        for (int k = 0; k < N_LOSSES; k++)
+            t->loss[k][i] = mean_of_two(t->loss[k][2 * i], t->loss[k][2 * i + 1]);
+    }
+    t->count = n;
+}
+
 static icae_status add_record(table *t, double step, const double *losses, icae_error *error) {
     /* A resumed run goes back to its checkpoint: what it had written after that is void. */
     while (t->count && t->step[t->count - 1] > step)
@@ -45,6 +62,7 @@ static icae_status add_record(table *t, double step, const double *losses, icae_
             if (!isnan(losses[k])) t->loss[k][t->count - 1] = losses[k];
         return ICAE_OK;
     }
+    if (t->count == MOST_ROWS) halve(t);
     if (t->count == t->capacity) {
         size_t capacity = t->capacity ? 2 * t->capacity : 1024;
         bool is_grown = grow_column(&t->step, capacity);

@@ -125,6 +125,7 @@ static void write_step(trainer *t, const step_result *result) {
     put_number(out, "grad_norm", result->is_skipped ? (double)NAN : result->update.norm);
     icae_text_printf(out, ", \"clipped\": %s", result->update.is_clipped ? "true" : "false");
     if (result->is_skipped) icae_text_append_string(out, ", \"skipped\": true");
+    if (result->is_spike) icae_text_append_string(out, ", \"spike\": true");
     put_integer(out, "tokens", result->size.context_tokens);
     put_integer(out, "total_tokens", t->state.context_tokens);
     put_number(out, "seconds", result->seconds);

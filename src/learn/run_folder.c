@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The run folder: its paths, its lock, and the length of its log. */
+/* The run folder: its paths, its lock, what a killed run left, and the length of its log. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,6 +11,24 @@
 #include "icae/log.h"
 #include "learn/trainer_internal.h"
 
+/* Removes what a killed run was about to write, ".NAME.tmp-PID". Who holds the lock is alone here. */
+static icae_status sweep(const char *path, icae_error *error) {
+    char **names;
+    size_t count;
+    icae_status status = icae_folder_list(path, &names, &count, error);
+    if (status) return status;
+    for (size_t i = 0; i < count && !status; i++) {
+        const char *mark = strstr(names[i], ".tmp-");
+        if (names[i][0] != '.' || !mark || !mark[5] || mark[5 + strspn(mark + 5, "0123456789")])
+            continue;
+        char *left = icae_path_join(path, names[i]);
+        status = left ? icae_folder_remove(left, error) : icae_fail_memory(error, path);
+        free(left);
+    }
+    icae_names_free(names, count);
+    return status;
+}
+
 icae_status icae_run_folder_open(icae_run_folder *folder, const char *path, icae_error *error) {
     *folder = (icae_run_folder){.lock = -1};
     icae_status status = icae_folder_make(path, error);
@@ -20,16 +38,19 @@ icae_status icae_run_folder_open(icae_run_folder *folder, const char *path, icae
     folder->metrics = icae_path_join(path, "metrics.jsonl");
     folder->svg = icae_path_join(path, "loss.svg");
     folder->adapter = icae_path_join(path, "adapter");
+    folder->skipped = icae_path_join(path, "skipped");
     char *lock = icae_path_join(path, ".lock");
     if (!folder->path || !folder->config || !folder->metrics || !folder->svg ||
-        !folder->adapter || !lock) {
+        !folder->adapter || !folder->skipped || !lock) {
         status = icae_fail_memory(error, path);
     }
     /* The lock dies with the process, however it ends; the file itself stays and means nothing. */
-    if (!status) folder->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (!status && folder->lock < 0) {
-        status = icae_fail(error, ICAE_IO, "%s: cannot write: %s", lock, strerror(errno));
-    } else if (!status && flock(folder->lock, LOCK_EX | LOCK_NB)) {
+    while (!status && folder->lock < 0) {
+        folder->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (folder->lock < 0 && errno != EINTR)
+            status = icae_fail(error, ICAE_IO, "%s: cannot write: %s", lock, strerror(errno));
+    }
+    if (!status && flock(folder->lock, LOCK_EX | LOCK_NB)) {
         status =
             errno == EWOULDBLOCK
                 ? icae_fail(error, ICAE_INVALID,
@@ -39,6 +60,9 @@ icae_status icae_run_folder_open(icae_run_folder *folder, const char *path, icae
                 : icae_fail(error, ICAE_IO, "%s: cannot be locked: %s", lock, strerror(errno));
     }
     free(lock);
+    if (!status) status = sweep(path, error);
+    if (!status && icae_path_is_folder(folder->adapter)) status = sweep(folder->adapter, error);
+    if (!status) status = icae_checkpoint_sweep(path, error);
     if (status) icae_run_folder_close(folder);
     return status;
 }
@@ -50,6 +74,7 @@ void icae_run_folder_close(icae_run_folder *folder) {
     free(folder->metrics);
     free(folder->svg);
     free(folder->adapter);
+    free(folder->skipped);
     *folder = (icae_run_folder){.lock = -1};
 }
 

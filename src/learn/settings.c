@@ -181,7 +181,8 @@ static void read_strings(icae_settings *settings, icae_json_object *object, cons
     for (size_t i = 0; strings.list && i < strings.count; i++) {
         const char *text = icae_json_as_string(element);
         if (!text || !*text) {
-            icae_json_complain(object, r->key, "element %zu: expected a string", i + 1);
+            icae_json_complain(object, r->key,
+                               "element %zu: expected a string that is not empty", i + 1);
             return;
         }
         strings.list[i] = icae_arena_copy(&settings->arena, text, strlen(text));

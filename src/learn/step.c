@@ -99,10 +99,11 @@ static void trim_pool(trainer *t, const icae_batch *micro) {
     t->last_rows = rows;
 }
 
-/* Forward and backward of one micro-batch; *is_finite turns false when its loss is not. */
+/* Forward and backward of one micro-batch, nll [end - first]; *is_finite turns false when its loss is
+ * not. */
 static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first, int64_t end,
-                             const double coefs[ICAE_TASK_COUNT], step_result *result,
-                             bool *is_finite, icae_error *error) {
+                             const double coefs[ICAE_TASK_COUNT], double *nll,
+                             step_result *result, bool *is_finite, icae_error *error) {
     icae_graph_begin(t->graph, true, false);
     icae_batch micro;
     icae_status status = take_jobs(t->graph, batch, first, end, coefs, &micro, error);
@@ -112,9 +113,8 @@ static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first,
                     .is_checkpointed = t->settings->train.checkpointing,
                     .seed =
                         icae_mix64((uint64_t)t->settings->train.seed, (uint64_t)t->state.step)};
-    double *nll = icae_graph_arena(t->graph, (size_t)micro.n_jobs * sizeof *nll);
     icae_tensor *loss =
-        nll ? icae_batch_loss(t->graph, t->model, t->adapter, &micro, &run, nll, NULL) : NULL;
+        icae_batch_loss(t->graph, t->model, t->adapter, &micro, &run, nll, NULL);
     status = icae_graph_status(t->graph, error);
     if (status) return icae_fail_within(error, "step %lld", (long long)t->state.step + 1);
     double sum = 0;
@@ -129,8 +129,8 @@ static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first,
     return ICAE_OK;
 }
 
-static icae_status run_batch(trainer *t, const icae_batch *batch, step_result *result,
-                             icae_error *error) {
+static icae_status run_batch(trainer *t, const icae_batch *batch, double *nll,
+                             step_result *result, icae_error *error) {
     double coefs[ICAE_TASK_COUNT];
     for (int64_t j = 0; j < batch->n_jobs; j++) {
         result->targets[batch->jobs[j].task] += icae_job_bearing(&batch->jobs[j]);
@@ -144,7 +144,7 @@ static icae_status run_batch(trainer *t, const icae_batch *batch, step_result *r
     icae_status status = ICAE_OK;
     for (int64_t first = 0; first < batch->n_jobs && is_finite && !status;) {
         int64_t end = micro_end(t->settings, batch, first);
-        status = run_micro(t, batch, first, end, coefs, result, &is_finite, error);
+        status = run_micro(t, batch, first, end, coefs, nll + first, result, &is_finite, error);
         first = end;
     }
     icae_graph_begin(t->graph, false, false); /* gives the last buffers back */
@@ -156,8 +156,37 @@ static icae_status run_batch(trainer *t, const icae_batch *batch, step_result *r
     return ICAE_OK;
 }
 
+/* Warns of a gradient far longer than usual. The usual norm is a decaying mean that one outlier cannot
+ * carry away; it belongs to the run's state, so a resumed run warns of the same steps. */
+static void watch_norm(trainer *t, step_result *result) {
+    enum { STEPS_TO_KNOW = 20 };
+    static const double spike = 10, decay = 0.95;
+    if (result->is_skipped) return;
+    icae_run_state *state = &t->state;
+    double norm = result->update.norm, most = spike * state->norm_mean;
+    result->is_spike = state->norm_count >= STEPS_TO_KNOW && norm > most;
+    if (result->is_spike) {
+        icae_log_warning("step %lld: the gradient's norm is %.3g where %.3g is usual",
+                         (long long)state->step + 1, norm, state->norm_mean);
+        norm = most;
+    }
+    state->norm_mean = state->norm_count ? decay * state->norm_mean + (1 - decay) * norm : norm;
+    state->norm_count++;
+}
+
+/* One number for each job, none of them known. */
+static double *make_nll(icae_feed_step *samples, icae_error *error) {
+    int64_t n = samples->batch.n_jobs;
+    double *nll = icae_arena_array(&samples->arena, (size_t)n, sizeof *nll);
+    if (!nll) icae_fail_memory(error, "the losses of a step");
+    for (int64_t j = 0; nll && j < n; j++)
+        nll[j] = (double)NAN;
+    return nll;
+}
+
 /* A step without an update is a mishap that may pass; many in a row are not. */
-static icae_status count_skipped(trainer *t, const step_result *result, icae_error *error) {
+static icae_status count_skipped(trainer *t, const icae_batch *batch, const double *nll,
+                                 const step_result *result, icae_error *error) {
     enum { MOST_IN_ROW = 10 };
     if (!result->is_skipped) {
         t->state.skipped_in_row = 0;
@@ -165,9 +194,12 @@ static icae_status count_skipped(trainer *t, const step_result *result, icae_err
     }
     t->state.skipped++;
     t->state.skipped_in_row++;
-    icae_log_warning("step %lld: the %s is not finite; the step is left out (%lld so far)",
+    icae_log_warning("step %lld: the %s is not finite; the step is left out (%lld so far), its "
+                     "samples are in %s",
                      (long long)t->state.step, isfinite(result->loss) ? "gradient" : "loss",
-                     (long long)t->state.skipped);
+                     (long long)t->state.skipped, t->folder.skipped);
+    icae_status status = icae_skipped_write(t, batch, nll, result, error);
+    if (status) return status;
     if (t->state.skipped_in_row < MOST_IN_ROW) return ICAE_OK;
     return icae_fail(error, ICAE_INVALID,
                      "step %lld: loss or gradient was not finite %d times in a row; go on from "
@@ -192,8 +224,11 @@ icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error
                            s->train.steps, s->train.final_lr_fraction, t->state.step);
     icae_batch batch;
     status = sort_jobs(samples, &batch, error);
-    if (!status) status = run_batch(t, &batch, result, error);
+    double *nll = status ? NULL : make_nll(samples, error);
+    if (!status && !nll) status = ICAE_MEMORY;
+    if (!status) status = run_batch(t, &batch, nll, result, error);
     if (!status) {
+        watch_norm(t, result);
         t->state.step++;
         t->state.samples = samples->stats.samples;
         t->state.context_tokens = samples->stats.context_tokens;
@@ -202,8 +237,9 @@ icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error
         t->feed_json = strdup(samples->state_json);
         if (!t->feed_json) status = icae_fail_memory(error, "the feed's position");
     }
+    if (!status) status = count_skipped(t, &batch, nll, result, error);
     icae_feed_step_free(samples);
     result->seconds = icae_clock_seconds() - start_s;
     t->state.seconds += result->seconds;
-    return status ? status : count_skipped(t, result, error);
+    return status;
 }

@@ -7,6 +7,8 @@
  * that may follow it; a resumed run cuts the file there and begins with that evaluation if it is due.
  */
 #include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +75,14 @@ static icae_status open_backend(trainer *t, icae_error *error) {
     return ICAE_OK;
 }
 
+/* What the next checkpoint says about where it was made. */
+static void describe_machine(trainer *t) {
+    t->state.settings_hash = icae_settings_hash(t->settings);
+    t->state.base_fingerprint = t->model->fingerprint;
+    t->state.threads = t->be->n_threads;
+    snprintf(t->state.kernels, sizeof t->state.kernels, "%s", t->be->name);
+}
+
 static icae_status open_parts(trainer *t, icae_error *error) {
     const icae_settings *s = t->settings;
     icae_status status = open_backend(t, error);
@@ -91,8 +101,7 @@ static icae_status open_parts(trainer *t, icae_error *error) {
                                     .eps = s->train.eps,
                                     .weight_decay = s->train.weight_decay,
                                     .clip_norm = s->train.clip_norm};
-    t->state.settings_hash = icae_settings_hash(s);
-    t->state.base_fingerprint = t->model->fingerprint;
+    describe_machine(t);
     return ICAE_OK;
 }
 
@@ -131,37 +140,62 @@ static icae_status write_config(trainer *t, icae_error *error) {
 }
 
 static icae_status begin_fresh(trainer *t, icae_error *error) {
-    if (icae_checkpoint_any(t->folder.path)) {
+    bool has_any;
+    icae_status status = icae_checkpoint_any(t->folder.path, &has_any, error);
+    if (status) return status; /* what cannot be seen must not be written over */
+    if (has_any) {
         return icae_fail(error, ICAE_INVALID,
                          "%s: has checkpoints of an earlier run; go on with it by --resume, or "
                          "give another folder (--set out=FOLDER)",
                          t->folder.path);
     }
-    icae_status status = icae_folder_remove(t->folder.metrics, error);
+    status = icae_folder_remove(t->folder.metrics, error);
     if (!status) status = write_config(t, error);
     if (!status) status = open_feed(t, error);
     return status;
 }
 
-/* The run's own settings, as it wrote them, against those of now. */
-static icae_status compare_config(trainer *t, icae_error *error) {
+/* Something is not as the run had it: refused, or, when that was asked for, said. */
+static icae_status note_change(const trainer *t, icae_error *error, const char *lost,
+                               const char *format, ...) ICAE_PRINTF(4, 5);
+static icae_status note_change(const trainer *t, icae_error *error, const char *lost,
+                               const char *format, ...) {
+    char change[700];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(change, sizeof change, format, arguments);
+    va_end(arguments);
+    if (!t->options->allows_changes) {
+        return icae_fail(error, ICAE_MISMATCH,
+                         "%s; set it back, start another run (--set out=FOLDER), or go on with "
+                         "--allow-changes, but then %s",
+                         change, lost);
+    }
+    icae_log_warning("%s: %s", change, lost);
+    return ICAE_OK;
+}
+
+static const char not_as_begun[] = "the result is not that of the run as it was begun";
+
+/* The run's own settings, as it wrote them, against those of now. *written: their hash. */
+static icae_status compare_config(const trainer *t, uint64_t *written, icae_error *error) {
     icae_settings old;
     icae_settings_init(&old);
     icae_text was = {0}, is = {0};
     icae_status status = icae_settings_read(&old, t->folder.config, error);
+    *written = icae_settings_hash(&old);
+    /* "auto" in it is from a time when runs did not write down what they took. */
+    if (!status && old.train.compute == ICAE_COMPUTE_AUTO) {
+        old.train.compute = t->settings->train.compute;
+        icae_log_warning("%s does not tell what the run computed in; it goes on in %s",
+                         t->folder.config, icae_compute_names[old.train.compute]);
+    }
     const char *key = status ? NULL : icae_settings_difference(&old, t->settings, &was, &is);
     if (key) {
         status =
-            icae_fail(error, ICAE_MISMATCH,
-                      "%s: the run to be resumed has %s = %.200s, now it is %.200s; set it "
-                      "back, or start another run (--set out=FOLDER)",
-                      t->folder.config, key, icae_text_string(&was), icae_text_string(&is));
-    }
-    if (!status && old.train.threads != t->settings->train.threads) {
-        icae_log_info(
-            "train.threads was %lld and is %lld: the run goes on, but not to the same "
-            "bits",
-            (long long)old.train.threads, (long long)t->settings->train.threads);
+            note_change(t, error, not_as_begun,
+                        "%s: the run to be resumed has %s = %.200s, now it is %.200s",
+                        t->folder.config, key, icae_text_string(&was), icae_text_string(&is));
     }
     icae_text_release(&was);
     icae_text_release(&is);
@@ -169,30 +203,65 @@ static icae_status compare_config(trainer *t, icae_error *error) {
     return status;
 }
 
+/* The checkpoint just read against the settings, the base and the machine of now. */
+static icae_status compare_state(const trainer *t, const char *path, uint64_t written,
+                                 icae_error *error) {
+    const icae_run_state *state = &t->state;
+    icae_status status = ICAE_OK;
+    if (state->base_fingerprint != t->model->fingerprint) {
+        return icae_fail(error, ICAE_MISMATCH,
+                         "%s: belongs to a base with fingerprint %016llx, but %s has %016llx",
+                         path, (unsigned long long)state->base_fingerprint, t->model->path,
+                         (unsigned long long)t->model->fingerprint);
+    }
+    if (state->settings_hash != icae_settings_hash(t->settings) &&
+        state->settings_hash != written) {
+        status =
+            note_change(t, error, not_as_begun, "%s: was written with other settings than %s",
+                        path, t->folder.config);
+    }
+    if (!status && state->threads && state->threads != t->be->n_threads) {
+        status =
+            note_change(t, error, "it goes on to other last bits",
+                        "%s: was computed by %lld threads, now there are %d (train.threads)",
+                        path, (long long)state->threads, t->be->n_threads);
+    }
+    if (!status && *state->kernels && strcmp(state->kernels, t->be->name) != 0) {
+        status = note_change(t, error, "it goes on to other last bits",
+                             "%s: was computed by %s kernels, now they are %s (ICAE_CPU)", path,
+                             state->kernels, t->be->name);
+    }
+    return status;
+}
+
+/* The samples go on where they were; with --allow-changes changed data begin anew. */
+static icae_status resume_feed(trainer *t, icae_error *error) {
+    icae_status status = open_feed(t, error);
+    if (status) return status;
+    status = icae_feed_restore(t->feed, t->state.json, t->state.feed, error);
+    if (!status || status == ICAE_MEMORY) return status;
+    if (!t->options->allows_changes)
+        return icae_fail(error, status, "%s; --allow-changes begins them anew", error->message);
+    icae_log_warning("%s: the data begin anew, and some samples come twice", error->message);
+    icae_feed_close(t->feed);
+    t->feed = NULL;
+    return open_feed(t, error);
+}
+
 static icae_status begin_resumed(trainer *t, icae_error *error) {
     char *path;
+    uint64_t written;
     icae_status status = icae_checkpoint_newest(t->folder.path, &path, error);
     if (status) return status;
-    uint64_t settings_hash = t->state.settings_hash;
-    status = compare_config(t, error);
+    status = compare_config(t, &written, error);
     if (!status) status = icae_checkpoint_load(path, t->adapter, &t->state, error);
-    if (!status && t->state.settings_hash != settings_hash) {
-        status = icae_fail(error, ICAE_MISMATCH,
-                           "%s: was written with other settings than %s; start another run",
-                           path, t->folder.config);
-    }
-    if (!status && t->state.base_fingerprint != t->model->fingerprint) {
-        status = icae_fail(error, ICAE_MISMATCH,
-                           "%s: belongs to a base with fingerprint %016llx, but %s has %016llx",
-                           path, (unsigned long long)t->state.base_fingerprint, t->model->path,
-                           (unsigned long long)t->model->fingerprint);
-    }
-    if (!status) status = open_feed(t, error);
-    if (!status) status = icae_feed_restore(t->feed, t->state.json, t->state.feed, error);
+    if (!status) status = compare_state(t, path, written, error);
+    if (!status) status = resume_feed(t, error);
     if (!status)
         status = icae_run_folder_cut_metrics(&t->folder, t->state.metrics_bytes, error);
     if (!status) status = write_config(t, error);
     if (!status) {
+        describe_machine(t);
         t->optimizer.updates = t->state.updates;
         icae_log_info("goes on from %s", path);
     }
@@ -232,9 +301,12 @@ static icae_status save(trainer *t, icae_error *error) {
 }
 
 static bool wants_stop(const trainer *t) {
-    const icae_train_options *options = t->options;
-    return (options->signal && *options->signal) ||
-           (options->stop_at && t->state.step >= options->stop_at);
+    return icae_trainer_is_signalled(t) ||
+           (t->options->stop_at && t->state.step >= t->options->stop_at);
+}
+
+bool icae_trainer_is_signalled(const trainer *t) {
+    return t->options->signal && *t->options->signal;
 }
 
 static icae_status stopped(const trainer *t, bool is_saved, icae_error *error) {
@@ -249,6 +321,25 @@ static icae_status stopped(const trainer *t, bool is_saved, icae_error *error) {
         (long long)t->state.step, (long long)t->settings->train.steps, t->folder.path);
 }
 
+/* One step, its record, its checkpoint and its evaluation. A signal ends the evaluation at once: the
+ * run goes on with it when it is resumed. */
+static icae_status do_step(trainer *t, icae_error *error) {
+    const icae_settings *s = t->settings;
+    step_result result;
+    icae_status status = icae_trainer_step(t, &result, error);
+    if (!status) status = icae_report_step(t, &result, error);
+    if (status) return status;
+    bool is_last = t->state.step == s->train.steps, is_stopping = wants_stop(t);
+    bool is_saved = is_last || is_stopping || is_due(s->checkpoint.every, t->state.step);
+    if (is_saved) status = save(t, error);
+    if (status) return status;
+    if (is_stopping && !is_last) return stopped(t, true, error);
+    if (is_last || is_due(s->evaluate.every, t->state.step)) status = evaluate(t, false, error);
+    if (status != ICAE_INTERRUPTED) return status;
+    status = is_saved ? ICAE_OK : save(t, error);
+    return status ? status : stopped(t, true, error);
+}
+
 static icae_status loop(trainer *t, icae_error *error) {
     const icae_settings *s = t->settings;
     icae_status status = ICAE_OK;
@@ -257,22 +348,10 @@ static icae_status loop(trainer *t, icae_error *error) {
         is_due(s->evaluate.every, t->state.step)) {
         status = evaluate(t, true, error);
     }
-    if (!status && wants_stop(t)) return stopped(t, false, error);
-    while (!status && t->state.step < s->train.steps) {
-        step_result result;
-        status = icae_trainer_step(t, &result, error);
-        if (!status) status = icae_report_step(t, &result, error);
-        if (status) break;
-        bool is_last = t->state.step == s->train.steps, is_stopping = wants_stop(t);
-        if (is_last || is_stopping || is_due(s->checkpoint.every, t->state.step)) {
-            status = save(t, error);
-        }
-        if (status) break;
-        if (is_stopping && !is_last) return stopped(t, true, error);
-        if (is_last || is_due(s->evaluate.every, t->state.step)) {
-            status = evaluate(t, false, error);
-        }
-    }
+    if (status == ICAE_INTERRUPTED || (!status && wants_stop(t)))
+        return stopped(t, false, error);
+    while (!status && t->state.step < s->train.steps)
+        status = do_step(t, error);
     return status;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the trainer share: trainer.c, step.c, heldout.c, report.c, run_folder.c. */
+/* What the files of the trainer share: trainer.c, step.c, skipped.c, heldout.c, report.c, run_folder.c. */
 #ifndef ICAE_LEARN_TRAINER_INTERNAL_H
 #define ICAE_LEARN_TRAINER_INTERNAL_H
 
@@ -12,7 +12,7 @@
 /* ---- run_folder.c ---- */
 
 typedef struct icae_run_folder {
-    char *path, *config, *metrics, *svg, *adapter; /* malloc'ed */
+    char *path, *config, *metrics, *svg, *adapter, *skipped; /* malloc'ed */
     int lock; /* descriptor that holds the lock, -1: none */
 } icae_run_folder;
 
@@ -34,7 +34,7 @@ typedef struct step_result {
     double loss; /* that was minimised */
     double lr;
     icae_update update;
-    bool is_skipped;
+    bool is_skipped, is_spike; /* no update made; a gradient far longer than those before it */
     icae_batch_size size;
     double work, seconds;
 } step_result;
@@ -84,11 +84,19 @@ struct trainer {
     progress progress;
 };
 
+/* Whether the run was asked to stop. */
+bool icae_trainer_is_signalled(const trainer *t);
 /* The feed's settings as the config has them, without paths. */
 icae_feed_settings icae_trainer_feed_settings(const icae_settings *settings);
 
 /* ---- step.c ---- */
 icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error);
+
+/* ---- skipped.c ---- */
+/* Writes the samples of a step that makes no update into the run folder, for inspection. nll [n_jobs]:
+ * NaN where the step did not get to. */
+icae_status icae_skipped_write(const trainer *t, const icae_batch *batch, const double *nll,
+                               const step_result *result, icae_error *error);
 
 /* ---- heldout.c ---- */
 icae_status icae_heldout_open(trainer *t, icae_error *error);

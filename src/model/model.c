@@ -215,7 +215,7 @@ static icae_status load_matrix(loader *load, int weight, int64_t layer, int64_t 
 
 static icae_status load_layer(loader *load, int64_t index) {
     const icae_model_config *config = &load->model->config;
-    icae_layer *layer = &load->model->layers[index];
+    icae_layer unused, *layer = load->is_checking ? &unused : &load->model->layers[index];
     int64_t D = config->width, E = config->head_width;
     bool has_norms = config->has_head_norms;
     icae_status status =
@@ -356,17 +356,19 @@ static icae_status walk_weights(loader *load) {
     return status;
 }
 
-/* All is looked at before anything is read: a large base that lacks something says so at once. */
+/* All is looked at before anything is read: a large base that lacks something says so at once, and layers
+ * get memory only when the files hold them. */
 static icae_status load_weights(loader *load) {
     icae_model *model = load->model;
-    model->layers =
-        icae_arena_array(&model->arena, (size_t)model->config.layers, sizeof *model->layers);
-    if (!model->layers) return icae_fail_memory(load->error, model->path);
     model->fingerprint = config_fingerprint(&model->config);
     load->is_checking = true;
     icae_status status = walk_weights(load);
     load->is_checking = false;
-    if (!status) status = walk_weights(load);
+    if (status) return status;
+    model->layers =
+        icae_arena_array(&model->arena, (size_t)model->config.layers, sizeof *model->layers);
+    if (!model->layers) return icae_fail_memory(load->error, model->path);
+    status = walk_weights(load);
     if (!status && !model->config.has_own_head) model->head = model->embedding;
     if (!status) status = set_frequencies(load);
     return status ? status : measure_embedding(load);
@@ -408,9 +410,11 @@ icae_status icae_model_open(icae_model **out, const char *path, icae_error *erro
     if (!status) status = load_weights(&load);
     if (!status) status = load.source->read_tokenizer(model, error);
     if (!status && icae_tokenizer_size(model->tokenizer) > model->config.vocabulary) {
-        status = icae_fail(
-            error, ICAE_MISMATCH, "%s: the tokenizer has %d ids, the embedding only %lld rows",
-            path, icae_tokenizer_size(model->tokenizer), (long long)model->config.vocabulary);
+        status = icae_fail(error, ICAE_MISMATCH,
+                           "%s: the tokenizer has %d ids, the embedding only %lld rows; "
+                           "they are of two bases",
+                           path, icae_tokenizer_size(model->tokenizer),
+                           (long long)model->config.vocabulary);
     }
     if (status) {
         icae_model_close(model);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/quote.h"
 #include "model/model_internal.h"
 
 static const double LARGEST_THETA = 1e12;
@@ -116,7 +117,8 @@ static void read_rope_object(icae_json_object *object, const char *key,
     icae_rope_type type;
     if (!icae_rope_type_from_name(name, &type)) {
         icae_json_complain(&in, icae_json_has(&in, "type") ? "type" : "rope_type",
-                           "'%s' is not known; known are: default, linear, llama3, yarn", name);
+                           "'%s' is not known; known are: default, linear, llama3, yarn",
+                           icae_quote_string(name).text);
     } else if (type != ICAE_ROPE_DEFAULT) {
         if (config->rope.type != ICAE_ROPE_DEFAULT) {
             icae_json_complain(object, key, "scales rope a second time");
@@ -197,8 +199,9 @@ static void check_layer_types(icae_json_object *object, const icae_model_config 
         bool is_windowed = icae_layer_window(config, layer) > 0;
         if (!type || strcmp(type, is_windowed ? "sliding_attention" : "full_attention")) {
             icae_json_complain(object, "layer_types",
-                               "layer %lld is '%.40s', but the other keys say that it has %s",
-                               (long long)layer, type ? type : "not a string",
+                               "layer %lld is '%s', but the other keys say that it has %s",
+                               (long long)layer,
+                               type ? icae_quote_string(type).text : "not a string",
                                is_windowed ? "a sliding window" : "none");
             return;
         }
@@ -260,6 +263,11 @@ static void refuse_unknown(icae_json_object *object) {
             icae_json_complain(object, caps[i], "only null is known");
         }
     }
+    if (!icae_json_is_null(icae_json_get_value(object, "quantization_config"))) {
+        icae_json_complain(object, "quantization_config",
+                           "weights packed by other programs are not known; take the base from "
+                           "before, or a GGUF of it");
+    }
     if (icae_json_get_bool(object, "use_bidirectional_attention", false)) {
         icae_json_complain(object, "use_bidirectional_attention", "only false is known");
     }
@@ -271,7 +279,8 @@ static void read_activation(icae_json_object *object, const icae_architecture *a
     const char *known = icae_activation_name(architecture->activation);
     const char *name = icae_json_get_string(object, key, known);
     if (strcmp(name, known)) {
-        icae_json_complain(object, key, "'%s' is not known; only '%s' is", name, known);
+        icae_json_complain(object, key, "'%s' is not known; only '%s' is",
+                           icae_quote_string(name).text, known);
     }
 }
 
@@ -284,12 +293,19 @@ static icae_status read_config(icae_model_config *config,
     *architecture = icae_architecture_find(type);
     if (!*architecture) {
         char known[128];
-        icae_json_complain(&object, "model_type",
-                           "the architecture '%s' is not known; known are: %s", type,
-                           icae_architecture_names(known, sizeof known));
+        icae_json_complain(
+            &object, "model_type", "the architecture '%s' is not known; known are: %s",
+            icae_quote_string(type).text, icae_architecture_names(known, sizeof known));
         return icae_json_end_lenient(&object);
     }
     snprintf(config->architecture, sizeof config->architecture, "%s", type);
+    static const char *const required[] = {"vocab_size", "hidden_size", "num_hidden_layers",
+                                           "num_attention_heads", "intermediate_size"};
+    for (size_t i = 0; i < sizeof required / sizeof required[0]; i++) {
+        if (icae_json_has(&object, required[i])) continue;
+        icae_json_complain(&object, NULL, "the key '%s' is missing; fetch the folder again",
+                           required[i]);
+    }
     config->vocabulary = icae_json_get_integer(&object, "vocab_size", 0, 1, most);
     config->width = icae_json_get_integer(&object, "hidden_size", 0, 1, most);
     config->layers = icae_json_get_integer(&object, "num_hidden_layers", 0, 1, most);

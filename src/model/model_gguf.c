@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/quote.h"
 #include "model/model_internal.h"
 
 static void gguf_name(const icae_model_config *config, int weight, int64_t layer, char *out,
@@ -134,7 +135,7 @@ static icae_status read_rope(reader *r, icae_model_config *config) {
     if (strcmp(type, "linear") && strcmp(type, "yarn")) {
         return icae_fail(r->error, ICAE_UNSUPPORTED,
                          "%s: rope scaling '%s' is not known; known are: none, linear, yarn",
-                         r->model->path, type);
+                         r->model->path, icae_quote_string(type).text);
     }
     icae_rope_type_from_name(type, &rope->type);
     rope->factor = get_number(r, "rope.scaling.factor", -1);
@@ -220,7 +221,8 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path,
         char known[128];
         return icae_fail(error, ICAE_UNSUPPORTED,
                          "%s: the architecture '%s' is not known; known are: %s", path,
-                         config->architecture, icae_architecture_names(known, sizeof known));
+                         icae_quote_string(config->architecture).text,
+                         icae_architecture_names(known, sizeof known));
     }
     config->biased_modules = biases_there(model, *architecture);
     reader r = {model, config->architecture, error, ICAE_OK};

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/quote.h"
 #include "model/model_internal.h"
 
 static const char SINGLE[] = "model.safetensors", INDEX[] = "model.safetensors.index.json";
@@ -37,9 +38,9 @@ static bool is_plain_name(const char *name) {
 
 static icae_status refuse_entry(index_reader *r, const icae_json_value *entry,
                                 const char *sentence) {
-    return icae_fail(r->error, ICAE_FORMAT, "%s:%d: weight_map: '%.100s': %s",
+    return icae_fail(r->error, ICAE_FORMAT, "%s:%d: weight_map: '%s': %s",
                      icae_json_name(r->json), icae_json_line(r->json, entry),
-                     icae_json_key(entry), sentence);
+                     icae_quote_string(icae_json_key(entry)).text, sentence);
 }
 
 /* The number of a file's name in r->names, MOST_SHARDS when it is not there. Neighbours in the map

@@ -16,11 +16,13 @@ static void walk(const icae_json *json, const icae_json_value *value) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     icae_json *json = NULL;
     icae_error error = {0};
+    fuzz_watch_begin();
     if (icae_json_parse(&json, "input", (const char *)data, bytes, &error)) {
         fuzz_expect_sentence(&error);
     } else {
         walk(json, icae_json_root(json));
     }
     icae_json_free(json);
+    fuzz_watch_end(bytes, bound_json);
     return 0;
 }

@@ -20,7 +20,6 @@ static unsigned touch(const icae_torch_file *file) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static const char numbers[64];
-    static volatile unsigned sink;
     icae_text archive = {0};
     if (icae_torch_file_begins(data, bytes)) {
         icae_text_append(&archive, data, bytes);
@@ -32,11 +31,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     icae_torch_file file = {0};
     icae_error error = {0};
     const char *path = fuzz_file((const uint8_t *)archive.data, archive.length);
+    size_t total = archive.length;
+    icae_text_release(&archive);
+    fuzz_watch_begin();
     if (icae_torch_file_open(&file, path, &error))
         fuzz_expect_sentence(&error);
     else
-        sink = touch(&file);
+        fuzz_use(touch(&file));
     icae_torch_file_close(&file);
-    icae_text_release(&archive);
+    fuzz_watch_end(total, bound_torch_file);
     return 0;
 }

@@ -81,9 +81,12 @@ START_TEST(the_newest_good_one_is_found_among_other_things) {
     const char *folder = test_folder("checkpoint-find");
     char out[700];
     snprintf(out, sizeof out, "%s/run", folder);
-    ck_assert(!icae_checkpoint_any(out));
+    bool has_any;
+    ck_ok(icae_checkpoint_any(out, &has_any, &error));
+    ck_assert(!has_any);
     make_run(out);
-    ck_assert(icae_checkpoint_any(out));
+    ck_ok(icae_checkpoint_any(out, &has_any, &error));
+    ck_assert(has_any);
     ck_ok(icae_folder_make(test_path(out, "checkpoints/step-900x"), &error));
     ck_ok(icae_folder_make(test_path(out, "checkpoints/step-007"), &error));
     ck_ok(icae_folder_make(test_path(out, "checkpoints/.tmp-step-901"), &error));

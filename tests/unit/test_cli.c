@@ -482,7 +482,7 @@ START_TEST(says_what_a_thing_is) {
         {"tests/golden/llama/expected.safetensors", "safetensors"},
         {"tests/golden/released/v1.pt", "as its authors released it, v1"},
         {"tests/golden/released/v2.safetensors", "as its authors released it, v2"},
-        {"tests/fuzz/seeds/small.pt", "PyTorch file"},
+        {"tests/fuzz/seeds/torch_file/small.pt", "PyTorch file"},
         {slots, "slots"},
     };
     for (size_t i = 0; i < sizeof things / sizeof things[0]; i++) {
@@ -587,6 +587,7 @@ START_TEST(selftest_fails_by_exit_code_and_line) {
     outcome built_in = run_in(folder, "$ICAE selftest -m " TINY_BASE);
     ck_assert_msg(built_in.code == 0, "%s", built_in.out);
     ck_assert_ptr_nonnull(strstr(built_in.out, "round trip"));
+    ck_assert_ptr_nonnull(strstr(built_in.out, "40 times the same bits"));
     outcome good = run_in(folder, "$ICAE selftest --golden tests/golden/llama");
     ck_assert_msg(good.code == 0, "%s %s", good.out, good.err);
     outcome broken =

@@ -38,6 +38,7 @@ START_TEST(a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not
     } cases[] = {
         {"--frob", "--frob is unknown", 2},
         {"--set", "lacks its value", 2},
+        {"--allow-changes", "no meaning without --resume", 2},
         {"again.json", "one config is enough", 2},
         {"--set train.lr", "expected key=value", 2},
         {"--set trian.lr=1", "unknown key 'trian'", 2},

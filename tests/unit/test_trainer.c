@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "icae/file.h"
+#include "icae/json.h"
+#include "icae/lines.h"
 #include "icae/log.h"
 #include "icae/optimizer.h"
 #include "icae/rng.h"
@@ -441,6 +443,39 @@ END_TEST
 
 /* ---- numbers that are none ---- */
 
+/* A line about the step, then four samples whose loss is not known. */
+static void check_skipped(const char *path, int64_t step) {
+    icae_error error = {0};
+    icae_lines *lines;
+    ck_ok(icae_lines_open(&lines, path, &error));
+    int64_t n = 0, number;
+    for (;; n++) {
+        const char *line, *text;
+        size_t bytes;
+        icae_json *json;
+        ck_ok(icae_lines_next(lines, 1 << 20, &line, &bytes, &error));
+        if (!line) break;
+        ck_ok(icae_json_parse(&json, path, line, bytes, &error));
+        const icae_json_value *root = icae_json_root(json);
+        const char *key = n ? "sample" : "step";
+        ck_assert(icae_json_as_integer(icae_json_member(root, key), &number));
+        ck_assert_int_eq(number, n ? n - 1 : step);
+        if (n) {
+            text = icae_json_as_string(icae_json_member(root, "context"));
+            ck_assert(text && strlen(text) > 8);
+            ck_assert_uint_ge(icae_json_count(icae_json_member(root, "context_ids")), 4);
+            ck_assert_uint_ge(icae_json_count(icae_json_member(root, "target_ids")), 5);
+            ck_assert(icae_json_is_null(icae_json_member(root, "nll")));
+        } else {
+            text = icae_json_as_string(icae_json_member(root, "reason"));
+            ck_assert(text && !strcmp(text, "loss"));
+        }
+        icae_json_free(json);
+    }
+    ck_assert_int_eq(n, 5);
+    icae_lines_close(lines);
+}
+
 START_TEST(steps_with_nan_are_left_out_and_end_the_run_when_they_do_not_stop) {
     if (ICAE_REAL_IS_DOUBLE)
         return; /* no adapter file, whose numbers are f32, overflows there */
@@ -470,6 +505,12 @@ START_TEST(steps_with_nan_are_left_out_and_end_the_run_when_they_do_not_stop) {
                         &report, &error),
                "was not finite 10 times in a row");
     ck_assert_int_eq(report.skipped, 10);
+    /* The samples of every one of them are there to be looked at. */
+    for (int step = 1; step <= 10; step++) {
+        char name[64];
+        snprintf(name, sizeof name, "second/skipped/step-%d.jsonl", step);
+        check_skipped(test_path(folder, name), step);
+    }
 }
 END_TEST
 

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a run notices when it goes on, what it keeps of steps that failed, and how fast it stops. That a
+ * resumed run equals an undisturbed one is shown in test_trainer.c and, with SIGKILL, by make torture.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "icae/backend.h"
+#include "icae/file.h"
+#include "icae/graph.h"
+#include "icae/json.h"
+#include "icae/log.h"
+#include "suites.h"
+#include "train_support.h"
+
+#define RUN_WITH(...)                                                                          \
+    (const char *const[]) {                                                                    \
+        __VA_ARGS__, NULL                                                                      \
+    }
+
+static const icae_train_options resume = {.is_resuming = true};
+static const icae_train_options resume_changed = {.is_resuming = true, .allows_changes = true};
+
+/* A file with every `from` replaced by `to`, of any lengths. */
+static void replace_in(const char *path, const char *from, const char *to) {
+    icae_error error = {0};
+    icae_text text = {0};
+    char *before = slurp(path, NULL), *at = before;
+    ck_assert_msg(strstr(before, from) != NULL, "%s lacks %s", path, from);
+    for (char *next; (next = strstr(at, from)); at = next + strlen(from)) {
+        icae_text_append(&text, at, (size_t)(next - at));
+        icae_text_append_string(&text, to);
+    }
+    icae_text_append_string(&text, at);
+    ck_ok(icae_file_write(path, text.data, text.length, &error));
+    icae_text_release(&text);
+    free(before);
+}
+
+/* ---- changes ---- */
+
+START_TEST(changed_settings_are_refused_or_said) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-settings");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    const char *const *changed = RUN_WITH("train.steps=6", "train.lr=1e-3");
+    ck_refused(tiny_run(out, changed, &resume, NULL, &error),
+               "train.lr = 0.003, now it is 0.001");
+    ck_assert_ptr_nonnull(strstr(error.message, "--allow-changes"));
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, changed, &resume_changed, NULL, &error));
+    /* from then on the changed value is the run's own */
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=7", "train.lr=1e-3"), &resume, NULL, &error));
+    ck_refused(tiny_run(out, RUN_WITH("train.steps=8"), &resume, NULL, &error), "train.lr");
+    /* an adapter of another shape cannot take the checkpoint's numbers */
+    ck_refused(tiny_run(out, RUN_WITH("train.steps=8", "adapter.rank=5"), &resume_changed, NULL,
+                        &error),
+               "as this run's adapter has them");
+}
+END_TEST
+
+START_TEST(other_threads_and_other_kernels_are_refused_or_said) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-machine");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    const char *const *threads = RUN_WITH("train.steps=5", "train.threads=2");
+    ck_refused(tiny_run(out, threads, &resume, NULL, &error), "by 1 threads, now there are 2");
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, threads, &resume_changed, NULL, &error));
+    threads = RUN_WITH("train.steps=6", "train.threads=2");
+    ck_ok(tiny_run(out, threads, &resume, NULL, &error));
+    setenv("ICAE_CPU", "reference", 1);
+    threads = RUN_WITH("train.steps=7", "train.threads=2");
+    ck_refused(tiny_run(out, threads, &resume, NULL, &error), "now they are reference");
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, threads, &resume_changed, NULL, &error));
+}
+END_TEST
+
+START_TEST(data_of_the_same_length_but_not_the_same_are_noticed) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-data");
+    char out[700], data[800], assignment[900];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(data, sizeof data, "%s/texts.jsonl", folder);
+    snprintf(assignment, sizeof assignment, "data.train=%s", data);
+    size_t bytes;
+    char *text = slurp("data/samples/sentences.jsonl", &bytes);
+    ck_ok(icae_file_write(data, text, bytes, &error));
+    free(text);
+    ck_ok(tiny_run(out, RUN_WITH(assignment), NULL, NULL, &error));
+    const char *const *more = RUN_WITH(assignment, "train.steps=6");
+    replace_in(data, " the ", " teh ");
+    ck_refused(tiny_run(out, more, &resume, NULL, &error), "not the same");
+    ck_assert_ptr_nonnull(strstr(error.message, "--allow-changes begins them anew"));
+    error = (icae_error){0};
+    replace_in(data, " teh ", " the ");
+    ck_ok(tiny_run(out, more, &resume, NULL, &error));
+    replace_in(data, " the ", " an ");
+    more = RUN_WITH(assignment, "train.steps=8");
+    ck_refused(tiny_run(out, more, &resume, NULL, &error), "bytes when the run stopped");
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, more, &resume_changed, NULL, &error));
+}
+END_TEST
+
+START_TEST(a_run_that_did_not_write_down_its_compute_can_go_on) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-auto");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    replace_in(test_path(out, "config.json"), "\"compute\": \"f32\"", "\"compute\": \"auto\"");
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=6"), &resume, NULL, &error));
+    char *config = slurp(test_path(out, "config.json"), NULL);
+    ck_assert_ptr_nonnull(strstr(config, "\"compute\": \"f32\""));
+    free(config);
+}
+END_TEST
+
+START_TEST(what_a_killed_run_left_is_swept_away) {
+    static const char *const left[] = {".config.json.tmp-123", ".adapter.tmp-77",
+                                       "adapter/.icae.tmp-5"};
+    static const char *const others[] = {".tmp-notes", ".config.json.tmp-", "a.tmp-1"};
+    icae_error error = {0};
+    const char *folder = test_folder("resume-sweep");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    for (int i = 0; i < 3; i++) {
+        ck_ok(icae_folder_make(test_path(out, left[i]), &error));
+        ck_ok(icae_file_write(test_path(out, others[i]), "mine", 4, &error));
+    }
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=5"), &resume, NULL, &error));
+    for (int i = 0; i < 3; i++) {
+        ck_assert_msg(!icae_path_exists(test_path(out, left[i])), "%s", left[i]);
+        ck_assert_msg(icae_path_exists(test_path(out, others[i])), "%s", others[i]);
+    }
+}
+END_TEST
+
+/* ---- stopping ---- */
+
+static volatile sig_atomic_t asked;
+static double asked_s;
+
+static void on_alarm(int number) {
+    asked = number;
+    asked_s = icae_clock_seconds();
+}
+
+/* Held-out texts enough for minutes of evaluation, if it were not stopped; sets the assignment. */
+static void write_many_texts(const char *folder, char *assignment, size_t bytes) {
+    icae_error error = {0};
+    icae_text text = {0};
+    for (int i = 0; i < 5000; i++)
+        icae_text_printf(&text, "{\"text\": \"Sentence %d is about a harbour at dawn.\"}\n", i);
+    const char *path = test_path(folder, "many.jsonl");
+    ck_ok(icae_file_write(path, text.data, text.length, &error));
+    icae_text_release(&text);
+    snprintf(assignment, bytes, "data.heldout=%s", path);
+}
+
+/* A run to which a signal comes after two seconds, which must end it in no time. */
+static void run_and_interrupt(const char *out, const char *const *assignments, bool is_resuming,
+                              const char *sentence) {
+    icae_error error = {0};
+    const icae_train_options options = {.signal = &asked, .is_resuming = is_resuming};
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    const struct itimerval soon = {.it_value = {2, 0}};
+    asked = 0;
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    icae_status status = tiny_run(out, assignments, &options, NULL, &error);
+    double took = icae_clock_seconds() - asked_s;
+    ck_assert_int_eq(status, ICAE_INTERRUPTED);
+    ck_assert_int_eq(asked, SIGALRM);
+    ck_assert_msg(took < 3, "it took %g s to stop", took);
+    ck_assert_msg(strstr(error.message, sentence) != NULL, "%s", error.message);
+}
+
+START_TEST(a_signal_in_the_first_evaluation_ends_it_within_a_sample) {
+    const char *folder = test_folder("resume-stop");
+    char out[700], data[800];
+    snprintf(out, sizeof out, "%s/run", folder);
+    write_many_texts(folder, data, sizeof data);
+    run_and_interrupt(
+        out, RUN_WITH(data, "evaluate.samples=5000", "evaluate.reconstruct_samples=5000"),
+        false, "nothing new to save");
+}
+END_TEST
+
+START_TEST(a_signal_in_a_later_evaluation_saves_the_step_before_it) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-later");
+    char out[700], straight[700], data[800];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(straight, sizeof straight, "%s/straight", folder);
+    write_many_texts(folder, data, sizeof data);
+    ck_ok(tiny_run(straight, NULL, NULL, NULL, &error));
+    icae_train_options options = {.stop_at = 1};
+    ck_assert_int_eq(tiny_run(out, NULL, &options, NULL, &error), ICAE_INTERRUPTED);
+    /* No evaluation is due at step 1, where it goes on, but at 2. */
+    run_and_interrupt(out,
+                      RUN_WITH(data, "evaluate.every=2", "evaluate.samples=5000",
+                               "evaluate.reconstruct_samples=5000"),
+                      true, "a checkpoint is in");
+    ck_assert(icae_path_exists(test_path(out, "checkpoints/step-2")));
+    ck_ok(tiny_run(out, NULL, &resume, NULL, &error));
+    same_file(test_path(straight, "adapter/adapter_model.safetensors"),
+              test_path(out, "adapter/adapter_model.safetensors"));
+}
+END_TEST
+
+START_TEST(an_evaluation_that_was_ended_is_made_up_for) {
+    static const char *const every[] = {"train.steps=4", "evaluate.every=2",
+                                        "checkpoint.every=3",
+                                        "data.heldout=data/samples/sentences.jsonl", NULL};
+    icae_error error = {0};
+    const char *folder = test_folder("resume-again");
+    char out[700], straight[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(straight, sizeof straight, "%s/straight", folder);
+    ck_ok(tiny_run(straight, every, NULL, NULL, &error));
+    icae_train_options options = {.stop_at = 2};
+    ck_assert_int_eq(tiny_run(out, every, &options, NULL, &error), ICAE_INTERRUPTED);
+    volatile sig_atomic_t signal = SIGTERM; /* ends the evaluation that is due at once */
+    options = (icae_train_options){.is_resuming = true, .signal = &signal};
+    ck_assert_int_eq(tiny_run(out, every, &options, NULL, &error), ICAE_INTERRUPTED);
+    ck_ok(tiny_run(out, every, &resume, NULL, &error));
+    char *a = metrics_without_times(straight), *b = metrics_without_times(out);
+    ck_assert_str_eq(a, b);
+    free(a);
+    free(b);
+}
+END_TEST
+
+/* ---- numbers ---- */
+
+START_TEST(a_gradient_far_longer_than_usual_is_recorded) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-spike");
+    char out[700], again[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(again, sizeof again, "%s/again", folder);
+    /* A rate that climbs until the adapter flies apart. */
+    const char *const *wild =
+        RUN_WITH("train.steps=60", "train.lr=8", "train.warmup_steps=400", "train.clip_norm=0",
+                 "adapter.rank=8", "objective.lm_ratio=0", "checkpoint.every=1");
+    ck_ok(tiny_run(out, wild, NULL, NULL, &error));
+    char *metrics = metrics_without_times(out);
+    const char *spike = strstr(metrics, "\"spike\": true");
+    ck_assert_msg(spike != NULL, "%s", metrics);
+    /* A resumed run knows what was usual: its records are the same. */
+    icae_train_options options = {.stop_at = 15};
+    ck_assert_int_eq(tiny_run(again, wild, &options, NULL, &error), ICAE_INTERRUPTED);
+    ck_ok(tiny_run(again, wild, &resume, NULL, &error));
+    char *resumed = metrics_without_times(again);
+    ck_assert_str_eq(metrics, resumed);
+    free(metrics);
+    free(resumed);
+}
+END_TEST
+
+START_TEST(a_kernel_without_memory_is_an_error_and_the_next_step_goes_on) {
+    icae_error error = {0};
+    icae_backend *be;
+    icae_graph *graph;
+    ck_ok(icae_backend_create(&be, NULL, 2, &error));
+    ck_ok(icae_graph_create(&graph, be, &error));
+    icae_graph_begin(graph, false, false);
+    size_t stride;
+    ck_assert_ptr_nonnull(icae_backend_scratch(be, 1000, &stride));
+    ck_assert_ptr_null(icae_backend_scratch(be, SIZE_MAX / 4, &stride));
+    ck_assert_ptr_null(icae_backend_work_space(be, SIZE_MAX / 2));
+    ck_assert_int_eq(icae_graph_status(graph, &error), ICAE_MEMORY);
+    ck_assert_ptr_nonnull(strstr(error.message, "not enough memory"));
+    icae_graph_begin(graph, false, false);
+    error = (icae_error){0};
+    ck_ok(icae_graph_status(graph, &error));
+    ck_assert_ptr_nonnull(icae_backend_scratch(be, 1000, &stride));
+    icae_graph_free(graph);
+    icae_backend_free(be);
+}
+END_TEST
+
+SUITE_OF(resume, 120, changed_settings_are_refused_or_said,
+         other_threads_and_other_kernels_are_refused_or_said,
+         data_of_the_same_length_but_not_the_same_are_noticed,
+         a_run_that_did_not_write_down_its_compute_can_go_on,
+         what_a_killed_run_left_is_swept_away,
+         a_signal_in_the_first_evaluation_ends_it_within_a_sample,
+         a_signal_in_a_later_evaluation_saves_the_step_before_it,
+         an_evaluation_that_was_ended_is_made_up_for,
+         a_gradient_far_longer_than_usual_is_recorded,
+         a_kernel_without_memory_is_an_error_and_the_next_step_goes_on)
