@@ -22,7 +22,9 @@
 #     interop-metrics  BLEU, ROUGE-L, F1 against sacrebleu, rouge-score (Python, network)
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
-#     bench          tokens a second, useful GFLOP/s, share of OpenBLAS's sgemm
+#     bench          our figures, ceilings, shares, growth, into BENCH_OUT=build/bench (5 minutes)
+#     bench-docs     the same, and its pictures and tables into docs/
+#     bench-peers    beside PyTorch and llama.cpp in one run: PYTHON= LLAMA_BIN= PEER_ROUNDS=3 PEER_ROWS=
 #     experiments    the paper's experiments with ADAPTER=FOLDER, into docs/experiments.md (hours)
 #     compare-compute  loss curves of training in f32 and bf16 (half an hour)
 #     install        PREFIX=/usr/local; DESTDIR is honoured
@@ -363,9 +365,21 @@ uninstall:
 demo: setup
 	$(Q)$(MAKE) --no-print-directory base texts all
 	$(Q)data/demo.sh $(BUILD)
+
+# ---- measuring: on a machine that does nothing else ----
+BENCH_OUT ?= build/bench
+LLAMA_BIN ?=
+PEER_ROUNDS ?= 3
+.PHONY: bench-docs bench-peers
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
-	$(Q)$(BUILD)/icae bench -m $(BASE)
+	$(Q)$(BUILD)/icae bench -m $(BASE) --out $(BENCH_OUT)
+bench-docs: bench
+	$(Q)cp $(BENCH_OUT)/bench-*.svg $(BENCH_OUT)/bench.md docs/
+bench-peers: all
+	$(Q)$(MAKE) --no-print-directory base texts
+	$(Q)PYTHON="$(PYTHON)" LLAMA_BIN="$(LLAMA_BIN)" ICAE=$(BUILD)/icae tests/bench/peers/compare.py \
+	  $(BASE) --out $(BENCH_OUT)/peers --rounds $(PEER_ROUNDS) $(PEER_ROWS)
 
 # ---- the paper's experiments with an adapter: hours; what was done is kept in runs/experiments ----
 .PHONY: experiments

@@ -6,8 +6,9 @@
  *                (bench_train.c), or texts of the lengths given, in spans of at most 128 tokens
  *     prefill    512 tokens read by the base;  decode: 128 tokens written one by one from an empty
  *                context, by one sequence and by eight side by side; the best of three rounds each
- *     sgemm      OpenBLAS, 1024 x 1024: what the processor can do in single precision
- *     bf16       products of bfloat16 on registers alone, where the processor has them
+ *     ceilings   what the processor can do at most (bench_ceilings.c)
+ *
+ * With --out or --quick all of that becomes a report with tables and pictures (bench_report.c).
  *
  * Useful work of a step, multiplications and additions (recomputation does not count; P = numbers in the
  * linear layers without head and embedding, s = scores per head that attention has to make):
@@ -31,8 +32,8 @@ enum { PREFILL = 512, DECODE = 128, ABREAST = 8, ROUNDS = 3 };
 typedef struct figures {
     training_figures training;
     icae_compute training_compute;
-    double sgemm_gflops, bf16_gflops;
-    double prefill_tokens_s, decode_tokens_s, abreast_tokens_s;
+    ceilings peak;
+    generation_figures generation;
 } figures;
 
 /* ---- generation ---- */
@@ -70,14 +71,15 @@ static icae_status time_requests(engine *e, const int32_t *prompt, int64_t n_pro
     return status;
 }
 
-static icae_status time_generation(engine *e, const options *given, figures *f,
-                                   icae_error *error) {
+icae_status bench_generation(engine *e, int64_t seed, int rounds, generation_figures *f,
+                             icae_error *error) {
     int64_t context = e->model->config.context_length;
     int64_t n_prompt = context < PREFILL + 1 ? context / 2 : PREFILL;
     int64_t n_new = context < DECODE + 2 ? context - 1 : DECODE + 1;
     int32_t prompt[PREFILL];
-    bench_random_ids(prompt, PREFILL, e->model->config.vocabulary, (uint64_t)given->seed);
-    for (int round = 0; round <= ROUNDS; round++) { /* the first one warms up */
+    bench_random_ids(prompt, PREFILL, e->model->config.vocabulary, (uint64_t)seed);
+    *f = (generation_figures){0};
+    for (int round = 0; round <= rounds; round++) { /* the first one warms up */
         stopwatch read, alone, abreast;
         icae_status status = time_requests(e, prompt, n_prompt, 1, 1, &read, error);
         if (!status) status = time_requests(e, prompt, 1, 1, n_new, &alone, error);
@@ -135,8 +137,9 @@ static void print_training(const options *given, const figures *f) {
            "%.2f s)\n",
            t->context_tokens_s, what, BENCH_RANK, t->round_s, t->best_round_s);
     printf("           %.1f GFLOP/s of useful work (%.0f GFLOP a round) = %.1f %% of sgemm",
-           t->gflops, t->gflop, percent(t->gflops, f->sgemm_gflops));
-    if (f->bf16_gflops > 0) printf(", %.1f %% of bf16", percent(t->gflops, f->bf16_gflops));
+           t->gflops, t->gflop, percent(t->gflops, f->peak.sgemm_gflops));
+    if (f->peak.bf16_gflops > 0)
+        printf(", %.1f %% of bf16", percent(t->gflops, f->peak.bf16_gflops));
     putchar('\n');
     print_shares(&t->profile);
     printf("           peak memory %s%s\n", human_bytes(t->peak_rss_bytes, bytes),
@@ -152,8 +155,8 @@ static void write_training(json_object *object, const figures *f) {
     json_number(object, "train_context_tokens_per_second", t->context_tokens_s);
     json_number(object, "train_gflop_per_round", t->gflop);
     json_number(object, "train_gflops", t->gflops);
-    json_number(object, "percent_of_sgemm", percent(t->gflops, f->sgemm_gflops));
-    json_number(object, "percent_of_bf16", percent(t->gflops, f->bf16_gflops));
+    json_number(object, "percent_of_sgemm", percent(t->gflops, f->peak.sgemm_gflops));
+    json_number(object, "percent_of_bf16", percent(t->gflops, f->peak.bf16_gflops));
     json_number(object, "train_peak_rss_bytes", t->peak_rss_bytes);
     json_number(object, "train_loss", t->loss);
     for (int op = 0; op < ICAE_OP_COUNT; op++) {
@@ -177,44 +180,58 @@ static int print_figures(const options *given, const engine *e, const figures *f
         json_string(&object, "inference_compute", inference, strlen(inference));
         json_integer(&object, "threads", e->be->n_threads);
         json_bool(&object, "checkpointing", given->is_checkpointed);
-        json_number(&object, "sgemm_gflops", f->sgemm_gflops);
-        json_number(&object, "bf16_gflops", f->bf16_gflops);
+        json_number(&object, "fma_gflops", f->peak.fma_gflops);
+        json_number(&object, "sgemm_gflops", f->peak.sgemm_gflops);
+        json_number(&object, "memory_read_gb_s", f->peak.read_gb_s);
+        json_number(&object, "bf16_gflops", f->peak.bf16_gflops);
         if (given->steps > 0) write_training(&object, f);
-        json_number(&object, "prefill_tokens_per_second", f->prefill_tokens_s);
-        json_number(&object, "decode_tokens_per_second", f->decode_tokens_s);
-        json_number(&object, "decode_8_abreast_tokens_per_second", f->abreast_tokens_s);
+        json_number(&object, "prefill_tokens_per_second", f->generation.prefill_tokens_s);
+        json_number(&object, "decode_tokens_per_second", f->generation.decode_tokens_s);
+        json_number(&object, "decode_8_abreast_tokens_per_second",
+                    f->generation.abreast_tokens_s);
         return json_end(&object);
     }
     printf("machine    %s kernels, %d threads; OpenBLAS sgemm %.0f GFLOP/s", e->be->name,
-           e->be->n_threads, f->sgemm_gflops);
-    if (f->bf16_gflops > 0) printf(", bf16 in registers %.0f", f->bf16_gflops);
+           e->be->n_threads, f->peak.sgemm_gflops);
+    if (f->peak.bf16_gflops > 0) printf(", bf16 in registers %.0f", f->peak.bf16_gflops);
     printf("\ncompute    %s in training, %s in reading and writing\n", compute, inference);
     if (given->steps > 0) print_training(given, f);
-    printf("prefill    %.1f tokens/s (%d tokens)\n", f->prefill_tokens_s, PREFILL);
+    printf("prefill    %.1f tokens/s (%d tokens)\n", f->generation.prefill_tokens_s, PREFILL);
     printf("decode     %.1f tokens/s (%d tokens), %.1f in %d sequences side by side\n",
-           f->decode_tokens_s, DECODE, f->abreast_tokens_s, ABREAST);
+           f->generation.decode_tokens_s, DECODE, f->generation.abreast_tokens_s, ABREAST);
     return finish_output();
+}
+
+static int run_plain(engine *e, const options *given) {
+    figures f = {0};
+    icae_error error = {0};
+    icae_status status = ICAE_OK;
+    /* the same type as the programs take: auto is not the same for both */
+    icae_compute inference = e->be->compute;
+    bool is_auto = !given->compute || !strcmp(given->compute, "auto");
+    if (is_auto) icae_backend_set_compute(e->be, ICAE_COMPUTE_AUTO);
+    f.training_compute = e->be->compute;
+    training_case c = {.lengths = given->lengths,
+                       .rank = BENCH_RANK,
+                       .rounds = given->steps,
+                       .is_checkpointed = given->is_checkpointed,
+                       .seed = given->seed};
+    if (given->steps > 0) status = bench_training(e, &c, &f.training, &error);
+    icae_backend_set_compute(e->be, inference);
+    if (!status) status = bench_generation(e, given->seed, ROUNDS, &f.generation, &error);
+    if (!status) f.peak = bench_ceilings(e->be->n_threads, 0.5);
+    icae_progress_done();
+    return status ? report_failure(&error) : print_figures(given, e, &f);
 }
 
 int run_bench(const options *given) {
     engine e;
-    figures f = {0};
     icae_error error = {0};
     signals_catch();
     icae_status status = engine_open(&e, given, &error);
-    if (!status) { /* the same type as the programs take: auto is not the same for both */
-        icae_compute inference = e.be->compute;
-        bool is_auto = !given->compute || !strcmp(given->compute, "auto");
-        if (is_auto) icae_backend_set_compute(e.be, ICAE_COMPUTE_AUTO);
-        f.training_compute = e.be->compute;
-        if (given->steps > 0) status = bench_training(&e, given, &f.training, &error);
-        icae_backend_set_compute(e.be, inference);
-    }
-    if (!status) status = time_generation(&e, given, &f, &error);
-    if (!status) f.sgemm_gflops = icae_cpu_sgemm_peak(e.be->n_threads, 1.0);
-    if (!status) f.bf16_gflops = icae_cpu_bf16_peak(e.be->n_threads, 0.5);
-    icae_progress_done();
-    int code = status ? report_failure(&error) : print_figures(given, &e, &f);
+    int code = status                                 ? report_failure(&error)
+               : given->is_quick || given->out_folder ? bench_report(&e, given)
+                                                      : run_plain(&e, given);
     engine_close(&e);
     return code;
 }

@@ -13,6 +13,7 @@
 #include "icae/log.h"
 #include "icae/objective.h"
 #include "icae/optimizer.h"
+#include "icae/rehearsal.h"
 #include "icae/rng.h"
 #include "report.h"
 
@@ -164,26 +165,26 @@ static icae_status train_round(engine *e, const work *w, icae_optimizer *optimiz
     return ICAE_OK;
 }
 
-static icae_status time_rounds(engine *e, const options *given, work *w, training_figures *f,
+static icae_status time_rounds(engine *e, const training_case *c, work *w, training_figures *f,
                                icae_error *error) {
-    double *times = calloc((size_t)given->steps, sizeof *times);
+    double *times = calloc((size_t)c->rounds, sizeof *times);
     if (!times) return icae_fail_memory(error, "a list of times");
     icae_optimizer optimizer = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip_norm = 2};
     icae_status status = ICAE_OK;
-    for (int64_t s = -1; s < given->steps && !status; s++) { /* the first one warms up */
-        fill(w, e->model, icae_mix64((uint64_t)given->seed, (uint64_t)(s + 1)));
+    for (int64_t s = -1; s < c->rounds && !status; s++) { /* the first one warms up */
+        fill(w, e->model, icae_mix64((uint64_t)c->seed, (uint64_t)(s + 1)));
         if (s == 0) icae_graph_profile(e->graph, &f->profile);
         double start_s = icae_clock_seconds();
-        status = train_round(e, w, &optimizer, given->is_checkpointed, (uint64_t)(s + 1),
-                             &f->loss, error);
-        if (s >= 0) times[s] = icae_clock_seconds() - start_s;
+        status = train_round(e, w, &optimizer, c->is_checkpointed, (uint64_t)(s + 1), &f->loss,
+                             error);
+        if (s >= 0) f->all_rounds_s += times[s] = icae_clock_seconds() - start_s;
         icae_progress_show("bench  training round %lld of %lld", (long long)(s + 1),
-                           (long long)given->steps);
+                           (long long)c->rounds);
     }
     icae_graph_profile(e->graph, NULL);
     if (!status) {
-        qsort(times, (size_t)given->steps, sizeof *times, by_value);
-        f->round_s = times[given->steps / 2];
+        qsort(times, (size_t)c->rounds, sizeof *times, by_value);
+        f->round_s = times[c->rounds / 2];
         f->best_round_s = times[0];
         f->context_tokens_s = (double)w->n_tokens / f->round_s;
         f->gflop = useful_gflop(e->model, e->adapter, w);
@@ -193,21 +194,38 @@ static icae_status time_rounds(engine *e, const options *given, work *w, trainin
     return status;
 }
 
-icae_status bench_training(engine *e, const options *given, training_figures *f,
+/* What the tensors of the last batch, which has the longest texts, take. */
+static icae_status measure_tensors(const engine *e, const training_case *c, const work *w,
+                                   training_figures *f, icae_error *error) {
+    icae_footprint footprint;
+    icae_status status =
+        icae_rehearse(&footprint, e->be, e->model, e->adapter, &w->batches[w->n_batches - 1],
+                      e->be->compute, true, c->is_checkpointed, error);
+    f->tensor_bytes = (double)footprint.resident_bytes;
+    return status;
+}
+
+icae_status bench_training(engine *e, const training_case *c, training_figures *f,
                            icae_error *error) {
+    *f = (training_figures){0};
     icae_adapter_settings settings = icae_adapter_defaults(e->model);
     settings.memory_slots = BENCH_SLOTS;
     settings.compression_rate = BENCH_RATE;
-    settings.rank = BENCH_RANK;
+    settings.rank = c->rank;
     memset(settings.targets, 0, sizeof settings.targets);
     settings.targets[ICAE_MODULE_Q] = settings.targets[ICAE_MODULE_V] = true;
+    icae_graph_begin(e->graph, false, false);
+    icae_adapter_free(e->adapter);
+    e->adapter = NULL;
+    if (e->be->pool) icae_pool_trim(e->be->pool);
     work w = {0};
-    icae_status status = read_lengths(given->lengths, &w, error);
+    icae_status status = read_lengths(c->lengths, &w, error);
     if (!status) status = allocate(&w, error);
     if (!status)
-        status = icae_adapter_create(&e->adapter, e->model, &settings, (uint64_t)given->seed,
-                                     e->be, true, error);
-    if (!status) status = time_rounds(e, given, &w, f, error);
+        status = icae_adapter_create(&e->adapter, e->model, &settings, (uint64_t)c->seed, e->be,
+                                     true, error);
+    if (!status) status = time_rounds(e, c, &w, f, error);
+    if (!status) status = measure_tensors(e, c, &w, f, error);
     f->texts = w.n_texts;
     f->context_tokens = w.n_tokens;
     struct rusage usage;

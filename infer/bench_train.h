@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Timing of training steps for icae bench; bench_train.c. */
+/* What the files of icae bench share: bench.c, bench_train.c, bench_ceilings.c, bench_report.c. */
 #ifndef ICAE_INFER_BENCH_TRAIN_H
 #define ICAE_INFER_BENCH_TRAIN_H
 
@@ -7,19 +7,58 @@
 
 enum { BENCH_BATCH = 8, BENCH_SLOTS = 32, BENCH_RATE = 4, BENCH_RANK = 32 };
 
+/* ---- bench_train.c ---- */
+
+/* What is trained on, and how often. */
+typedef struct training_case {
+    const char *lengths; /* "128,20": tokens of the texts; NULL: BENCH_BATCH of 128 */
+    int64_t rank, rounds;
+    bool is_checkpointed;
+    int64_t seed;
+} training_case;
+
 typedef struct training_figures {
     int64_t texts, context_tokens; /* of a round */
     double round_s, best_round_s;  /* a pass over all texts: median, and the fastest */
     double context_tokens_s, gflop, gflops;
     double peak_rss_bytes; /* of the process */
+    double tensor_bytes;   /* of the largest batch, as rehearsed (icae/rehearsal.h) */
     double loss;           /* nats a token, over the last round */
+    double all_rounds_s;   /* timed rounds together: what the profile is a part of */
     icae_profile profile;  /* of all timed rounds */
 } training_figures;
 
 /* Random token ids: they cost what real ones cost. */
 void bench_random_ids(int32_t *ids, int64_t n, int64_t vocabulary, uint64_t seed);
-/* Reads given->lengths, makes an adapter, and times given->steps rounds after one to warm up. */
-icae_status bench_training(engine *e, const options *given, training_figures *f,
+/* Makes a fresh adapter (e->adapter, in the place of the last one) and times c->rounds rounds after one to
+ * warm up, in the type of e->be. */
+icae_status bench_training(engine *e, const training_case *c, training_figures *f,
                            icae_error *error);
+
+/* ---- bench.c ---- */
+
+/* Tokens a second, the best of some rounds. */
+typedef struct generation_figures {
+    double prefill_tokens_s, decode_tokens_s, abreast_tokens_s;
+} generation_figures;
+icae_status bench_generation(engine *e, int64_t seed, int rounds, generation_figures *f,
+                             icae_error *error);
+
+/* ---- bench_ceilings.c ---- */
+
+/* What the machine can do with n_threads threads, tried for about `seconds` each; 0: it cannot. */
+typedef struct ceilings {
+    double fma_gflops;   /* multiply-adds of floats on registers alone */
+    double sgemm_gflops; /* OpenBLAS, 1024 x 1024 */
+    double bf16_gflops;  /* products of bfloat16 on registers alone */
+    double read_gb_s;    /* reading memory that no cache holds, in 1e9 bytes a second */
+} ceilings;
+ceilings bench_ceilings(int n_threads, double seconds);
+
+/* ---- bench_report.c ---- */
+
+/* Everything, as bench.md, bench.json and pictures in given->out_folder (NULL: nothing is written), and
+ * bench.md on standard output. Returns the exit code. */
+int bench_report(engine *e, const options *given);
 
 #endif

@@ -67,9 +67,12 @@ static const command commands[] = {
      "Without --golden: the kernels in use against the plain ones, and the tokenizer when -m is given. With it:\n"
      "everything that the folder expects (-m where it has no model/ of its own). One line a check.\n",
      TAKES_BASE | TAKES_GOLDEN, 0, 0, 0, run_selftest},
-    {"bench", "-m BASE [--json]",
+    {"bench", "-m BASE [--out DIR] [--quick] [--json]",
      "time training, prefill and decoding",
-     "A training step is 8 texts of 128 tokens into 32 slots each, LoRA rank 32 on q and v, autoencoding.\n",
+     "A training step is 8 texts of 128 tokens into 32 slots each, LoRA rank 32 on q and v, autoencoding.\n"
+     "With --out: ceilings of this machine, shares of a step's time, and how cost grows with length, batch, rank\n"
+     "and threads, as bench.md, bench.json and pictures (about five minutes on two cores). --quick: the same\n"
+     "tables in half a minute.\n",
      TAKES_BASE | TAKES_BENCH, TAKES_BASE, 0, 0, run_bench},
 };
 /* clang-format on */

@@ -49,7 +49,7 @@ typedef struct options {
     int64_t n_golden;
     int64_t steps;       /* bench */
     const char *lengths; /* bench and eval */
-    bool is_checkpointed;
+    bool is_checkpointed, is_quick;
     const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
     int64_t memory_slots, rate; /* 0: not given; eval takes the rate, too */
     bool is_forced;

@@ -141,6 +141,9 @@ static void put_plan(icae_text *out, const icae_settings *settings,
     put(out, "context_tokens_per_step", (double)plan->step.context_tokens);
     put(out, "useful_flop_per_step", plan->work);
     put(out, "predicted_peak_bytes", (double)plan->peak_bytes);
+    put(out, "micro_batch", (double)settings->train.micro_batch);
+    icae_text_printf(out, ", \"checkpointing\": %s",
+                     settings->train.checkpointing ? "true" : "false");
     icae_text_printf(out, ", \"compute\": \"%s\"", icae_compute_names[settings->train.compute]);
     put(out, "processor_flops", report->peak);
     put(out, "expected_step_seconds", report->step_s);
@@ -173,6 +176,7 @@ static void print_json(const icae_settings *settings, const icae_train_report *r
         put(&out, "tokens_per_second", report->context_tokens / report->seconds);
         put(&out, "useful_flops", report->work / report->seconds);
         put(&out, "peak_activation_bytes", (double)report->peak_activations);
+        put(&out, "peak_rss_bytes", (double)report->peak_rss);
     }
     icae_text_append_string(&out, ", \"plan\": ");
     put_plan(&out, settings, report);
@@ -192,10 +196,15 @@ static void print_plan(const icae_settings *settings, const icae_train_report *r
     double all = (double)(plan->frozen + plan->trained);
     printf("parameters   %lld frozen, %lld trained (%.2f %%)\n", (long long)plan->frozen,
            (long long)plan->trained, 100 * (double)plan->trained / all);
-    printf("peak memory  %.2f GB predicted (weights %.2f, trained block %.2f, activations "
-           "%.2f)\n",
-           (double)plan->peak_bytes / 1e9, (double)plan->weight_bytes / 1e9,
-           (double)plan->trained_bytes / 1e9, (double)plan->activation_bytes / 1e9);
+    printf("peak memory  %.2f GB predicted\n", (double)plan->peak_bytes / 1e9);
+    for (int i = 0; i < ICAE_MEMORY_COUNT; i++) {
+        printf("%12.2f GB %s\n", (double)plan->memory[i] / 1e9, icae_memory_names[i]);
+    }
+    if (settings->memory_budget) {
+        printf("budget       %.2f GB: train.micro_batch %lld, train.checkpointing %s\n",
+               (double)settings->memory_budget / 1e9, (long long)settings->train.micro_batch,
+               settings->train.checkpointing ? "true" : "false");
+    }
     printf("a step       at most %lld context tokens in %lld samples; %lld encoder rows, %lld "
            "decoder rows, %lld targets\n",
            (long long)plan->step.context_tokens, (long long)settings->train.batch,

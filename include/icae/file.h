@@ -28,6 +28,9 @@ typedef struct icae_mapping {
 
 icae_status icae_mapping_open(icae_mapping *mapping, const char *path, icae_error *error);
 void icae_mapping_close(icae_mapping *mapping); /* views into it die here */
+/* The bytes so far, offset 0 to `bytes`, will not be looked at soon: they need not stay in memory. They
+ * can still be read, and come from the file again. */
+void icae_mapping_pass(const icae_mapping *mapping, size_t bytes);
 
 /* The whole file as malloc'ed bytes with a 0 after the last; *bytes may be NULL. Refuses a file
  * larger than limit_bytes. The caller frees *data. */

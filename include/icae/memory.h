@@ -45,8 +45,12 @@ void icae_arena_release(icae_arena *arena);
 void icae_arena_clear(icae_arena *arena);
 void *icae_arena_alloc(icae_arena *arena, size_t bytes);
 void *icae_arena_array(icae_arena *arena, size_t count,
-                       size_t bytes_each);                                 /* checked product */
+                       size_t bytes_each);       /* checked product */
+size_t icae_arena_used(const icae_arena *arena); /* bytes given out: pages that were touched */
 char *icae_arena_copy(icae_arena *arena, const char *text, size_t length); /* adds a final 0 */
+
+/* Gives freed memory back to the system now, where malloc would keep it for later. Takes milliseconds. */
+void icae_memory_return(void);
 
 typedef struct icae_pool icae_pool;
 icae_pool *icae_pool_create(void);
@@ -57,6 +61,8 @@ void icae_pool_trim(icae_pool *pool);                  /* gives waiting buffers 
 size_t icae_pool_bytes_out(const icae_pool *pool);     /* held by callers now */
 size_t icae_pool_bytes_peak(const icae_pool *pool);    /* the most that was held at one time */
 size_t icae_pool_buffers_out(const icae_pool *pool);
+/* What a buffer for so many bytes really has: its size class. 0: more than a pool gives. */
+size_t icae_pool_capacity(size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -26,6 +26,9 @@ void icae_philox(uint64_t seed, uint64_t stream, uint64_t position, uint32_t out
 
 /* 64 well-mixed bits from the bytes or integers of a name; for deriving streams. */
 uint64_t icae_hash64(const void *data, uint64_t bytes, uint64_t seed);
+/* The same in pieces: from icae_mix64(seed, bytes of all), piece by piece in their order; every piece but
+ * the last has a multiple of 8 bytes. */
+uint64_t icae_hash64_more(const void *data, uint64_t bytes, uint64_t hash);
 /* That of a file's bytes (seed 0), and how many they are. */
 icae_status icae_hash_file(const char *path, uint64_t *hash, size_t *bytes, icae_error *error);
 uint64_t icae_mix64(uint64_t a, uint64_t b);

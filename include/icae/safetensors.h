@@ -62,6 +62,15 @@ icae_status icae_safetensors_write(const char *path, const icae_safetensors_sour
                                    size_t n_sources, const char *const *metadata,
                                    size_t n_metadata, icae_error *error);
 
+/* The same, without metadata, from data that is not the host's: `bring` puts `bytes` of a source's data,
+ * from `offset` on, into `out`, a small piece at a time and in order. */
+typedef void icae_safetensors_bring(const void *user, const void *data, size_t offset,
+                                    size_t bytes, void *out);
+icae_status icae_safetensors_write_from(const char *path,
+                                        const icae_safetensors_source *sources,
+                                        size_t n_sources, icae_safetensors_bring *bring,
+                                        const void *user, icae_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -35,6 +35,8 @@ typedef struct icae_strings {
 typedef struct icae_settings {
     const char *base; /* .gguf or Hugging Face folder; required */
     const char *out;  /* run folder; required */
+    int64_t
+        memory_budget; /* bytes that the process may take; 0: as much as it wants. See icae_plan_fit */
     struct {
         icae_strings train, heldout; /* heldout may be empty: no evaluation */
         const char *text_field;

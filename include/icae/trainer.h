@@ -69,6 +69,7 @@ typedef struct icae_train_report {
     double context_tokens;      /* of them */
     double work;                /* useful FLOP of them */
     size_t peak_activations;    /* the most that buffers held */
+    size_t peak_rss; /* the most that the process had in use, at the end of the run */
 } icae_train_report;
 
 /*

@@ -72,6 +72,12 @@ void icae_mapping_close(icae_mapping *mapping) {
     *mapping = (icae_mapping){0};
 }
 
+void icae_mapping_pass(const icae_mapping *mapping, size_t bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    bytes = (bytes < mapping->bytes ? bytes : mapping->bytes) / page * page;
+    if (bytes) madvise((void *)(uintptr_t)mapping->data, bytes, MADV_DONTNEED);
+}
+
 icae_status icae_file_read(const char *path, size_t limit_bytes, char **data, size_t *bytes,
                            icae_error *error) {
     *data = NULL;

@@ -9,6 +9,9 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "icae/memory.h"
 
@@ -37,6 +40,12 @@ void *icae_aligned_calloc(size_t count, size_t bytes) {
 
 void icae_aligned_free(void *memory) {
     free(memory);
+}
+
+void icae_memory_return(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 /* ---- arena ---- */
@@ -93,6 +102,13 @@ void *icae_arena_array(icae_arena *arena, size_t count, size_t bytes_each) {
     return icae_size_mul(count, bytes_each, &bytes) ? icae_arena_alloc(arena, bytes) : NULL;
 }
 
+size_t icae_arena_used(const icae_arena *arena) {
+    size_t sum = 0;
+    for (const icae_arena_block *block = arena->blocks; block; block = block->next)
+        sum += block->used;
+    return sum;
+}
+
 char *icae_arena_copy(icae_arena *arena, const char *text, size_t length) {
     char *copy = length < SIZE_MAX ? icae_arena_alloc(arena, length + 1) : NULL;
     if (copy && length) memcpy(copy, text, length);
@@ -127,6 +143,13 @@ static int size_class_of(size_t bytes, size_t *capacity) {
     }
     *capacity = ((size_t)1 << power) + eighth * step;
     return power * 8 + (int)eighth;
+}
+
+size_t icae_pool_capacity(size_t bytes) {
+    size_t capacity;
+    if (bytes > SIZE_MAX / 4) return 0;
+    size_class_of(bytes, &capacity);
+    return capacity;
 }
 
 icae_pool *icae_pool_create(void) {

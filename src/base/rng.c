@@ -37,8 +37,11 @@ uint64_t icae_mix64(uint64_t a, uint64_t b) {
 }
 
 uint64_t icae_hash64(const void *data, uint64_t bytes, uint64_t seed) {
+    return icae_hash64_more(data, bytes, icae_mix64(seed, bytes));
+}
+
+uint64_t icae_hash64_more(const void *data, uint64_t bytes, uint64_t h) {
     const unsigned char *at = data;
-    uint64_t h = icae_mix64(seed, bytes);
     while (bytes) {
         uint64_t word = 0;
         uint64_t n = bytes < 8 ? bytes : 8;

@@ -398,8 +398,28 @@ static void make_header(icae_text *header, const plan *plans, size_t n_plans, co
         icae_text_append_char(header, ' ');
 }
 
+/* Where the data of all tensors is: NULL bring: in host memory. */
+typedef struct origin {
+    icae_safetensors_bring *bring;
+    const void *user;
+} origin;
+
+static void write_data(icae_writer *writer, const plan *tensor, origin from) {
+    const void *data = tensor->source->data;
+    if (!from.bring) {
+        icae_writer_write(writer, data, tensor->bytes);
+        return;
+    }
+    unsigned char piece[16384];
+    for (size_t at = 0; at < tensor->bytes; at += sizeof piece) {
+        size_t left = tensor->bytes - at, n = left < sizeof piece ? left : sizeof piece;
+        from.bring(from.user, data, at, n, piece);
+        icae_writer_write(writer, piece, n);
+    }
+}
+
 static icae_status write_file(const char *path, const icae_text *header, const plan *plans,
-                              size_t n_plans, icae_error *error) {
+                              size_t n_plans, origin from, icae_error *error) {
     icae_writer writer;
     icae_status status = icae_writer_begin(&writer, path, error);
     if (status) return status;
@@ -409,7 +429,7 @@ static icae_status write_file(const char *path, const icae_text *header, const p
     icae_writer_write(&writer, prefix, sizeof prefix);
     icae_writer_write(&writer, header->data, header->length);
     for (size_t i = 0; i < n_plans; i++)
-        icae_writer_write(&writer, plans[i].source->data, plans[i].bytes);
+        write_data(&writer, &plans[i], from);
     return icae_writer_commit(&writer, error);
 }
 
@@ -444,9 +464,9 @@ static icae_status make_plan(const char *path, const icae_safetensors_source *so
     return ICAE_OK;
 }
 
-icae_status icae_safetensors_write(const char *path, const icae_safetensors_source *sources,
-                                   size_t n_sources, const char *const *metadata,
-                                   size_t n_metadata, icae_error *error) {
+static icae_status write_sources(const char *path, const icae_safetensors_source *sources,
+                                 size_t n_sources, const char *const *metadata,
+                                 size_t n_metadata, origin from, icae_error *error) {
     plan *plans = calloc(n_sources + 1, sizeof *plans);
     pair *pairs = calloc(n_metadata + 1, sizeof *pairs);
     icae_text header = {0};
@@ -465,9 +485,22 @@ icae_status icae_safetensors_write(const char *path, const icae_safetensors_sour
                           path, header.length, LONGEST_HEADER);
         }
     }
-    if (!status) status = write_file(path, &header, plans, n_sources, error);
+    if (!status) status = write_file(path, &header, plans, n_sources, from, error);
     icae_text_release(&header);
     free(pairs);
     free(plans);
     return status;
+}
+
+icae_status icae_safetensors_write(const char *path, const icae_safetensors_source *sources,
+                                   size_t n_sources, const char *const *metadata,
+                                   size_t n_metadata, icae_error *error) {
+    return write_sources(path, sources, n_sources, metadata, n_metadata, (origin){0}, error);
+}
+
+icae_status icae_safetensors_write_from(const char *path,
+                                        const icae_safetensors_source *sources,
+                                        size_t n_sources, icae_safetensors_bring *bring,
+                                        const void *user, icae_error *error) {
+    return write_sources(path, sources, n_sources, NULL, 0, (origin){bring, user}, error);
 }

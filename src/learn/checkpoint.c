@@ -253,25 +253,32 @@ icae_status icae_checkpoint_newest(const char *run_folder, char **path, icae_err
 
 /* ---- writing ---- */
 
+/* Device memory comes to the host piece by piece on its way into the file. */
+static void copy_piece(const void *user, const void *data, size_t offset, size_t bytes,
+                       void *out) {
+    const icae_params *params = user;
+    params->be->k.copy_out(params->be, out, (const char *)data + offset, bytes);
+}
+
 static icae_status write_block(const char *folder, const icae_params *params,
                                icae_error *error) {
-    icae_backend *be = params->be;
-    size_t count = (size_t)params->count, bytes = count * sizeof(icae_real);
-    icae_real *host = icae_aligned_calloc(3 * count, sizeof *host);
     char *path = icae_path_join(folder, "optimizer.safetensors");
-    icae_status status = host && path ? ICAE_OK : icae_fail_memory(error, "a checkpoint");
-    if (!status) {
-        be->k.copy_out(be, host, params->values, bytes);
-        be->k.copy_out(be, host + count, params->moment1, bytes);
-        be->k.copy_out(be, host + 2 * count, params->moment2, bytes);
-        icae_safetensors_source sources[3] = {
-            {"values", ICAE_DTYPE_REAL, 1, {params->count}, host},
-            {"moment1", ICAE_DTYPE_REAL, 1, {params->count}, host + count},
-            {"moment2", ICAE_DTYPE_REAL, 1, {params->count}, host + 2 * count},
-        };
-        status = icae_safetensors_write(path, sources, 3, NULL, 0, error);
+    if (!path) return icae_fail_memory(error, "a checkpoint");
+    const struct {
+        const char *name;
+        const icae_real *from;
+    } parts[] = {
+        {"values", params->values}, {"moment1", params->moment1}, {"moment2", params->moment2}};
+    icae_safetensors_source sources[3];
+    for (int i = 0; i < 3; i++) {
+        sources[i] = (icae_safetensors_source){.name = parts[i].name,
+                                               .dtype = ICAE_DTYPE_REAL,
+                                               .rank = 1,
+                                               .shape = {params->count},
+                                               .data = parts[i].from};
     }
-    icae_aligned_free(host);
+    icae_status status =
+        icae_safetensors_write_from(path, sources, 3, copy_piece, params, error);
     free(path);
     return status;
 }

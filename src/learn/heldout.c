@@ -77,6 +77,7 @@ void icae_heldout_close(heldout_set *set) {
 static icae_status add_losses(trainer *t, const icae_batch *batch, icae_heldout *result,
                               icae_error *error) {
     icae_graph_begin(t->graph, false, false);
+    icae_trainer_trim(t, batch);
     icae_run run = {0};
     double *nll = icae_graph_arena(t->graph, (size_t)batch->n_jobs * sizeof *nll);
     if (nll) icae_batch_loss(t->graph, t->model, t->adapter, batch, &run, nll, NULL);
@@ -169,6 +170,8 @@ static icae_status stop_here(icae_error *error) {
 static icae_status restore(trainer *t, icae_heldout *result, icae_error *error) {
     int64_t wanted = t->settings->evaluate.reconstruct_samples, n = 0;
     if (wanted == 0) return ICAE_OK;
+    icae_graph_begin(t->graph, false, false);
+    if (t->be->pool) icae_pool_trim(t->be->pool);
     passage *passages = calloc((size_t)wanted, sizeof *passages);
     icae_request *requests = calloc((size_t)wanted, sizeof *requests);
     icae_result *results = calloc((size_t)wanted, sizeof *results);
@@ -224,6 +227,7 @@ icae_status icae_heldout_run(trainer *t, icae_heldout *result, icae_error *error
     icae_graph_begin(t->graph, false, false);
     /* Other sizes than training has: their buffers would only wait. */
     if (t->be->pool) icae_pool_trim(t->be->pool);
+    icae_memory_return();
     t->last_rows = 0;
     return status ? icae_fail_within(error, "evaluation at step %lld", (long long)t->state.step)
                   : ICAE_OK;

@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Work and memory of a step, from shapes alone; the formulas stand in icae/plan.h. */
+/*
+ * Work and memory of a step, from shapes alone; what is counted stands in icae/plan.h.
+ *
+ * Memory is a table with one row a part (measure_memory). Tensors are rehearsed, so nothing here knows what
+ * an op keeps or in which type; the constants below are what remains to be measured.
+ */
 #include <stdlib.h>
 
+#include "icae/chat.h"
 #include "icae/plan.h"
+#include "icae/rehearsal.h"
 
 /* ---- work ---- */
 
@@ -30,97 +37,33 @@ double icae_useful_work(const icae_model *model, const icae_adapter *adapter,
     return linear + head + attention + lora;
 }
 
-/* ---- memory ---- */
+/* ---- the longest batch ---- */
 
-/* Bytes of a buffer. The pool rounds sizes up, but pages that nobody writes to take no memory. */
-static size_t bytes_of(double numbers) {
-    return (size_t)numbers * sizeof(icae_real);
+/* Tokens that the chat template puts around a question. */
+typedef struct chat_lengths {
+    int64_t prefix, suffix;
+} chat_lengths;
+
+static icae_status measure_chat(const icae_model *model, const icae_adapter *adapter,
+                                chat_lengths *out, icae_error *error) {
+    icae_chat_ids ids;
+    icae_status status = icae_chat_encode(&ids, &adapter->settings, model->tokenizer, error);
+    if (status) return status;
+    *out = (chat_lengths){ids.n_prefix, ids.n_suffix};
+    icae_chat_release(&ids);
+    return ICAE_OK;
 }
-
-/* Of values that backward reads again: kept in bfloat16 where that is what is computed in. */
-static size_t kept_bytes(icae_compute compute, double numbers) {
-    return compute == ICAE_COMPUTE_BF16 ? (size_t)numbers * sizeof(uint16_t)
-                                        : bytes_of(numbers);
-}
-
-/* What one block keeps for T tokens; with_lora: whether it is the encoder's. */
-static size_t block_bytes(const icae_model_config *c, const icae_adapter_settings *s, int64_t T,
-                          bool with_lora, icae_compute compute) {
-    double t = (double)T;
-    double D = (double)c->width, F = (double)c->feed_forward;
-    double q = (double)(c->heads * c->head_width), k = (double)(c->kv_heads * c->head_width);
-    const bool *lora = s->targets;
-    size_t sum =
-        2 * (kept_bytes(compute, t * D) + bytes_of(t)); /* rmsnorm twice: x or a, and 1/rms */
-    sum += 2 * kept_bytes(compute, t * q) +
-           2 * kept_bytes(compute, t * k); /* attention: q, result, k, v */
-    sum += bytes_of(t * (double)c->heads); /* log-sum-exp */
-    sum += 2 * kept_bytes(compute, t * F); /* the activation: gate, up */
-    if (c->has_result_norms) sum += 2 * (kept_bytes(compute, t * D) + bytes_of(t));
-    if (!with_lora) return sum;
-    for (int m = 0; m < ICAE_MODULE_COUNT; m++) {
-        if (lora[m]) sum += kept_bytes(compute, t * (double)s->rank);
-    }
-    bool reads_n = lora[ICAE_MODULE_Q] || lora[ICAE_MODULE_K] || lora[ICAE_MODULE_V];
-    bool reads_m = lora[ICAE_MODULE_GATE] || lora[ICAE_MODULE_UP];
-    if (reads_n) sum += kept_bytes(compute, t * D);
-    if (reads_m) sum += kept_bytes(compute, t * D);
-    if (lora[ICAE_MODULE_DOWN]) sum += kept_bytes(compute, t * F);
-    return sum;
-}
-
-/* What one side keeps until its backward. */
-static size_t side_bytes(const icae_model_config *c, const icae_adapter_settings *s, int64_t T,
-                         bool with_lora, bool is_checkpointed, icae_compute compute) {
-    double t = (double)T, D = (double)c->width;
-    size_t rest = bytes_of(t * (double)c->head_width) + bytes_of(t * D) + bytes_of(t);
-    size_t per_block =
-        is_checkpointed ? bytes_of(t * D) : block_bytes(c, s, T, with_lora, compute);
-    return rest + (size_t)c->layers * per_block;
-}
-
-size_t icae_predict_activations(const icae_model *model, const icae_adapter *adapter,
-                                const icae_batch_size *size, bool is_checkpointed,
-                                icae_compute compute) {
-    const icae_model_config *c = &model->config;
-    const icae_adapter_settings *s = &adapter->settings;
-    double n = (double)size->targets, D = (double)c->width, V = (double)c->vocabulary;
-    double td = (double)size->decoder_tokens, F = (double)c->feed_forward;
-    size_t kept = side_bytes(c, s, size->encoder_tokens, true, is_checkpointed, compute) +
-                  side_bytes(c, s, size->decoder_tokens, false, is_checkpointed, compute);
-    kept += 2 * bytes_of(n * D); /* rows with a loss, and their gradient */
-    /* The head's chunk of logits (see op_cross_entropy.c), or the gradients inside a block. */
-    double chunk = (double)(64 << 20) / (V * (double)sizeof(icae_real));
-    size_t logits = bytes_of((chunk < n ? chunk : n) * V);
-    size_t gradients = 2 * bytes_of(td * D) + 3 * bytes_of(td * F);
-    if (compute == ICAE_COMPUTE_BF16) { /* the rounded rows of the product that is being made */
-        logits += sizeof(uint16_t) * (size_t)((chunk < n ? chunk : n) * V);
-        gradients += sizeof(uint16_t) * (size_t)(td * F);
-    }
-    if (is_checkpointed) {
-        gradients += block_bytes(c, s, size->decoder_tokens, false, compute);
-        /* The encoder's block is the larger one, but the decoder's inputs are gone by then. */
-        double te = (double)size->encoder_tokens;
-        size_t late = block_bytes(c, s, size->encoder_tokens, true, compute) +
-                      2 * bytes_of(te * D) + 3 * bytes_of(te * F);
-        size_t freed = (size_t)c->layers * bytes_of(td * D);
-        if (late > freed && late - freed > gradients) gradients = late - freed;
-    }
-    return kept + (logits > gradients ? logits : gradients);
-}
-
-/* ---- the whole plan ---- */
 
 /* A batch of n samples as long as the limits allow, for its lengths only; contexts and jobs have
  * room for n and 2n. */
-static void fill_longest(const icae_settings *settings, int64_t n, icae_context *contexts,
+static void fill_longest(const icae_settings *settings, icae_objective kind,
+                         const chat_lengths *chat, int64_t n, icae_context *contexts,
                          icae_job *jobs, icae_batch *batch) {
     int64_t C = icae_settings_context(settings), O = icae_settings_continuation(settings);
-    bool is_both = settings->objective.kind == ICAE_OBJECTIVE_BOTH;
-    bool is_instruct = settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
+    bool is_both = kind == ICAE_OBJECTIVE_BOTH;
+    bool is_instruct = kind == ICAE_OBJECTIVE_INSTRUCT;
     /* A mixed batch can be all of the kind that costs more; the task token stands before both. */
-    bool is_lm = settings->objective.kind == ICAE_OBJECTIVE_MIXED &&
-                 settings->objective.lm_ratio > 0 && O > C;
+    bool is_lm = kind == ICAE_OBJECTIVE_MIXED && settings->objective.lm_ratio > 0 && O > C;
     *batch = (icae_batch){.contexts = contexts, .n_contexts = n, .jobs = jobs};
     for (int64_t i = 0; i < n; i++) {
         contexts[i] = (icae_context){.n = C};
@@ -133,7 +76,8 @@ static void fill_longest(const icae_settings *settings, int64_t n, icae_context 
         }
         if (is_instruct) {
             job->task = ICAE_TASK_FT;
-            job->n_prompt = settings->objective.prompt_tokens;
+            job->n_prefix = chat->prefix;
+            job->n_prompt = settings->objective.prompt_tokens + chat->suffix;
             job->n_target = settings->objective.answer_tokens + 1;
         }
         if (is_both) {
@@ -145,35 +89,221 @@ static void fill_longest(const icae_settings *settings, int64_t n, icae_context 
     }
 }
 
-icae_status icae_plan_make(icae_plan *plan, const icae_settings *settings,
-                           const icae_model *model, const icae_adapter *adapter,
-                           icae_error *error) {
-    int64_t n = settings->train.batch, micro = settings->train.micro_batch;
-    if (!micro || micro > n) micro = n;
-    icae_context *contexts = calloc((size_t)n, sizeof *contexts);
-    icae_job *jobs = calloc((size_t)n * 2, sizeof *jobs);
-    if (!contexts || !jobs) {
-        free(contexts);
-        free(jobs);
-        return icae_fail_memory(error, "the plan of a step");
-    }
+/* ---- memory ---- */
+
+const char *const icae_memory_names[] = {
+#define NAME(name, what) what,
+    ICAE_MEMORY_LIST(NAME)
+#undef NAME
+        NULL};
+
+/* What the process takes beside everything that is counted, as measured (RSS after start, after opening a
+ * base, after the first product; OpenBLAS 0.3.21 with OpenMP, glibc 2.36). */
+static const size_t program_bytes = 8u << 20;     /* touched pages of libraries, first heap */
+static const size_t thread_bytes = 3u << 19;      /* OpenBLAS's packed panels, stack, scratch */
+static const size_t token_bytes = 130;            /* of the vocabulary: text, tables, merges */
+static const size_t document_bytes = 4096;        /* a web page's text */
+static const size_t most_text_bytes = 256u << 20; /* the shuffle buffer's own limit */
+
+/* Everything that a plan is made from. */
+typedef struct ground {
+    const icae_settings *settings;
+    const icae_backend *be;
+    const icae_model *model;
+    const icae_adapter *adapter;
+    chat_lengths chat;
+    icae_context *contexts; /* [batch] */
+    icae_job *jobs;         /* [2 batch] */
+} ground;
+
+static void ground_release(ground *g) {
+    free(g->contexts);
+    free(g->jobs);
+}
+
+static icae_status ground_make(ground *g, const icae_settings *settings, const icae_backend *be,
+                               const icae_model *model, const icae_adapter *adapter,
+                               icae_error *error) {
+    size_t n = (size_t)settings->train.batch;
+    if (n < (size_t)settings->evaluate.samples) n = (size_t)settings->evaluate.samples;
+    *g = (ground){.settings = settings,
+                  .be = be,
+                  .model = model,
+                  .adapter = adapter,
+                  .contexts = calloc(n, sizeof *g->contexts),
+                  .jobs = calloc(n, 2 * sizeof *g->jobs)};
+    icae_status status =
+        g->contexts && g->jobs ? ICAE_OK : icae_fail_memory(error, "the plan of a step");
+    if (!status && settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT)
+        status = measure_chat(model, adapter, &g->chat, error);
+    if (status) ground_release(g);
+    return status;
+}
+
+static void longest(const ground *g, icae_objective kind, int64_t n, icae_batch *batch) {
+    fill_longest(g->settings, kind, &g->chat, n, g->contexts, g->jobs, batch);
+}
+
+/* What an evaluation's tensors take: held-out losses, n samples at once and both kinds of them, then the
+ * caches of what is restored. */
+static icae_status measure_evaluation(const ground *g, int64_t n, size_t *bytes,
+                                      icae_error *error) {
+    const icae_settings *s = g->settings;
+    const icae_model_config *c = &g->model->config;
+    icae_objective kind = (icae_objective)s->objective.kind;
+    *bytes = 0;
+    if (n > s->evaluate.samples) n = s->evaluate.samples;
+    if (s->data.heldout.count == 0 || n == 0) return ICAE_OK;
+    if (kind == ICAE_OBJECTIVE_MIXED && s->objective.lm_ratio > 0) kind = ICAE_OBJECTIVE_BOTH;
     icae_batch batch;
-    fill_longest(settings, n, contexts, jobs, &batch);
-    *plan = (icae_plan){.frozen = model->n_parameters, .trained = adapter->params.count};
-    plan->step = icae_batch_measure(adapter, &batch);
-    fill_longest(settings, micro, contexts, jobs, &batch);
-    plan->forward = icae_batch_measure(adapter, &batch);
-    free(contexts);
-    free(jobs);
-    plan->work = icae_useful_work(model, adapter, &plan->step);
-    plan->weight_bytes = model->weight_bytes;
-    plan->trained_bytes = 4 * (size_t)plan->trained * sizeof(icae_real);
-    plan->activation_bytes =
-        icae_predict_activations(model, adapter, &plan->forward, settings->train.checkpointing,
-                                 (icae_compute)settings->train.compute);
-    static const size_t program = 96u
-                                  << 20; /* libraries, tokenizer, kernel scratch: measured */
-    plan->peak_bytes =
-        plan->weight_bytes + plan->trained_bytes + plan->activation_bytes + program;
+    longest(g, kind, n, &batch);
+    icae_footprint footprint;
+    icae_status status = icae_rehearse(&footprint, g->be, g->model, g->adapter, &batch,
+                                       (icae_compute)s->train.compute, false, false, error);
+    if (status) return status;
+    const icae_job *job = &batch.jobs[0];
+    int64_t passage = kind == ICAE_OBJECTIVE_INSTRUCT
+                          ? job->n_prefix + job->n_prompt + job->n_target
+                          : icae_settings_context(s);
+    int64_t slots = g->adapter->settings.memory_slots;
+    double tokens =
+        (double)(passage + icae_settings_context(s) / g->adapter->settings.compression_rate +
+                 slots);
+    double caches = 2 * tokens * (double)(c->layers * c->kv_heads * c->head_width) *
+                    (double)s->evaluate.reconstruct_samples * sizeof(icae_real);
+    *bytes =
+        footprint.resident_bytes > (size_t)caches ? footprint.resident_bytes : (size_t)caches;
     return ICAE_OK;
+}
+
+static icae_status measure_memory(const ground *g, int64_t micro, bool is_checkpointed,
+                                  icae_plan *plan, icae_error *error) {
+    const icae_settings *s = g->settings;
+    icae_batch batch;
+    longest(g, (icae_objective)s->objective.kind, micro, &batch);
+    plan->forward = icae_batch_measure(g->adapter, &batch);
+    icae_footprint step;
+    size_t evaluation = 0;
+    icae_status status =
+        icae_rehearse(&step, g->be, g->model, g->adapter, &batch,
+                      (icae_compute)s->train.compute, true, is_checkpointed, error);
+    if (!status) status = measure_evaluation(g, micro, &evaluation, error);
+    if (status) return status;
+    size_t trained = (size_t)plan->trained;
+    size_t texts = (size_t)s->data.shuffle_documents * document_bytes;
+    plan->held_bytes = step.held_bytes;
+    const size_t memory[ICAE_MEMORY_COUNT] = {
+        [ICAE_MEMORY_WEIGHTS] = g->model->weight_bytes,
+        [ICAE_MEMORY_COPIES] = icae_arena_used(&g->model->arena),
+        [ICAE_MEMORY_TOKENIZER] = (size_t)g->model->config.vocabulary * token_bytes,
+        [ICAE_MEMORY_TRAINED] = 4 * trained * sizeof(icae_real),
+        [ICAE_MEMORY_ACTIVATIONS] =
+            step.resident_bytes > evaluation ? step.resident_bytes : evaluation,
+        [ICAE_MEMORY_SAVING] = trained * sizeof(float),
+        [ICAE_MEMORY_TEXTS] = texts < most_text_bytes ? texts : most_text_bytes,
+        [ICAE_MEMORY_PROCESS] = program_bytes + (size_t)g->be->n_threads * thread_bytes,
+    };
+    plan->peak_bytes = 0;
+    for (int i = 0; i < ICAE_MEMORY_COUNT; i++) {
+        plan->memory[i] = memory[i];
+        plan->peak_bytes += memory[i];
+    }
+    return ICAE_OK;
+}
+
+/* ---- the whole plan ---- */
+
+static int64_t micro_of(const icae_settings *settings) {
+    int64_t n = settings->train.batch, micro = settings->train.micro_batch;
+    return micro && micro < n ? micro : n;
+}
+
+static void begin_plan(icae_plan *plan, const ground *g) {
+    icae_batch batch;
+    longest(g, (icae_objective)g->settings->objective.kind, g->settings->train.batch, &batch);
+    *plan = (icae_plan){.frozen = g->model->n_parameters, .trained = g->adapter->params.count};
+    plan->step = icae_batch_measure(g->adapter, &batch);
+    plan->work = icae_useful_work(g->model, g->adapter, &plan->step);
+}
+
+icae_status icae_plan_make(icae_plan *plan, const icae_settings *settings,
+                           const icae_backend *be, const icae_model *model,
+                           const icae_adapter *adapter, icae_error *error) {
+    ground g;
+    icae_status status = ground_make(&g, settings, be, model, adapter, error);
+    if (status) return status;
+    begin_plan(plan, &g);
+    status = measure_memory(&g, micro_of(settings), settings->train.checkpointing, plan, error);
+    ground_release(&g);
+    return status;
+}
+
+/* ---- fitting a budget ---- */
+
+/* The largest micro-batch of `least` to the whole batch that fits; 0: none does. Then *plan is that of
+ * `least`. More samples never take less. */
+static icae_status largest_micro(const ground *g, int64_t least, bool is_checkpointed,
+                                 int64_t *micro, icae_plan *plan, icae_error *error) {
+    const size_t budget = (size_t)g->settings->memory_budget;
+    int64_t low = least - 1, high = micro_of(g->settings);
+    *micro = 0;
+    /* The whole batch first: it is what most runs get. */
+    for (int64_t try = high; low < high; try = low + (high - low + 1) / 2) {
+        icae_status status = measure_memory(g, try, is_checkpointed, plan, error);
+        if (status) return status;
+        if (plan->peak_bytes <= budget)
+            low = *micro = try;
+        else
+            high = try - 1;
+    }
+    if (!*micro) return measure_memory(g, least, is_checkpointed, plan, error);
+    /* As many micro-batches, of equal size: 8 as 4 + 4 and not as 5 + 3. */
+    int64_t n = g->settings->train.batch, parts = (n + *micro - 1) / *micro;
+    *micro = (n + parts - 1) / parts;
+    return measure_memory(g, *micro, is_checkpointed, plan, error);
+}
+
+static icae_status refuse_budget(const icae_settings *settings, const icae_plan *plan,
+                                 int64_t least, bool is_checkpointed, icae_error *error) {
+    size_t block = plan->memory[ICAE_MEMORY_TRAINED] + plan->memory[ICAE_MEMORY_SAVING];
+    size_t tensors = plan->memory[ICAE_MEMORY_ACTIVATIONS];
+    return icae_fail(
+        error, ICAE_INVALID,
+        "memory_budget: %.2f GB is too little; the least that this run takes is %.2f "
+        "GB, with train.micro_batch %lld and train.checkpointing %s (tensors %.2f, "
+        "trained block %.2f, base and program %.2f)",
+        (double)settings->memory_budget / 1e9, (double)plan->peak_bytes / 1e9, (long long)least,
+        is_checkpointed ? "true" : "false", (double)tensors / 1e9, (double)block / 1e9,
+        (double)(plan->peak_bytes - block - tensors) / 1e9);
+}
+
+static icae_status fit(ground *g, icae_settings *settings, icae_plan *plan, icae_error *error) {
+    bool has_micro = icae_settings_has(settings, "train.micro_batch");
+    bool has_mode = icae_settings_has(settings, "train.checkpointing");
+    int64_t least = has_micro ? micro_of(settings) : 1, micro = 0;
+    bool first = has_mode && settings->train.checkpointing, last = has_mode ? first : true;
+    bool is_checkpointed = first;
+    for (int mode = first; mode <= (int)last && !micro; mode++) {
+        is_checkpointed = mode;
+        icae_status status = largest_micro(g, least, is_checkpointed, &micro, plan, error);
+        if (status) return status;
+    }
+    if (!micro) return refuse_budget(settings, plan, least, is_checkpointed, error);
+    if (!has_micro) settings->train.micro_batch = micro < settings->train.batch ? micro : 0;
+    settings->train.checkpointing = is_checkpointed;
+    return ICAE_OK;
+}
+
+icae_status icae_plan_fit(icae_plan *plan, icae_settings *settings, const icae_backend *be,
+                          const icae_model *model, const icae_adapter *adapter,
+                          icae_error *error) {
+    if (!settings->memory_budget)
+        return icae_plan_make(plan, settings, be, model, adapter, error);
+    ground g;
+    icae_status status = ground_make(&g, settings, be, model, adapter, error);
+    if (status) return status;
+    begin_plan(plan, &g);
+    status = fit(&g, settings, plan, error);
+    ground_release(&g);
+    return status;
 }

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "icae/file.h"
 #include "icae/log.h"
@@ -55,9 +54,20 @@ void icae_report_plan(const trainer *t) {
                   (long long)plan->trained, share);
     icae_log_info(
         "memory    about %.2f GB: weights %.2f, trained block %.2f, activations %.2f%s",
-        gigabytes(plan->peak_bytes), gigabytes(plan->weight_bytes),
-        gigabytes(plan->trained_bytes), gigabytes(plan->activation_bytes),
+        gigabytes(plan->peak_bytes), gigabytes(plan->memory[ICAE_MEMORY_WEIGHTS]),
+        gigabytes(plan->memory[ICAE_MEMORY_TRAINED]),
+        gigabytes(plan->memory[ICAE_MEMORY_ACTIVATIONS]),
         s->train.checkpointing ? " (recomputed)" : "");
+    for (int i = 0; i < ICAE_MEMORY_COUNT; i++) {
+        icae_log_detail("  %8.1f MB  %s", (double)plan->memory[i] / 1e6, icae_memory_names[i]);
+    }
+    if (s->memory_budget) {
+        int64_t micro = s->train.micro_batch ? s->train.micro_batch : s->train.batch;
+        icae_log_info("budget    %.2f GB: %lld of %lld samples at once, %s",
+                      gigabytes((size_t)s->memory_budget), (long long)micro,
+                      (long long)s->train.batch,
+                      s->train.checkpointing ? "activations recomputed" : "nothing recomputed");
+    }
     icae_log_info("step      %lld samples, at most %lld context tokens; %lld encoder and %lld "
                   "decoder rows, %lld targets; %.3g useful GFLOP",
                   (long long)s->train.batch, (long long)plan->step.context_tokens,
@@ -269,9 +279,7 @@ icae_status icae_report_summary(trainer *t, icae_error *error) {
 
 void icae_report_end(const trainer *t) {
     const icae_train_report *report = t->report;
-    struct rusage usage;
     char time[32];
-    getrusage(RUSAGE_SELF, &usage);
     if (report->seconds <= 0) return;
     icae_log_info("trained %lld steps in %s: %.1f context tokens/s, %.1f useful GFLOP/s%s",
                   (long long)report->step, duration(report->seconds, time, sizeof time),
@@ -279,5 +287,5 @@ void icae_report_end(const trainer *t) {
                   report->work / report->seconds / 1e9,
                   t->state.skipped ? "; some steps were left out, see above" : "");
     icae_log_info("memory: %.2f GB at the most, %.2f were predicted",
-                  (double)usage.ru_maxrss * 1024 / 1e9, gigabytes(report->plan.peak_bytes));
+                  gigabytes(report->peak_rss), gigabytes(report->plan.peak_bytes));
 }

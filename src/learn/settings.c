@@ -16,7 +16,7 @@
 
 const char *const icae_schedule_names[] = {"constant", "cosine", "linear", NULL};
 
-typedef enum kind { INTEGER, NUMBER, BOOL, STRING, CHOICE, STRINGS } kind;
+typedef enum kind { INTEGER, NUMBER, BOOL, STRING, CHOICE, STRINGS, BYTES } kind;
 
 /* Whether a resumed run may use another value than the run that it goes on with. */
 typedef enum mobility { FIXED, FREE } mobility;
@@ -36,6 +36,7 @@ typedef struct row {
 #define ROW_LIST(X) \
     X("", "base",                         STRING,  FIXED, base,                          0, 0, NULL) \
     X("", "out",                          STRING,  FREE,  out,                           0, 0, NULL) \
+    X("", "memory_budget",                BYTES,   FREE,  memory_budget,                 0, 9e15, NULL) \
     X("data", "train",                    STRINGS, FIXED, data.train,                    0, 0, NULL) \
     X("data", "heldout",                  STRINGS, FREE,  data.heldout,                  0, 0, NULL) \
     X("data", "text_field",               STRING,  FIXED, data.text_field,               0, 0, NULL) \
@@ -195,6 +196,48 @@ static void read_strings(icae_settings *settings, icae_json_object *object, cons
         icae_json_complain(object, r->key, "not enough memory for it");
 }
 
+/* 1500000, or "1.5 MB", "6 GiB": a number and a unit, with or without a space between. */
+static void read_bytes(icae_json_object *object, const row *r, int64_t *bytes) {
+    static const struct {
+        const char *name;
+        double size;
+    } units[] = {{"B", 1},
+                 {"KB", 1e3},
+                 {"MB", 1e6},
+                 {"GB", 1e9},
+                 {"TB", 1e12},
+                 {"KiB", 1024},
+                 {"MiB", 1024 * 1024},
+                 {"GiB", 1073741824.0},
+                 {"TiB", 1099511627776.0}};
+    const char *text = icae_json_as_string(icae_json_get_value(object, r->key));
+    if (!text) {
+        *bytes =
+            icae_json_get_integer(object, r->key, *bytes, (int64_t)r->least, (int64_t)r->most);
+        return;
+    }
+    /* By hand, as strtod asks the locale what a decimal point is. */
+    double value = 0, place = 1;
+    const char *at = text;
+    for (; *at >= '0' && *at <= '9'; at++)
+        value = 10 * value + (*at - '0');
+    if (at > text && *at == '.') {
+        for (at++; *at >= '0' && *at <= '9'; at++)
+            value += (*at - '0') * (place /= 10);
+    }
+    bool is_number = at > text;
+    at += strspn(at, " ");
+    for (size_t i = 0; is_number && i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(at, units[i].name) != 0) continue;
+        if (value * units[i].size > r->most) break;
+        *bytes = (int64_t)(value * units[i].size);
+        return;
+    }
+    icae_json_complain(object, r->key,
+                       "expected bytes as a whole number, or as \"800 MB\" or \"6 GiB\" (units "
+                       "B, KB, MB, GB, TB, KiB, MiB, GiB, TiB)");
+}
+
 static void read_row(icae_settings *settings, icae_json_object *object, size_t index) {
     const row *r = &rows[index];
     void *field = field_of(settings, r);
@@ -216,6 +259,9 @@ static void read_row(icae_settings *settings, icae_json_object *object, size_t i
         *number = icae_json_get_number(object, r->key, *number, r->least, r->most);
         break;
     }
+    case BYTES:
+        read_bytes(object, r, field);
+        break;
     case BOOL: {
         bool *flag = field;
         *flag = icae_json_get_bool(object, r->key, *flag);
@@ -328,6 +374,7 @@ static void write_value(const icae_settings *settings, const row *r, icae_text *
     const void *field = field_of(settings, r);
     switch (r->kind) {
     case INTEGER:
+    case BYTES:
         icae_text_printf(out, "%lld", (long long)*(const int64_t *)field);
         break;
     case NUMBER:

@@ -89,10 +89,8 @@ static int64_t micro_end(const icae_settings *settings, const icae_batch *batch,
     return end;
 }
 
-/* The pool keeps a free list for each size. When packs change their size, buffers of the old sizes
- * would wait beside those of the new ones and memory would grow to several times the need. */
-static void trim_pool(trainer *t, const icae_batch *micro) {
-    icae_batch_size size = icae_batch_measure(t->adapter, micro);
+void icae_trainer_trim(trainer *t, const icae_batch *batch) {
+    icae_batch_size size = icae_batch_measure(t->adapter, batch);
     int64_t rows =
         (int64_t)icae_mix64((uint64_t)size.encoder_tokens, (uint64_t)size.decoder_tokens);
     if (t->last_rows && rows != t->last_rows && t->be->pool) icae_pool_trim(t->be->pool);
@@ -108,7 +106,7 @@ static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first,
     icae_batch micro;
     icae_status status = take_jobs(t->graph, batch, first, end, coefs, &micro, error);
     if (status) return status;
-    trim_pool(t, &micro);
+    icae_trainer_trim(t, &micro);
     icae_run run = {.is_training = true,
                     .is_checkpointed = t->settings->train.checkpointing,
                     .seed =

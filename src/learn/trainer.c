@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "icae/file.h"
 #include "icae/log.h"
@@ -94,7 +95,9 @@ static icae_status open_parts(trainer *t, icae_error *error) {
     }
     if (!status) status = open_adapter(t, error);
     if (!status) status = icae_graph_create(&t->graph, t->be, error);
-    if (!status) status = icae_plan_make(&t->report->plan, s, t->model, t->adapter, error);
+    if (!status)
+        status =
+            icae_plan_fit(&t->report->plan, t->settings, t->be, t->model, t->adapter, error);
     if (status) return status;
     t->optimizer = (icae_optimizer){.beta1 = s->train.beta1,
                                     .beta2 = s->train.beta2,
@@ -376,8 +379,43 @@ static void measure_machine(trainer *t) {
     t->report->step_s = t->report->plan.work / (t->report->peak * typical_share);
 }
 
+/* A run that goes on keeps the micro-batch and the recomputation that its budget led to, whatever would be
+ * chosen now: other micro-batches give other last bits. */
+static icae_status adopt_plan(trainer *t, icae_error *error) {
+    icae_settings *s = t->settings;
+    char *path = icae_path_join(s->out, "config.json");
+    if (!path) return icae_fail_memory(error, "the settings");
+    icae_settings old;
+    icae_settings_init(&old);
+    icae_status status = ICAE_OK;
+    /* A file that is missing or broken is refused later, with the sentence for it. */
+    if (!icae_settings_read(&old, path, NULL)) {
+        char micro[64];
+        const char *mode =
+            old.train.checkpointing ? "train.checkpointing=true" : "train.checkpointing=false";
+        snprintf(micro, sizeof micro, "train.micro_batch=%lld",
+                 (long long)old.train.micro_batch);
+        if (!icae_settings_has(s, "train.micro_batch"))
+            status = icae_settings_set(s, micro, error);
+        if (!status && !icae_settings_has(s, "train.checkpointing"))
+            status = icae_settings_set(s, mode, error);
+    }
+    icae_settings_release(&old);
+    free(path);
+    return status;
+}
+
+/* Of the process, since it began. */
+static size_t peak_rss(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (size_t)usage.ru_maxrss * 1024; /* Linux counts KiB */
+}
+
 static icae_status run(trainer *t, icae_error *error) {
     icae_status status = icae_settings_check(t->settings, error);
+    if (!status && t->options->is_resuming && t->settings->memory_budget)
+        status = adopt_plan(t, error);
     if (!status) status = open_parts(t, error);
     if (status) return status;
     measure_machine(t);
@@ -389,8 +427,9 @@ static icae_status run(trainer *t, icae_error *error) {
     if (!status) status = icae_heldout_open(t, error);
     if (!status) status = loop(t, error);
     icae_progress_done();
-    icae_report_end(t);
     if (!status) status = finish(t, error);
+    t->report->peak_rss = peak_rss();
+    icae_report_end(t);
     return status;
 }
 
@@ -403,7 +442,8 @@ icae_status icae_train(icae_settings *settings, const icae_train_options *option
     report->step = t.state.step;
     report->skipped = t.state.skipped;
     if (t.graph) { /* the pool holds the trained block, too */
-        size_t peak = icae_graph_bytes_peak(t.graph), block = report->plan.trained_bytes;
+        size_t peak = icae_graph_bytes_peak(t.graph);
+        size_t block = report->plan.memory[ICAE_MEMORY_TRAINED];
         report->peak_activations = peak > block ? peak - block : 0;
     }
     close_parts(&t);

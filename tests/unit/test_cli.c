@@ -10,6 +10,7 @@
 #include "command.h"
 #include "icae/file.h"
 #include "icae/json.h"
+#include "train_support.h"
 
 #define WITH "-m " TINY_BASE " -a " TINY_ADAPTER
 
@@ -582,6 +583,38 @@ START_TEST(times_texts_of_any_lengths) {
 }
 END_TEST
 
+START_TEST(a_report_of_the_bench_has_every_table_and_picture) {
+    const char *folder = test_folder("cli-report");
+    outcome o =
+        run_in(folder, "$ICAE bench --quick -q -t 1 -m " TINY_BASE " --compute f32 --out %s/b",
+               folder);
+    ck_assert_msg(o.code == 0, "%s", o.err);
+    char *markdown = slurp(test_path(folder, "b/bench.md"), NULL);
+    ck_assert_str_eq(markdown, o.out);
+    static const char *const parts[] = {
+        "## Ceilings", "## Training", "| linear | f32 |", "## Reading and writing",
+        "by length",   "by size",     "by LoRA rank",     "by threads"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        ck_assert_msg(strstr(markdown, parts[i]), "no %s in %s", parts[i], markdown);
+    static const char *const pictures[] = {"shares", "length", "batch", "rank", "threads"};
+    for (size_t i = 0; i < sizeof pictures / sizeof pictures[0]; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "b/bench-%s.svg", pictures[i]);
+        char *svg = slurp(test_path(folder, name), NULL);
+        ck_assert_msg(!strncmp(svg, "<svg ", 5) && strstr(svg, "</svg>"), "%s", name);
+        free(svg);
+    }
+    char *json = slurp(test_path(folder, "b/bench.json"), NULL);
+    const icae_json_value *root = parse((outcome){.out = json});
+    const icae_json_value *type = icae_json_member(root, "f32");
+    ck_assert_uint_eq(icae_json_count(icae_json_member(type, "by_length")), 3);
+    ck_assert_double_gt(number(type, "linear_forward_seconds"), 0);
+    ck_assert_double_gt(number(root, "fma_gflops"), 0);
+    ck_assert_double_gt(number(root, "memory_read_gb_s"), 0);
+    free(markdown);
+}
+END_TEST
+
 START_TEST(selftest_fails_by_exit_code_and_line) {
     const char *folder = test_folder("cli-selftest");
     outcome built_in = run_in(folder, "$ICAE selftest -m " TINY_BASE);
@@ -765,8 +798,9 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          continuations_are_the_same_behind_every_length, evaluates_questions_latency_and_all,
          perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces,
          says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
-         times_texts_of_any_lengths, selftest_fails_by_exit_code_and_line,
-         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
+         times_texts_of_any_lengths, a_report_of_the_bench_has_every_table_and_picture,
+         selftest_fails_by_exit_code_and_line, wrong_usage_says_the_right_one,
+         bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)

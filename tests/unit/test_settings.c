@@ -61,6 +61,11 @@ static const struct {
     {"{\"data\": {\"train\": 7}}", "data.train: expected a list of strings"},
     {"{\"data\": []}", "data: expected an object"},
     {"{\"base\": 5}", "base: expected a string"},
+    {"{\"memory_budget\": \"6\"}", "memory_budget: expected bytes as a whole number"},
+    {"{\"memory_budget\": \"six GB\"}", "memory_budget: expected bytes"},
+    {"{\"memory_budget\": \"6 gb\"}", "memory_budget: expected bytes"},
+    {"{\"memory_budget\": \"9999999 TB\"}", "memory_budget: expected bytes"},
+    {"{\"memory_budget\": -1}", "memory_budget: expected 0 to"},
     {"[]", "expected an object"},
 };
 
@@ -101,6 +106,26 @@ START_TEST(set_overrides_with_the_same_checks) {
     ck_refused(icae_settings_set(&s, "train.batch=0", &error), "train.batch: expected 1 to");
     ck_refused(icae_settings_set(&s, "a.b.c=1", &error), "unknown key");
     icae_settings_release(&s);
+}
+END_TEST
+
+START_TEST(bytes_are_numbers_or_numbers_with_a_unit) {
+    static const struct {
+        const char *given;
+        int64_t bytes;
+    } cases[] = {{"6 GiB", 6442450944},  {"800 MB", 800000000}, {"1.5GB", 1500000000},
+                 {"0.25 KiB", 256},      {"12 B", 12},          {"1234567", 1234567},
+                 {"2 TB", 2000000000000}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_error error = {0};
+        icae_settings s;
+        char assignment[64];
+        icae_settings_init(&s);
+        snprintf(assignment, sizeof assignment, "memory_budget=%s", cases[i].given);
+        ck_ok(icae_settings_set(&s, assignment, &error));
+        ck_assert_int_eq(s.memory_budget, cases[i].bytes);
+        icae_settings_release(&s);
+    }
 }
 END_TEST
 
@@ -254,7 +279,8 @@ START_TEST(every_config_of_the_repository_reads) {
 }
 END_TEST
 
-SUITE_OF(settings, 30, reads_a_config_and_keeps_the_defaults_of_the_rest,
+SUITE_OF(settings, 30, bytes_are_numbers_or_numbers_with_a_unit,
+         reads_a_config_and_keeps_the_defaults_of_the_rest,
          every_unknown_key_and_wrong_type_is_refused, set_overrides_with_the_same_checks,
          what_is_written_reads_back_equal, says_what_is_missing_or_contradicts,
          chat_templates_come_from_keys_base_or_adapter, every_config_of_the_repository_reads)
