@@ -117,6 +117,9 @@ static icae_eval_settings settings_of(const command_run *run, const icae_eval_su
                                    .cells = run->cells,
                                    .n_cells = run->n_cells,
                                    .seed = (uint64_t)given->seed};
+    /* In `all` these count texts and cut them; rounds and questions are another matter. */
+    if (run->is_all && strcmp(suite->name, "latency") == 0) settings.samples = -1;
+    if (is_questions) settings.tokens = -1;
     return settings;
 }
 
@@ -190,7 +193,7 @@ static bool show_progress(void *user, int64_t done, int64_t total) {
 static icae_status evaluate(command_run *run, evaluation *e, icae_error *error) {
     const options *given = run->given;
     icae_eval_engine parts = {run->engine.graph, run->engine.model,
-                               e->suite->wants_adapter ? run->engine.adapter : NULL};
+                              e->suite->wants_adapter ? run->engine.adapter : NULL};
     e->settings = settings_of(run, e->suite);
     e->suite->fill(&parts, &e->settings);
     icae_status status = e->suite->collect(&parts, &e->settings, &e->items, error);

@@ -222,6 +222,35 @@ static void put_bars(icae_text *svg, const icae_chart *chart, const axis *y) {
     }
 }
 
+/* The values of one category, right of their marks in the colours of their lines; those of marks that are close to
+ * each other are moved apart, down first, then up from the axis. */
+static void put_line_values(icae_text *svg, const icae_chart *chart, const axis *y, size_t c) {
+    enum { APART = 13, LOWEST = HEIGHT - BOTTOM - 5 };
+    size_t order[ICAE_CHART_SERIES], n = 0;
+    double at[ICAE_CHART_SERIES];
+    for (size_t s = 0; s < chart->n_series; s++) {
+        if (!is_shown(chart, s, c)) continue;
+        size_t i = n++;
+        for (; i > 0 && chart->values[order[i - 1]][c] < chart->values[s][c]; i--)
+            order[i] = order[i - 1];
+        order[i] = s;
+    }
+    for (size_t i = 0; i < n; i++) {
+        at[i] = height_of(y, chart->values[order[i]][c]) + 4;
+        if (i && at[i] < at[i - 1] + APART) at[i] = at[i - 1] + APART;
+    }
+    double lowest = LOWEST;
+    for (size_t i = n; i-- > 0; lowest = at[i] - APART)
+        if (at[i] > lowest) at[i] = lowest;
+    for (size_t i = 0; i < n; i++) {
+        icae_text_printf(svg,
+                         "<text x=\"%.1f\" y=\"%.1f\" font-size=\"12\" "
+                         "fill=\"var(--series-%zu)\">%.*f</text>\n",
+                         middle_of(chart, c) + 10, at[i], order[i], chart->digits,
+                         chart->values[order[i]][c]);
+    }
+}
+
 static void put_lines(icae_text *svg, const icae_chart *chart, const axis *y) {
     for (size_t s = 0; s < chart->n_series; s++) {
         char pen = 'M';
@@ -238,15 +267,12 @@ static void put_lines(icae_text *svg, const icae_chart *chart, const axis *y) {
             pen = 'L';
         }
         icae_text_append_string(svg, "\"/>\n");
-        for (size_t c = 0; c < chart->n_categories; c++) {
-            if (!is_shown(chart, s, c)) continue;
-            double value = chart->values[s][c], at = height_of(y, value);
-            /* Neighbouring series write on different sides of their marks. */
-            put_mark(svg, s, middle_of(chart, c), at);
-            put_value(svg, middle_of(chart, c), s % 2 ? at + 20 : at - 10, "var(--ink)",
-                      chart->digits, value);
-        }
+        for (size_t c = 0; c < chart->n_categories; c++)
+            if (is_shown(chart, s, c))
+                put_mark(svg, s, middle_of(chart, c), height_of(y, chart->values[s][c]));
     }
+    for (size_t c = 0; c < chart->n_categories; c++)
+        put_line_values(svg, chart, y, c);
 }
 
 icae_status icae_chart_render(icae_text *svg, const icae_chart *chart, icae_error *error) {

@@ -29,10 +29,11 @@ const icae_eval_suite *icae_eval_suite_find(const char *name) {
 }
 
 int icae_eval_value(const icae_eval_suite *suite, const char *name) {
-    for (int i = 0; suite->values[i]; i++)
-        if (strcmp(suite->values[i], name) == 0) return i;
-    assert(!"a suite has a value of this name");
-    return -1;
+    int i = 0;
+    while (suite->values[i] && strcmp(suite->values[i], name) != 0)
+        i++;
+    assert(suite->values[i] && "a suite has a value of this name");
+    return i;
 }
 
 int64_t icae_eval_span(const icae_eval_engine *engine) {
