@@ -60,6 +60,10 @@ static icae_status adapter_to_peft(job *j) {
     return status;
 }
 
+static icae_status adapter_to_adapter(job *j) {
+    return icae_adapter_save_as(j->e.adapter, j->to, j->e.model, j->dtype, j->error);
+}
+
 static icae_status adapter_to_gguf(job *j) {
     return icae_adapter_export_gguf(j->e.adapter, j->to, j->e.model, j->dtype, j->error);
 }

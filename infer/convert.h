@@ -25,6 +25,8 @@
       "the encoder's LoRA for Hugging Face's peft, memory.safetensors beside it")              \
     X(ADAPTER, GGUF, adapter_to_gguf, TAKES_BASE,                                              \
       "the encoder's LoRA for llama.cpp, its memory table beside it")                          \
+    X(ADAPTER, ADAPTER, adapter_to_adapter, TAKES_BASE,                                        \
+      "the same in another type: half the size with --to adapter --dtype bf16")                \
     X(PEFT, ADAPTER, peft_to_adapter, TAKES_BASE,                                              \
       "a LoRA from peft, with memory.safetensors in the folder or --memory")                   \
     X(GGUF, ADAPTER, gguf_to_adapter, TAKES_BASE,                                              \

@@ -106,6 +106,10 @@ icae_status icae_adapter_load(icae_adapter **adapter, const char *folder,
  */
 icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
                               const icae_model *model, icae_error *error);
+/* The same in F32, BF16 or F16. The two short ones round the adapter's own values first, so that its
+ * fingerprint is that of what will be read; a value that F16 cannot hold is refused, and lost here. */
+icae_status icae_adapter_save_as(icae_adapter *adapter, const char *folder,
+                                 const icae_model *model, icae_dtype dtype, icae_error *error);
 void icae_adapter_free(icae_adapter *adapter);
 
 /* The id that ends restored texts, and answers where chat_end names no other: the adapter's own, else

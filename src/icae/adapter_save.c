@@ -405,10 +405,35 @@ static icae_status save_trimmed(const icae_adapter *adapter, const char *folder,
 
 icae_status icae_adapter_save(icae_adapter *adapter, const char *folder,
                               const icae_model *model, icae_error *error) {
+    return icae_adapter_save_as(adapter, folder, model, ICAE_DTYPE_F32, error);
+}
+
+/* Every value as it will be read again from a file of this type. */
+static void round_values(icae_adapter *adapter, icae_dtype dtype) {
+    enum { CHUNK = 4096 };
+    float values[CHUNK];
+    uint16_t halves[CHUNK];
+    for (int p = 0; p < adapter->params.n_params; p++) {
+        const icae_param *param = &adapter->params.list[p];
+        for (int64_t first = 0; first < param->count; first += CHUNK) {
+            int64_t n = param->count - first < CHUNK ? param->count - first : CHUNK;
+            icae_adapter_get(adapter, param, first, n, values);
+            icae_narrow(dtype, values, n, halves); /* what does not fit, the writer refuses */
+            for (int64_t i = 0; i < n; i++)
+                values[i] = dtype == ICAE_DTYPE_BF16 ? icae_bf16_to_f32(halves[i])
+                                                     : icae_f16_to_f32(halves[i]);
+            icae_adapter_set(adapter, param, first, n, values);
+        }
+    }
+}
+
+icae_status icae_adapter_save_as(icae_adapter *adapter, const char *folder,
+                                 const icae_model *model, icae_dtype dtype, icae_error *error) {
     char name[128];
     base_name(model, name, sizeof name);
+    if (dtype != ICAE_DTYPE_F32) round_values(adapter, dtype);
     adapter->fingerprint = icae_adapter_hash(adapter);
-    const folder_plan plan = {.dtype = ICAE_DTYPE_F32, .base_name = name};
+    const folder_plan plan = {.dtype = dtype, .base_name = name};
     return save_trimmed(adapter, folder, model, &plan, error);
 }
 

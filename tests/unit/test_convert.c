@@ -324,6 +324,30 @@ START_TEST(rounds_to_the_type_asked_for) {
 }
 END_TEST
 
+/* Half the file, and its fingerprint is that of the numbers in it. */
+START_TEST(an_adapter_in_16_bits_is_an_adapter) {
+    const char *folder = test_folder("convert-half");
+    icae_model *model;
+    icae_backend *be;
+    icae_adapter *adapter;
+    must(run_in(folder,
+                "$ICAE convert -q --to adapter --dtype bf16 -m " TINY_BASE " " TINY_ADAPTER
+                " %s/half && $ICAE convert -q --to adapter --dtype bf16 -m " TINY_BASE
+                " %s/half %s/again && cmp %s/half/icae.json %s/again/icae.json && "
+                "$ICAE convert -q --dtype bf16 -m " TINY_BASE " " TINY_ADAPTER " %s/peft",
+                folder, folder, folder, folder, folder, folder));
+    check_same_adapter(test_path(folder, "half"), test_path(folder, "again"));
+    check_same_adapter(test_path(folder, "half"), test_path(folder, "peft"));
+    ck_ok(icae_model_open(&model, TINY_BASE, &error));
+    ck_ok(icae_backend_create(&be, "reference", 1, &error));
+    ck_ok(icae_adapter_load(&adapter, test_path(folder, "half"), model, be, false, &error));
+    ck_assert_uint_eq(adapter->fingerprint, icae_adapter_hash(adapter));
+    icae_adapter_free(adapter);
+    icae_model_close(model);
+    icae_backend_free(be);
+}
+END_TEST
+
 /* A number that f16 cannot hold. */
 START_TEST(refuses_what_does_not_fit_into_f16) {
     const char *folder = test_folder("convert-overflow");
@@ -667,7 +691,7 @@ START_TEST(refuses_with_a_sentence) {
         {ON TINY_ADAPTER " $D/taken.gguf", "is there already"},
         {ON TINY_ADAPTER " $D/m.gguf", "m.memory.safetensors: is there already"},
         {ON TINY_ADAPTER " $D/peft", "is there already"},
-        {ON TINY_ADAPTER " $D/x.pt", "can be converted to: peft, gguf; but"},
+        {ON TINY_ADAPTER " $D/x.pt", "can be converted to: peft, gguf, adapter; but"},
         {ON TINY_ADAPTER " $D/new --to slots", "but --to slots asks for something else"},
         {ON TINY_ADAPTER " $D/new --dtype q8", "--dtype q8: expected one of f32, bf16, f16"},
         {ON TINY_ADAPTER " $D/new --task ft", "--task ft: expected one of ae, lm"},
@@ -759,9 +783,10 @@ END_TEST
 SUITE_OF(convert, 60, goes_to_peft_and_back_to_the_byte, goes_to_gguf_and_back_to_the_byte,
          takes_released_weights, keeps_every_setting, peft_names_the_base_as_told,
          interleaves_q_for_llama_and_nothing_else, rounds_to_the_type_asked_for,
-         refuses_what_does_not_fit_into_f16, takes_from_options_what_a_plain_lora_lacks,
-         metadata_and_options_must_agree, refuses_a_memory_table_that_cannot_be,
-         refuses_a_gguf_lora_that_does_not_fit, embeds_are_slots_then_the_task_token,
-         torch_tensors_are_sound_archives, torch_writer_refuses_what_it_cannot_hold,
-         refuses_with_a_sentence, inspect_tells_foreign_adapters,
-         inspect_says_what_is_wrong_with_a_peft_folder, inspect_tells_exported_slots)
+         an_adapter_in_16_bits_is_an_adapter, refuses_what_does_not_fit_into_f16,
+         takes_from_options_what_a_plain_lora_lacks, metadata_and_options_must_agree,
+         refuses_a_memory_table_that_cannot_be, refuses_a_gguf_lora_that_does_not_fit,
+         embeds_are_slots_then_the_task_token, torch_tensors_are_sound_archives,
+         torch_writer_refuses_what_it_cannot_hold, refuses_with_a_sentence,
+         inspect_tells_foreign_adapters, inspect_says_what_is_wrong_with_a_peft_folder,
+         inspect_tells_exported_slots)
