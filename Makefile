@@ -400,8 +400,7 @@ compare-compute: all $(BUILD)/compare-runs
 $(BUILD)/fixed-work: $(BUILD)/tests/bench/fixed_work.o $(BUILD)/libicae.a
 	$(call link,)
 instructions: $(BUILD)/fixed-work
-	$(Q)$(MAKE) --no-print-directory base
-	$(Q)tests/bench/instructions.sh $(BUILD)/fixed-work $(BASE) $(if $(UPDATE),update)
+	$(Q)tests/bench/instructions.sh $(BUILD)/fixed-work $(if $(UPDATE),update)
 
 .PHONY: clean help
 clean:

@@ -2,11 +2,13 @@
 /*
  * A fixed piece of work for tests/bench/instructions.sh, which counts its instructions under callgrind:
  *
- *     fixed_work BASE step|decode f32|bf16
+ *     fixed_work BASE step|decode|stored f32|bf16
  *
  * step    (measured_step)    forward, backward and AdamW of one text of 16 tokens -> 4 slots, rank 8 on q
  *                            and v; what happens only once, as the pool's first buffers, is in it
  * decode  (measured_decode)  4 tokens written one after another behind 8
+ * stored  (measured_stored)  products with a quantised matrix as real bases store it, both ways and of
+ *                            1 and 8 rows, as in writing
  *
  * The names in brackets are the script's handles: they have to stay functions of their own.
  */
@@ -18,6 +20,7 @@
 #include "icae/objective.h"
 #include "icae/optimizer.h"
 
+enum { ROWS = 48, STORED_ROWS = 256, STORED_COLS = 576 };
 enum { TOKENS = 16, SLOTS = 4, RANK = 8, PROMPT = 8, WRITTEN = 4 };
 
 typedef struct fixed_work {
@@ -31,6 +34,7 @@ typedef struct fixed_work {
 
 void measured_step(fixed_work *work);
 void measured_decode(fixed_work *work);
+void measured_stored(fixed_work *work);
 
 static void expect(icae_status status, const fixed_work *work) {
     if (!status) return;
@@ -82,17 +86,42 @@ void measured_decode(fixed_work *work) {
     icae_results_release(&result, 1);
 }
 
+void measured_stored(fixed_work *work) {
+    static const icae_dtype types[] = {ICAE_DTYPE_Q4_1, ICAE_DTYPE_Q8_0, ICAE_DTYPE_Q4_K};
+    static icae_real x[ROWS * STORED_COLS], y[ROWS * STORED_COLS];
+    static unsigned char bytes[STORED_ROWS * STORED_COLS * 2];
+    enum { COLS_OF_K = 512 }; /* Q4_K comes in blocks of 256 */
+    icae_backend *be = work->be;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)(i * 37 % 61); /* small exponents: finite as halves too */
+    for (int i = 0; i < ROWS * STORED_COLS; i++)
+        x[i] = (icae_real)(i % 17 - 8);
+    for (int t = 0; t < 3; t++) {
+        int64_t K = types[t] == ICAE_DTYPE_Q4_K ? COLS_OF_K : STORED_COLS;
+        icae_matrix w = icae_matrix_of(types[t], STORED_ROWS, K, bytes);
+        bool is_bf16 = be->compute == ICAE_COMPUTE_BF16;
+        (is_bf16 ? be->k.linear_bf16 : be->k.linear)(be, ROWS, STORED_ROWS, K, x, &w, false, y);
+        (is_bf16 ? be->k.linear_bf16_dx : be->k.linear_dx)(be, ROWS, STORED_ROWS, K, x, &w,
+                                                           false, y);
+        for (int rows = 1; rows <= 8; rows += 7)
+            (is_bf16 ? be->k.linear_few_bf16 : be->k.linear_few)(be, rows, STORED_ROWS, K, x,
+                                                                 &w, false, y);
+    }
+}
+
 int main(int argc, char **argv) {
     /* Called through a pointer that the compiler must read, so that it can neither inline nor clone. */
     void (*volatile function)(fixed_work *) = measured_step;
     icae_compute compute = ICAE_COMPUTE_F32;
-    bool is_sound = argc == 4 && icae_compute_from_name(argv[3], &compute) &&
-                    (!strcmp(argv[2], "step") || !strcmp(argv[2], "decode"));
+    bool is_sound =
+        argc == 4 && icae_compute_from_name(argv[3], &compute) &&
+        (!strcmp(argv[2], "step") || !strcmp(argv[2], "decode") || !strcmp(argv[2], "stored"));
     if (!is_sound) {
-        fprintf(stderr, "usage: fixed_work BASE step|decode f32|bf16\n");
+        fprintf(stderr, "usage: fixed_work BASE step|decode|stored f32|bf16\n");
         return 2;
     }
     if (!strcmp(argv[2], "decode")) function = measured_decode;
+    if (!strcmp(argv[2], "stored")) function = measured_stored;
     fixed_work work = {0};
     set_up(&work, argv[1], compute);
     function(&work);
