@@ -266,6 +266,11 @@ static void put_state(const char *checkpoint, const char *text) {
     replace_in(list, old, entry);
     free(old);
     free(before);
+    char *sealed = slurp(list, NULL), *seal = strstr(sealed, ",\n  \"checksum\": ");
+    ck_assert_ptr_nonnull(seal);
+    strcpy(seal, "\n}\n"); /* a list without a checksum of itself is read too */
+    ck_ok(icae_file_write(list, sealed, strlen(sealed), &error));
+    free(sealed);
     ck_ok(icae_checkpoint_verify(checkpoint, &error));
 }
 
