@@ -265,6 +265,11 @@ START_TEST(refuses_broken_tokenizer_model) {
 }
 END_TEST
 
+static void free_sound(sound_file *files, int n) {
+    for (int i = 0; i < n; i++)
+        free((void *)(uintptr_t)files[i].data);
+}
+
 START_TEST(refuses_broken_base) {
     sound_file sound[] = {{.name = "config.json"},
                           {.name = "m.safetensors"},
@@ -272,6 +277,7 @@ START_TEST(refuses_broken_base) {
                           {.name = "model.safetensors.index.json"}};
     tiny_base(sound);
     check_table("base", read_base, NULL, sound, 4);
+    free_sound(&sound[1], 1); /* the others are constants */
 }
 END_TEST
 
@@ -281,8 +287,11 @@ START_TEST(refuses_broken_adapter) {
                           {.name = "adapter_model.safetensors"},
                           {.name = "memory.safetensors"}};
     icae_model model = tiny_model();
-    tiny_adapter_files(&model, tiny_backend(), sound, 4);
+    icae_backend *be = tiny_backend();
+    tiny_adapter_files(&model, be, sound, 4);
     check_table("adapter", read_adapter, NULL, sound, 4);
+    free_sound(sound, 4);
+    icae_backend_free(be);
 }
 END_TEST
 
@@ -290,8 +299,13 @@ START_TEST(refuses_broken_checkpoint) {
     sound_file sound[] = {
         {.name = "hashes.json"}, {.name = "state.json"}, {.name = "optimizer.safetensors"}};
     icae_model model = tiny_model();
-    tiny_checkpoint_files(tiny_adapter(&model, tiny_backend(), true), &model, sound, 3);
+    icae_backend *be = tiny_backend();
+    icae_adapter *adapter = tiny_adapter(&model, be, true);
+    tiny_checkpoint_files(adapter, &model, sound, 3);
     check_table("checkpoint", read_checkpoint, NULL, sound, 3);
+    free_sound(sound, 3);
+    icae_adapter_free(adapter);
+    icae_backend_free(be);
 }
 END_TEST
 

@@ -612,6 +612,7 @@ START_TEST(a_report_of_the_bench_has_every_table_and_picture) {
     ck_assert_double_gt(number(root, "fma_gflops"), 0);
     ck_assert_double_gt(number(root, "memory_read_gb_s"), 0);
     free(markdown);
+    free(json);
 }
 END_TEST
 
