@@ -447,7 +447,7 @@ static icae_status read_file(icae_slots *slots, const icae_safetensors *file,
     if (status) return status;
     if (file->n_metadata != N_ENTRIES + (has_raw ? N_RAW : 0))
         return damaged(file->mapping.path, "the metadata holds unknown entries", error);
-    int64_t count = slots->n_spans * slots->slots_per_span * slots->width;
+    int64_t count = icae_slots_vectors(slots) * slots->width;
     for (int64_t i = 0; i < count; i++) {
         if (isfinite(slots->values[i])) continue;
         return icae_fail(error, ICAE_FORMAT,

@@ -176,6 +176,7 @@ static void make_tiny(const char *folder) {
     ck_ok(icae_folder_make(base, &error));
     for (int i = 0; i < 4; i++)
         write_text(base, sound[i].name, sound[i].data, sound[i].bytes);
+    free((void *)(uintptr_t)sound[1].data); /* the others are constants */
     ck_ok(icae_model_open(&model, base, &error));
     icae_adapter *adapter = tiny_adapter(model, be, false);
     ck_ok(icae_adapter_save(adapter, adapter_folder, model, &error));
