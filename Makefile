@@ -224,7 +224,7 @@ grad:
 	$(Q)$(MAKE) --no-print-directory MODE=f64 check-only TESTS="$(or $(TESTS),ops graph golden objective kernels layout)"
 
 # The OpenMP and OpenBLAS runtimes keep their thread pools until the end: not leaks of ours.
-SANITIZED := ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+SANITIZED := ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	LSAN_OPTIONS=suppressions=tests/scripts/lsan.supp:print_suppressions=0
 asan:
 	$(Q)$(SANITIZED) CK_TIMEOUT_MULTIPLIER=10 \
