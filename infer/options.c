@@ -45,6 +45,8 @@ static const option_row rows[] = {
     {'o', "output", "FILE", TAKES_OUTPUT, KIND_STRING, AT(output), 0, 0, "where the slots go"},
     {0, "report", "FILE.html", TAKES_REPORT, KIND_STRING, AT(report), 0, 0, "restore the text and write what was lost of it there"},
     {0, "min-fidelity", "X", TAKES_REPORT, KIND_NUMBER, AT(min_fidelity), 0, 1, "halve spans that keep less than X of their tokens, or keep them as text"},
+    {0, "refine", "N", TAKES_REPORT | TAKES_EVAL, KIND_INTEGER, AT(refine), 0, 100000, "make the slots better for this very text, by at most N steps of gradient descent (0)"},
+    {0, "into", "FOLDER", TAKES_INTO, KIND_STRING, AT(into), 0, 0, "write each file's text there, as NAME.txt"},
     {'n', "length", "TOKENS", TAKES_LENGTH, KIND_INTEGER, AT(length), 1, COUNT, "write at most so many tokens"},
     {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them; qa: questions"},
     {0, "questions", "FILE", TAKES_EVAL, KIND_STRING, AT(questions), 0, 0, "all: questions for qa, JSON lines with input, prompt, answer"},
@@ -292,6 +294,7 @@ int options_read(options *given, const command *self, int argc, char **argv,
                        .skip = -1,
                        .generate = -1,
                        .min_fidelity = -1,
+                       .refine = -1,
                        .steps = 3,
                        .words = words};
     keep_command_line(given, self, argc, argv);

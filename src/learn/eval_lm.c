@@ -99,12 +99,14 @@ static icae_status lm_measure(const icae_eval_engine *engine,
     }
     double *nll = calloc((size_t)n, sizeof *nll);
     if (!nll) return icae_fail_memory(error, "losses");
-    icae_status status = ICAE_OK;
+    icae_eval_slots slots = {0};
+    icae_status status =
+        icae_eval_compress(engine, items, n, false, settings->refine, &slots, error);
     for (int way = NLL_SLOTS; way <= NLL_NONE && !status; way++) {
-        status =
-            way == NLL_SLOTS
-                ? icae_eval_slot_losses(engine, items, n, ICAE_TASK_LM, skip, NULL, nll, error)
-                : base_losses(engine, items, n, skip, way == NLL_RAW, nll, error);
+        status = way == NLL_SLOTS
+                     ? icae_eval_slot_losses(engine, items, slots.of, n, ICAE_TASK_LM, skip,
+                                             NULL, nll, error)
+                     : base_losses(engine, items, n, skip, way == NLL_RAW, nll, error);
         for (int64_t i = 0; i < n && !status; i++)
             rows[i].values[way] = nll[i];
     }
@@ -115,6 +117,7 @@ static icae_status lm_measure(const icae_eval_engine *engine,
                                                              adapter->compression_rate));
         rows[i].values[TARGETS] = (double)(items[i].n_continuation - skip);
     }
+    icae_eval_slots_release(&slots);
     free(nll);
     return status;
 }
