@@ -71,7 +71,7 @@ static const option_row rows[] = {
     {0, "base-name", "NAME", TAKES_CONVERT, KIND_STRING, AT(base_name), 0, 0, "peft: what it shall open as base (the full path of BASE)"},
     {0, "memory", "FILE", TAKES_CONVERT, KIND_STRING, AT(memory), 0, 0, "from peft, gguf: the memory table, where it is not beside the LoRA"},
     {0, "slots", "N", TAKES_CONVERT, KIND_INTEGER, AT(memory_slots), 1, 65536, "from peft, gguf: memory slots, where the table does not say it"},
-    {0, "rate", "N", TAKES_CONVERT | TAKES_EVAL, KIND_INTEGER, AT(rate), 1, 65536, "tokens a slot: convert: where the table does not say it; eval: instead of the adapter's"},
+    {0, "rate", "N", TAKES_CONVERT | TAKES_EVAL | TAKES_REPORT, KIND_INTEGER, AT(rate), 1, 65536, "tokens a slot: instead of the adapter's; convert: where the table does not say it"},
     {0, "alpha", "X", TAKES_CONVERT, KIND_NUMBER, AT(alpha), 1e-6, 1e6, "from released weights: LoRA's alpha (32)"},
     {0, "layout", "LAYOUT", TAKES_CONVERT, KIND_STRING, AT(layout), 0, 0, "from peft, gguf: uniform or append, where the table does not say it"},
     {0, "force", NULL, TAKES_CONVERT, KIND_FLAG, AT(is_forced), 0, 0, "replace TO if it is there"},

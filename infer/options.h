@@ -53,7 +53,7 @@ typedef struct options {
     const char *lengths; /* bench and eval */
     bool is_checkpointed, is_quick;
     const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
-    int64_t memory_slots, rate; /* 0: not given; eval takes the rate, too */
+    int64_t memory_slots, rate; /* 0: not given; compress and eval take the rate, too */
     bool is_forced;
     const char *const *words; /* what is not an option */
     int n_words;

@@ -138,9 +138,7 @@ static icae_status measure(const icae_eval_engine *engine, const icae_eval_setti
     for (int64_t i = 0; i < n && !status; i++) {
         double *values = rows[i].values;
         values[TOKENS] = (double)items[i].n;
-        values[SLOTS] =
-            (double)(adapter->memory_slots * icae_span_count(items[i].n, adapter->memory_slots,
-                                                             adapter->compression_rate));
+        values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
         values[TARGETS] = (double)(items[i].n + eos);
         values[NLL] = nll[i];
     }

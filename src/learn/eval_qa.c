@@ -212,7 +212,6 @@ static icae_status base_side(const icae_eval_engine *engine, const icae_eval_set
 static icae_status slot_side(const icae_eval_engine *engine, const icae_eval_settings *settings,
                              const icae_chat_ids *chat, const icae_eval_item *items, int64_t n,
                              double *nll, icae_eval_row *rows, icae_error *error) {
-    const icae_adapter_settings *adapter = &engine->adapter->settings;
     icae_eval_slots slots = {0};
     icae_status status =
         icae_eval_compress(engine, items, n, false, settings->refine, &slots, error);
@@ -223,9 +222,7 @@ static icae_status slot_side(const icae_eval_engine *engine, const icae_eval_set
     for (int64_t i = 0; i < n && !status; i++) {
         double *values = rows[i].values;
         values[TOKENS] = (double)items[i].n;
-        values[SLOTS] =
-            (double)(adapter->memory_slots * icae_span_count(items[i].n, adapter->memory_slots,
-                                                             adapter->compression_rate));
+        values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
         values[TARGETS] = (double)(items[i].n_answer + (chat->end >= 0));
         values[NLL_SLOTS] = nll[i];
         if (!icae_eval_keep_text(&rows[i], "question", items[i].prompt_text,
