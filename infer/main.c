@@ -11,7 +11,7 @@
 #include "convert.h"
 #include "engine.h"
 #include "icae.h"
-#include "icae/threads.h"
+#include "icae/startup.h"
 #include "inspect.h"
 #include "speak.h"
 
@@ -94,7 +94,7 @@ static void print_overview(FILE *out) {
 }
 
 int main(int argc, char **argv) {
-    icae_threads_wait_briefly(argv);
+    icae_startup_tune(argv);
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_overview(stdout);
