@@ -35,6 +35,7 @@ static void write_all(icae_gguf_writer *writer) {
     for (size_t i = 0; i < sizeof blocks; i++)
         blocks[i] = (unsigned char)i;
     icae_gguf_write_data(writer, small, 2 * sizeof *small);
+    icae_gguf_write_data(writer, NULL, 0);
     icae_gguf_write_data(writer, small + 2, 3 * sizeof *small);
     icae_gguf_write_data(writer, small, sizeof small);
     for (size_t i = 0; i < sizeof blocks; i++) /* in the smallest pieces */
@@ -166,6 +167,9 @@ static void key_twice(icae_gguf_writer *w) {
 static void tensor_twice(icae_gguf_writer *w) {
     icae_gguf_put_tensor(w, "a", ICAE_DTYPE_F32, 1, (const int64_t[]){1});
 }
+static void no_name(icae_gguf_writer *w) {
+    icae_gguf_put_u32(w, "", 1);
+}
 static void empty_name(icae_gguf_writer *w) {
     icae_gguf_put_tensor(w, "", ICAE_DTYPE_F32, 1, (const int64_t[]){1});
 }
@@ -191,6 +195,62 @@ static void nested_array(icae_gguf_writer *w) {
     icae_gguf_put_item(w, &(icae_gguf_item){.key = "deep",
                                             .type = ICAE_GGUF_ARRAY,
                                             .element_type = ICAE_GGUF_ARRAY});
+}
+static void long_name(icae_gguf_writer *w) {
+    static char name[65537];
+    memset(name, 'k', sizeof name - 1);
+    icae_gguf_put_u32(w, name, 1);
+}
+/* A scalar or, with an element type, an array; raw is enough for eight bytes. */
+static void put_odd(icae_gguf_writer *w, const char *key, int type, int element, uint64_t count,
+                    uint64_t value) {
+    icae_gguf_put_item(w, &(icae_gguf_item){.key = key,
+                                            .type = (icae_gguf_type)type,
+                                            .element_type = (icae_gguf_type)element,
+                                            .count = count,
+                                            .raw = &value});
+}
+static void unknown_type(icae_gguf_writer *w) {
+    put_odd(w, "odd", 13, 13, 1, 0);
+}
+static void unknown_element(icae_gguf_writer *w) {
+    put_odd(w, "odd", ICAE_GGUF_ARRAY, 13, 1, 0);
+}
+static void two_scalars(icae_gguf_writer *w) {
+    put_odd(w, "odd", ICAE_GGUF_U8, ICAE_GGUF_U8, 2, 0);
+}
+static void alignment_of_array(icae_gguf_writer *w) {
+    put_odd(w, "general.alignment", ICAE_GGUF_ARRAY, ICAE_GGUF_U32, 1, 32);
+}
+static void alignment_of_fraction(icae_gguf_writer *w) {
+    icae_gguf_put_f32(w, "general.alignment", 32);
+}
+static void alignment_of_twelve(icae_gguf_writer *w) {
+    icae_gguf_put_u32(w, "general.alignment", 12);
+}
+static void all_after_a_mistake(icae_gguf_writer *w) { /* the first one is told */
+    static const char *const none[] = {"x"};
+    no_name(w);
+    icae_gguf_put_strings(w, "strings", none, 1);
+    tensor_twice(w);
+    icae_gguf_write_data(w, small, 4);
+}
+static void no_dimensions(icae_gguf_writer *w) {
+    icae_gguf_put_tensor(w, "b", ICAE_DTYPE_F32, 0, NULL);
+}
+static void five_dimensions(icae_gguf_writer *w) {
+    icae_gguf_put_tensor(w, "b", ICAE_DTYPE_F32, 5, (const int64_t[]){1, 1, 1, 1, 1});
+}
+static void huge_bytes(icae_gguf_writer *w) {
+    icae_gguf_put_tensor(w, "b", ICAE_DTYPE_F64, 1, (const int64_t[]){INT64_C(1) << 62});
+}
+static void huge_end(icae_gguf_writer *w) { /* only the padding behind it is too much */
+    for (int i = 0; i < 7; i++)
+        icae_gguf_put_tensor(
+            w, &"1234567" [i], ICAE_DTYPE_F32, 1, (const int64_t[]) { INT64_C(1) << 59 });
+    icae_gguf_put_tensor(w, "8", ICAE_DTYPE_F16, 1,
+                         (const int64_t[]){(INT64_C(1) << 60) - 152});
+    icae_gguf_put_tensor(w, "9", ICAE_DTYPE_F32, 1, (const int64_t[]){1});
 }
 static void late_key(icae_gguf_writer *w) {
     icae_gguf_write_data(w, small, 4);
@@ -223,6 +283,19 @@ START_TEST(leaves_no_file_when_something_is_wrong) {
         {huge_shape, "dimensions of at least 1"},
         {huge_sum, "tensor 'd'"},
         {late_alignment, "after the first tensor"},
+        {no_name, "a key has no name"},
+        {long_name, "a key has no name, or one over 65535 bytes"},
+        {unknown_type, "key 'odd': expected a number"},
+        {unknown_element, "key 'odd': expected a number"},
+        {two_scalars, "key 'odd': expected a number"},
+        {alignment_of_array, "general.alignment: expected a power of two"},
+        {alignment_of_fraction, "general.alignment: expected a power of two"},
+        {alignment_of_twelve, "general.alignment: expected a power of two"},
+        {all_after_a_mistake, "a key has no name"},
+        {no_dimensions, "tensor 'b': expected 1 to 4 dimensions"},
+        {five_dimensions, "tensor 'b': expected 1 to 4 dimensions"},
+        {huge_bytes, "tensor 'b': expected"},
+        {huge_end, "tensor '9'"},
         {nested_array, "key 'deep': expected a number, a string or an array"},
         {late_key, "key 'late' comes after the first data"},
         {missing_data, "tensor 'z' has got 4 of its 20 bytes"},
