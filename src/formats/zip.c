@@ -151,7 +151,7 @@ static icae_status read_local(const icae_mapping *mapping, zip_entry *entry, uin
                               size_t limit, icae_error *error) {
     static const char outside[] = "lies outside the file; fetch it again";
     if (limit - entry->place <
-        LOCAL_BYTES) /* read_central has held the place against the limit */
+        LOCAL_BYTES) /* the caller has held the place against the limit */
         return refuse(mapping, entry, ICAE_FORMAT, outside, error);
     const unsigned char *at = mapping->data + entry->place;
     size_t room = limit - entry->place - LOCAL_BYTES;

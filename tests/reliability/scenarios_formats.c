@@ -257,6 +257,7 @@ static icae_status begin_folder(scenario_state *state, icae_error *error) {
     return status ? status : icae_folder_make(scenario_path(state, "tokenizer"), error);
 }
 
+/* The filler is so long that the pool of texts has to grow while merges are read. */
 static icae_status put_tokenizer_json(scenario_state *state, icae_error *error) {
     static const char json[] =
         "{\"added_tokens\": [{\"id\": 6, \"content\": \"<s>\", \"special\": true},"
@@ -266,7 +267,8 @@ static icae_status put_tokenizer_json(scenario_state *state, icae_error *error) 
         "\"decoder\": {\"type\": \"ByteLevel\"},"
         "\"model\": {\"type\": \"BPE\", \"ignore_merges\": true, \"vocab\": {\"a\": 0,"
         "\"b\": 1, \"ab\": 2, \"\\u0120\": 3, \"\\u0120ab\": 4, \"aa\": 5, \"\\u00c3\": 8,"
-        "\"\\u00a9\": 9, \"e\": 10}, \"merges\": [\"a b\", \"\\u0120 ab\", [\"a\", \"a\"]]}}";
+        "\"\\u00a9\": 9, \"e\": 10, \"cccccccc\": 11}, \"merges\": [\"a b\", \"\\u0120 ab\", "
+        "[\"a\", \"a\"]]}}";
     icae_status status = begin_folder(state, error);
     if (!status) status = put_file(state, "tokenizer/tokenizer.json", json, error);
     if (!status) {
@@ -281,6 +283,20 @@ static icae_status put_tokenizer_json(scenario_state *state, icae_error *error) 
     if (!status)
         status = put_file(state, "tokenizer/chat_template.jinja", "{{ messages }}", error);
     return status;
+}
+
+/* With the filler the pool of texts has to grow when the added token is normalized. */
+static icae_status put_marked_json(scenario_state *state, icae_error *error) {
+    static const char json[] =
+        "{\"added_tokens\": [{\"id\": 5, \"content\": \"a b\", \"normalized\": true}],"
+        "\"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"},"
+        "\"content\": \"" MARK "\"}, \"decoder\": {\"type\": \"Sequence\", \"decoders\": ["
+        "{\"type\": \"Replace\", \"pattern\": {\"String\": \"" MARK "\"},"
+        "\"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}]},"
+        "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2,"
+        "\"" MARK "\": 3, \"a filler of 22 letters\": 4}, \"merges\": []}}";
+    icae_status status = begin_folder(state, error);
+    return status ? status : put_file(state, "tokenizer/tokenizer.json", json, error);
 }
 
 /* As tests/broken/tokenizer_model.txt has them: pieces (text, type), the trainer, the normalizer. */
@@ -371,6 +387,7 @@ const scenario format_scenarios[] = {
     {"bring safetensors", true, forget, write_safetensors_from, check_safetensors},
     {"write gguf", true, forget, write_gguf, check_gguf},
     {"tokenizer.json", true, put_tokenizer_json, use_folder, NULL},
+    {"marked tokenizer.json", true, put_marked_json, use_folder, NULL},
     {"tokenizer.model", true, put_tokenizer_model, use_folder, NULL},
     {"tokenizer of gguf", true, put_gguf, use_gguf, NULL},
     {"pieces of gguf", true, put_marked_gguf, use_gguf, NULL},

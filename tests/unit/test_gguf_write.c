@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Writing GGUF: what is put comes back by our reader, and what it would refuse is never written. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -157,6 +158,39 @@ START_TEST(writes_a_file_without_tensors) {
     ck_ok(icae_gguf_open(&file, path, &error));
     ck_assert_uint_eq(file.n_tensors, 0);
     ck_assert_uint_eq(file.n_items, 1);
+    icae_gguf_close(&file);
+}
+END_TEST
+
+/* More than the first room for names holds. */
+START_TEST(takes_many_keys_and_tensors) {
+    enum { N = 200 };
+    icae_error error = {0};
+    const char *path = test_path(test_folder("gguf-many"), "x.gguf");
+    icae_gguf_writer writer;
+    char name[16];
+    icae_gguf_begin(&writer, path);
+    for (uint32_t i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "%u", i);
+        icae_gguf_put_u32(&writer, name, i);
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "%u", i);
+        icae_gguf_put_tensor(&writer, name, ICAE_DTYPE_F32, 1, (const int64_t[]){1});
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        float value = (float)i;
+        icae_gguf_write_data(&writer, &value, sizeof value);
+    }
+    ck_ok(icae_gguf_commit(&writer, &error));
+    icae_gguf file;
+    ck_ok(icae_gguf_open(&file, path, &error));
+    ck_assert(file.n_items == N && file.n_tensors == N);
+    int64_t number = 0;
+    ck_assert(icae_gguf_get_integer(&file, "199", &number) && number == 199);
+    float last;
+    memcpy(&last, icae_gguf_find(&file, "199")->data, sizeof last);
+    ck_assert(last == 199);
     icae_gguf_close(&file);
 }
 END_TEST
@@ -333,6 +367,6 @@ START_TEST(abort_leaves_the_old_file) {
 }
 END_TEST
 
-SUITE_OF(gguf_write, 20, reads_back_everything_that_was_put, copies_a_file_to_the_byte,
-         obeys_the_alignment_key, writes_a_file_without_tensors,
+SUITE_OF(gguf_write, 20, takes_many_keys_and_tensors, reads_back_everything_that_was_put,
+         copies_a_file_to_the_byte, obeys_the_alignment_key, writes_a_file_without_tensors,
          leaves_no_file_when_something_is_wrong, abort_leaves_the_old_file)

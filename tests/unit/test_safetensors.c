@@ -152,6 +152,31 @@ START_TEST(reads_padding_and_no_tensors) {
 }
 END_TEST
 
+/* Descriptions in any order, and tensors without values, which share their place with others. */
+START_TEST(reads_tensors_in_any_order_and_empty_ones) {
+    icae_error error = {0};
+    icae_safetensors file;
+#define TENSOR(name, shape, begin, end)                                                        \
+    "\"" name "\":{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end   \
+    "]}"
+    static const char header[] = "{" TENSOR("e", "[0]", 8, 8) "," TENSOR(
+        "d", "[1]", 4, 8) "," TENSOR("c", "[0,3]", 4, 4) //
+        "," TENSOR("b", "[0]", 0, 0) "," TENSOR("a", "[1]", 0, 4) "}";
+    const char *path =
+        stored(test_folder("safetensors-empty"), sizeof header - 1, header, 2 * sizeof(float));
+    ck_ok(icae_safetensors_open(&file, path, &error));
+    ck_assert_uint_eq(file.n_entries, 5);
+    for (int i = 0; i < 5; i++) {
+        const icae_safetensors_entry *entry =
+            icae_safetensors_find(&file, (const char[]){(char)('a' + i), 0});
+        ck_assert_ptr_eq(entry, &file.entries[i]);
+        ck_assert_uint_eq(entry->bytes, i == 0 || i == 3 ? 4 : 0);
+    }
+    icae_safetensors_close(&file);
+#undef TENSOR
+}
+END_TEST
+
 #define F32(shape, begin, end)                                                                 \
     "{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
@@ -315,6 +340,6 @@ END_TEST
 
 SUITE_OF(safetensors, 30, reads_golden_files, reads_what_it_wrote,
          equal_content_gives_equal_bytes, copies_a_golden_file_entry_by_entry,
-         reads_padding_and_no_tensors, refuses_broken_headers_with_the_reason,
-         refuses_false_header_lengths, refuses_to_write_what_no_reader_takes,
-         refuses_to_write_a_header_past_the_limit)
+         reads_padding_and_no_tensors, reads_tensors_in_any_order_and_empty_ones,
+         refuses_broken_headers_with_the_reason, refuses_false_header_lengths,
+         refuses_to_write_what_no_reader_takes, refuses_to_write_a_header_past_the_limit)

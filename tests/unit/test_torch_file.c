@@ -5,6 +5,7 @@
 
 #include "../../src/formats/pickle.h"
 #include "icae/torch_file.h"
+#include "icae/torch_write.h"
 #include "stored_zip.h"
 #include "suites.h"
 
@@ -89,6 +90,11 @@ START_TEST(reads_views_of_a_storage) {
     icae_torch_file_close(&file);
     a = read_one(&file, PROGRAM(WITH(TENSOR(SIX, "K\6", PAIR("\0", "\3"), PAIR("\3", "\1")))));
     ck_assert(a->shape[0] == 0 && a->bytes == 0);
+    icae_torch_file_close(&file);
+    /* Newer versions of PyTorch give a seventh argument, metadata. */
+    a = read_one(&file, PROGRAM(WITH("ctorch._utils\n_rebuild_tensor_v2\n(" SIX "K\0" PAIR(
+                            "\2", "\3") PAIR("\3", "\1") "\211" DICT "NtR")));
+    ck_assert(a->rank == 2 && a->bytes == 24);
     icae_torch_file_close(&file);
     /* A scalar, as a parameter. */
     a = read_one(&file, PROGRAM(WITH("ctorch._utils\n_rebuild_parameter\n" TENSOR(
@@ -359,6 +365,14 @@ START_TEST(refuses_other_archives) {
         expect_refusal(stored(folder, PROGRAM(PLAIN), &rows[i].more), rows[i].sentence,
                        rows[i].status);
     }
+    /* Entries that are not of the folder: before it, and its name cut off. */
+    const stored_entry strangers[] = {{"aaa/x", "x", 1}, {"an", "x", 1}};
+    for (size_t i = 0; i < 2; i++) {
+        icae_torch_file with;
+        ck_ok(
+            icae_torch_file_open(&with, stored(folder, PROGRAM(PLAIN), &strangers[i]), &error));
+        icae_torch_file_close(&with);
+    }
     const stored_entry little = {"any/byteorder", "little", 6};
     icae_torch_file file;
     ck_ok(icae_torch_file_open(&file, stored(folder, PROGRAM(PLAIN), &little), &error));
@@ -376,6 +390,8 @@ START_TEST(refuses_other_archives) {
         "\200\2\212\12l\374\234F\371 j\250P\31.\200\2M\351\3.\200\2}q\1(U\20protocol_version";
     ck_ok(icae_file_write(path, legacy, sizeof legacy - 1, &error));
     expect_refusal(path, "format from before 1.6; rewrite it", ICAE_UNSUPPORTED);
+    ck_assert(icae_torch_file_begins((const unsigned char *)legacy, sizeof legacy - 1));
+    ck_assert(!icae_torch_file_begins((const unsigned char *)legacy, 13));
     ck_ok(icae_file_write(path, "", 0, &error));
     expect_refusal(path, "does not begin as a zip archive", ICAE_FORMAT);
     icae_torch_file gone;
@@ -485,6 +501,35 @@ START_TEST(refuses_changed_zip64_records) {
 }
 END_TEST
 
+/* The record would reach into its locator. */
+START_TEST(refuses_a_zip64_record_that_is_cut) {
+    const char *path = test_path(test_folder("torch-zip64-cut"), "x.pt");
+    char *data;
+    size_t bytes;
+    icae_torch_file file;
+    ck_ok(icae_file_read(golden, 1 << 20, &data, &bytes, &error));
+    data[bytes - 98 + 56 + 8] = (char)(data[bytes - 98 + 56 + 8] + 8);
+    ck_ok(icae_file_write(path, data, bytes, &error));
+    ck_refused(icae_torch_file_open(&file, path, &error),
+               "the zip64 end record is not where its locator says");
+    free(data);
+}
+END_TEST
+
+/* What is written is read: all of the archive and the pickle, until its end shows a tensor. */
+START_TEST(reads_tensors_of_every_type_that_is_written) {
+    static const icae_dtype dtypes[] = {ICAE_DTYPE_F32, ICAE_DTYPE_F16, ICAE_DTYPE_BF16};
+    static const double numbers[6];
+    const char *path = test_path(test_folder("torch-written"), "x.pt");
+    for (size_t i = 0; i < 3; i++) {
+        icae_torch_file file;
+        ck_ok(icae_torch_write(path, dtypes[i], 2, 3, numbers, &error));
+        ck_refused(icae_torch_file_open(&file, path, &error),
+                   "holds a tensor, expected a dictionary");
+    }
+}
+END_TEST
+
 /* The 32-bit record may leave everything to that of zip64. */
 START_TEST(takes_the_directory_from_zip64_records_alone) {
     const char *path = test_path(test_folder("torch-zip64-alone"), "x.pt");
@@ -508,21 +553,23 @@ START_TEST(reads_the_zip64_fields_of_entries) {
     static const char full[] = "\377\377\377\377\377\377\377\377";
 #define FOUR "\4\0\0\0\0\0\0\0"
     static const struct {
-        bool are_sizes_full, is_place_full;
+        int full_sizes; /* bytes: 4, the stored size alone; 8, both */
+        bool is_place_full;
         const char *field;
         size_t n;
         const char *sentence; /* NULL: accepted */
     } rows[] = {
-        {true, false, "\1\0\20\0" FOUR FOUR, 20, NULL},
-        {true, true, "\1\0\30\0" FOUR FOUR "\0\0\0\0\0\0\0\0", 28, NULL},
-        {false, true, "ab\2\0xy\1\0\10\0\0\0\0\0\0\0\0\0", 18, NULL},
-        {false, false, "ab\2\0xy", 6, NULL},
-        {false, false, "abc", 3, NULL},
-        {false, false, "ab\3\0xy", 6, "its zip64 field is damaged"},
-        {true, false, "\1\0\10\0" FOUR, 12, "its zip64 field is damaged"},
-        {true, false, "ab\2\0xy", 6, "its zip64 field is damaged"},
-        {false, true, "abc", 3, "its zip64 field is damaged"},
-        {false, true, "\1\0\10\0\0\0\0\0\0\0\0\200", 12, "lies outside the file"},
+        {8, false, "\1\0\20\0" FOUR FOUR, 20, NULL},
+        {8, true, "\1\0\30\0" FOUR FOUR "\0\0\0\0\0\0\0\0", 28, NULL},
+        {0, true, "ab\2\0xy\1\0\10\0\0\0\0\0\0\0\0\0", 18, NULL},
+        {0, false, "ab\2\0xy", 6, NULL},
+        {0, false, "abc", 3, NULL},
+        {0, false, "ab\3\0xy", 6, "its zip64 field is damaged"},
+        {8, false, "\1\0\10\0" FOUR, 12, "its zip64 field is damaged"},
+        {4, false, "abc", 3, "its zip64 field is damaged"},
+        {8, false, "ab\2\0xy", 6, "its zip64 field is damaged"},
+        {0, true, "abc", 3, "its zip64 field is damaged"},
+        {0, true, "\1\0\10\0\0\0\0\0\0\0\0\200", 12, "lies outside the file"},
     };
     const char *folder = test_folder("torch-zip64-fields"), *path = test_path(folder, "y.pt");
     char *data;
@@ -533,7 +580,7 @@ START_TEST(reads_the_zip64_fields_of_entries) {
         icae_text_append(&out, data, FIELD);
         icae_text_append(&out, rows[i].field, rows[i].n);
         icae_text_append(&out, data + FIELD, bytes - FIELD);
-        if (rows[i].are_sizes_full) memcpy(out.data + DIRECTORY + 20, full, 8);
+        memcpy(out.data + DIRECTORY + 20, full, (size_t)rows[i].full_sizes);
         if (rows[i].is_place_full) memcpy(out.data + DIRECTORY + 42, full, 4);
         out.data[DIRECTORY + 30] = (char)rows[i].n;
         out.data[END + rows[i].n + 12] = (char)(END - DIRECTORY + rows[i].n);
@@ -556,4 +603,5 @@ SUITE_OF(torch_file, 60, reads_what_torch_saved, reads_views_of_a_storage,
          refuses_broken_pickles_with_the_reason, refuses_deep_nesting,
          refuses_pickles_of_over_64_mebibytes, refuses_other_archives, refuses_changed_archives,
          refuses_every_truncation, refuses_changed_zip64_records,
+         refuses_a_zip64_record_that_is_cut, reads_tensors_of_every_type_that_is_written,
          takes_the_directory_from_zip64_records_alone, reads_the_zip64_fields_of_entries)
