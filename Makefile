@@ -237,7 +237,7 @@ RELIABILITY := $(BUILD)/reliability
 MOST_FAULTS ?= 400
 WRAPPED := malloc calloc realloc aligned_alloc free strdup strndup vasprintf asprintf inflateInit2_ \
 	open close read write fsync rename renameat2 mkdir remove unlink truncate mmap opendir flock gzopen \
-	gzread gzerror icae_checkpoint_save
+	gzread gzerror icae_checkpoint_save icae_arena_alloc icae_arena_array icae_arena_copy
 .PHONY: torture faults check-faults controls tsan coverage soak
 .PRECIOUS: $(BUILD)/tests/reliability/%.o
 $(BUILD)/soak: $(addprefix $(BUILD)/tests/reliability/,soak.o tiny_run.o) $(BUILD)/libicae.a
@@ -248,7 +248,7 @@ torture: $(BUILD)/torture $(BUILD)/icae-pretrain
 	$(Q)$(BUILD)/torture $(BUILD)/icae-pretrain $(RELIABILITY)/torture $(KILLS)
 # The library's objects are those of make asan; only the linking differs.
 wrap = $(addprefix -Wl$(comma)--wrap=,$(1))
-FAULTOBJECTS := $(addprefix $(BUILD)/tests/reliability/,faults.o fault_layer.o scenarios.o power.o disk.o tiny_run.o)
+FAULTOBJECTS := $(addprefix $(BUILD)/tests/reliability/,faults.o fault_layer.o scenarios.o scenarios_formats.o power.o disk.o tiny_run.o)
 $(BUILD)/faults: $(FAULTOBJECTS) $(BUILD)/libicae.a
 	$(call link,$(call wrap,$(WRAPPED)))
 faults:

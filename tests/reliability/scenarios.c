@@ -6,6 +6,7 @@
 
 #include "icae/exchange.h"
 #include "icae/file.h"
+#include "icae/rehearsal.h"
 #include "icae/slots.h"
 #include "icae/trainer.h"
 #include "scenarios.h"
@@ -269,6 +270,23 @@ static icae_status ask(scenario_state *state, icae_error *error) {
     return status;
 }
 
+/* One step, forward and backward, whole and checkpointed, in either arithmetic. Rehearsed: all of its
+ * allocations, none of its products, so that every single one can fail. */
+static icae_status rehearse(scenario_state *state, icae_error *error) {
+    const icae_context context = {.n = 7};
+    const icae_job jobs[] = {{.task = ICAE_TASK_AE, .n_target = 7, .coef = 1},
+                             {.task = ICAE_TASK_LM, .n_target = 5, .coef = 1}};
+    const icae_batch batch = {&context, 1, jobs, 2};
+    icae_status status = ICAE_OK;
+    for (int way = 0; way < 4 && !status; way++) {
+        icae_footprint footprint;
+        status =
+            icae_rehearse(&footprint, state->be, state->model, state->adapters[0], &batch,
+                          way & 1 ? ICAE_COMPUTE_BF16 : ICAE_COMPUTE_F32, true, way & 2, error);
+    }
+    return status;
+}
+
 /* ---- training ---- */
 
 static const char *const short_run[] = {
@@ -355,6 +373,7 @@ const scenario scenarios[] = {
     {"compress", false, forget_slots, compress, check_slots},
     {"load slots", false, NULL, load_slots, NULL},
     {"ask", false, NULL, ask, NULL},
+    {"rehearse a step", true, NULL, rehearse, NULL},
     {"train", false, forget_training, train_afresh, check_training},
     {"resume", false, stop_training, resume_training, check_training},
     {"train with prefetch", false, forget_training, train_ahead, NULL},
@@ -362,6 +381,10 @@ const scenario scenarios[] = {
 };
 
 /* ---- what they share ---- */
+
+const char *scenario_path(const scenario_state *state, const char *name) {
+    return at(state, name);
+}
 
 static icae_status open_adapters(scenario_state *state, icae_error *error) {
     icae_adapter_settings settings = icae_adapter_defaults(state->model);

@@ -34,10 +34,14 @@ typedef struct scenario {
     icae_status (*check)(scenario_state *state, icae_status status, icae_error *error);
 } scenario;
 
-extern const scenario scenarios[]; /* ends with name = NULL */
+/* Both end with name = NULL. The second: readers and writers of src/formats, which need nothing of the state
+ * but its folder. */
+extern const scenario scenarios[], format_scenarios[];
 
 icae_status scenario_open(scenario_state *state, const char *folder, icae_error *error);
 void scenario_close(scenario_state *state);
+/* "FOLDER/name" in a ring of buffers. */
+const char *scenario_path(const scenario_state *state, const char *name);
 
 /* Replays a training run with checkpoints, a stop and a resume on a disk that forgets: after each event
  * and for each kind of loss the newest checkpoint whose save had returned must be there. Exit code. */
