@@ -249,8 +249,7 @@ int run_compress(const options *given) {
     }
     icae_status status = read_input(&j, &error);
     if (!status) status = engine_open(&j.engine, given, &error);
-    if (!status && given->rate > 0)
-        j.engine.adapter->settings.compression_rate = given->rate;
+    if (!status && given->rate > 0) j.engine.adapter->settings.compression_rate = given->rate;
     if (given->report || given->min_fidelity >= 0 || given->refine > 0) signals_catch();
     if (!status) status = compress(&j, &error);
     if (!status && given->report) status = write_report(&j, &error);
