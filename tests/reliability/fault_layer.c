@@ -19,6 +19,7 @@
 
 #include "fault_layer.h"
 #include "icae/checkpoint.h"
+#include "icae/memory.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static fault_kind armed = FAULT_COUNT;
@@ -44,6 +45,12 @@ long fault_disarm(void) {
     long count = seen;
     pthread_mutex_unlock(&lock);
     return count;
+}
+
+static bool spares_bases;
+
+void fault_spare_bases(bool spares) {
+    spares_bases = spares;
 }
 
 /* Whether this call is the one that fails; then errno is set. */
@@ -149,6 +156,14 @@ WRAP(int, inflateInit2_, z_streamp stream, int bits, const char *version, int si
                                    : __real_inflateInit2_(stream, bits, version, size);
 }
 
+/* An arena asks the system once for many pieces: here any of them may be the one that it has to ask for. */
+WRAP(void *, icae_arena_alloc, icae_arena *arena, size_t bytes) {
+    return fires(FAULT_arena) ? NULL : __real_icae_arena_alloc(arena, bytes);
+}
+WRAP(void *, icae_arena_array, icae_arena *arena, size_t count, size_t bytes) {
+    return fires(FAULT_arena) ? NULL : __real_icae_arena_array(arena, count, bytes);
+}
+
 void fault_hook_json(void) {
     static cJSON_Hooks hooks = {__wrap_malloc, __wrap_free};
     cJSON_InitHooks(&hooks);
@@ -225,7 +240,8 @@ WRAP(int, close, int fd) {
         is_ours[fd] = false;
         if (record) note((file_event){.act = ACT_CLOSE, .fd = fd}, NULL, NULL, NULL);
     }
-    return __real_close(fd);
+    int result = __real_close(fd);
+    return fires(FAULT_close) ? -1 : result;
 }
 WRAP(ssize_t, read, int fd, void *data, size_t bytes) {
     if (fires(FAULT_read) || fires(FAULT_interrupt)) return -1;
@@ -294,6 +310,18 @@ WRAP(void *, mmap, void *at, size_t bytes, int how, int flags, int fd, off_t off
 WRAP(DIR *, opendir, const char *path) {
     return fires(FAULT_list) ? NULL : __real_opendir(path);
 }
+WRAP(struct dirent *, readdir, DIR *folder) {
+    return fires(FAULT_list) ? NULL : __real_readdir(folder);
+}
+WRAP(int, stat, const char *path, struct stat *info) {
+    return fires(FAULT_examine) ? -1 : __real_stat(path, info);
+}
+WRAP(int, lstat, const char *path, struct stat *info) {
+    return fires(FAULT_examine) ? -1 : __real_lstat(path, info);
+}
+WRAP(int, fstat, int fd, struct stat *info) {
+    return fires(FAULT_examine) ? -1 : __real_fstat(fd, info);
+}
 WRAP(int, flock, int fd, int operation) {
     return fires(FAULT_lock) ? -1 : __real_flock(fd, operation);
 }
@@ -316,5 +344,12 @@ WRAP(icae_status, icae_checkpoint_save, const char *run_folder, icae_adapter *ad
         __real_icae_checkpoint_save(run_folder, adapter, model, state, keep, error);
     if (!status && record)
         note((file_event){.act = ACT_SAVED, .number = (long)state->step}, NULL, NULL, NULL);
+    return status;
+}
+WRAP(icae_status, icae_model_open, icae_model **model, const char *path, icae_error *error) {
+    fault_kind kind = armed;
+    if (spares_bases) armed = FAULT_COUNT;
+    icae_status status = __real_icae_model_open(model, path, error);
+    if (spares_bases) armed = kind;
     return status;
 }

@@ -85,6 +85,7 @@ static void run_child(const scenario *s, fault_kind kind, const char *folder, lo
     icae_error error = {0};
     scenario_state state;
     fault_hook_json();
+    fault_spare_bases(s->spares_base);
     if (scenario_open(&state, folder, &error)) {
         complain("opening", error.message);
         exit(EXIT_FAILURE);
@@ -131,28 +132,39 @@ static bool run_kind(const scenario *s, fault_kind kind, const char *folder, lon
     return is_good;
 }
 
-static int run_all(const char *folder, long most, const char *only) {
-    long tried = 0, failed = 0;
-    int broken = 0;
-    double start = icae_clock_seconds();
-    for (size_t i = 0; scenarios[i].name; i++) {
-        if (only && !strstr(scenarios[i].name, only)) continue;
+typedef struct totals {
+    long tried, failed;
+    int broken;
+} totals;
+
+static void run_table(const scenario *table, const char *folder, long most, const char *only,
+                      totals *sums) {
+    for (const scenario *s = table; s->name; s++) {
+        if (only && !strstr(s->name, only)) continue;
         long here = 0, errors = 0, calls = 0;
         double begun = icae_clock_seconds();
         for (int kind = 0; kind < FAULT_COUNT; kind++) {
-            broken += !run_kind(&scenarios[i], (fault_kind)kind, folder, most);
+            sums->broken += !run_kind(s, (fault_kind)kind, folder, most);
             here += shared->tried;
             errors += shared->failed;
             calls += shared->total;
         }
-        printf("%-20s %5ld of %6ld calls failed, %5ld errors told, %.0f s\n", scenarios[i].name,
-               here, calls, errors, icae_clock_seconds() - begun);
-        tried += here;
-        failed += errors;
+        printf("%-20s %5ld of %6ld calls failed, %5ld errors told, %.0f s\n", s->name, here,
+               calls, errors, icae_clock_seconds() - begun);
+        sums->tried += here;
+        sums->failed += errors;
     }
-    printf("faults: %ld tried, %ld ended in an error, %d not as they should; %.0f s\n", tried,
-           failed, broken, icae_clock_seconds() - start);
-    return broken ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int run_all(const char *folder, long most, const char *only) {
+    const scenario *const tables[] = {scenarios, scenarios_exchange, scenarios_run};
+    totals sums = {0};
+    double start = icae_clock_seconds();
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        run_table(tables[i], folder, most, only, &sums);
+    printf("faults: %ld tried, %ld ended in an error, %d not as they should; %.0f s\n",
+           sums.tried, sums.failed, sums.broken, icae_clock_seconds() - start);
+    return sums.broken ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv) {
