@@ -231,7 +231,7 @@ icae_status icae_chat_apply(icae_adapter_settings *settings, const icae_chat_wis
             return icae_fail(error, ICAE_INVALID,
                              "%s%s: is another than that of the preset '%s'; remove it, or "
                              "%schat_template",
-                             where, f->wished ? f->key : "chat_suffix", named->name, where);
+                             where, f->key, named->name, where);
         }
         size_t length = strlen(text);
         if (length >= f->room) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "adapter_support.h"
 #include "icae/file.h"
@@ -175,6 +176,26 @@ START_TEST(refuses_settings_out_of_range) {
     bad = good;
     bad.alpha = (double)NAN;
     ck_refused(create_with(&bad), "alpha");
+    bad.alpha = -1;
+    ck_refused(create_with(&bad), "alpha");
+    bad.alpha = (double)INFINITY;
+    ck_refused(create_with(&bad), "alpha is inf");
+    bad = good;
+    bad.dropout = -0.5;
+    ck_refused(create_with(&bad), "dropout is -0.5");
+    bad = good;
+    bad.memory_init = ICAE_MEMORY_INIT_COUNT;
+    ck_refused(create_with(&bad), "none of the known");
+    bad = good;
+    bad.memory_inputs = ICAE_MEMORY_INPUTS_COUNT;
+    ck_refused(create_with(&bad), "none of the known");
+    bad = good;
+    bad.slot_values = ICAE_SLOT_VALUES_COUNT;
+    ck_refused(create_with(&bad), "none of the known");
+    bad = good;
+    bad.has_stop_id = true;
+    bad.stop_id = -1;
+    ck_refused(create_with(&bad), "stop_id is -1, but the base given (bases/small.gguf)");
     bad = good;
     bad.dropout = 1;
     ck_refused(create_with(&bad), "dropout is 1");
@@ -283,6 +304,73 @@ START_TEST(replaces_an_adapter_and_leaves_other_files_alone) {
 }
 END_TEST
 
+START_TEST(saves_under_any_name_that_a_folder_may_have) {
+    char folder[600], here[4096], path[640], long_name[200];
+    snprintf(folder, sizeof folder, "%s", test_folder("adapter-names"));
+    icae_backend *be = reference();
+    icae_model model = small_model();
+    icae_adapter *adapter = small_adapter(&model, be, 1);
+    ck_refused(icae_adapter_save(adapter, "", &model, &error), "needs a folder's name");
+    adapter->summary_json = strdup("{\"a\": false, \"b\": [true, null, {}]}");
+    snprintf(path, sizeof path, "%s/slashes//", folder);
+    ck_ok(icae_adapter_save(adapter, path, &model, &error));
+    ck_ok(load_small(path, &error));
+    ck_ok(icae_adapter_save(adapter, path, &model, &error)); /* over itself */
+    ck_ok(load_small(path, &error));
+    /* a link is written through, not replaced */
+    ck_assert_int_eq(symlink("slashes", test_path(folder, "link")), 0);
+    ck_ok(icae_adapter_save(adapter, test_path(folder, "link"), &model, &error));
+    ck_ok(load_small(test_path(folder, "link"), &error));
+    char kept[16] = "";
+    ck_assert_int_eq(readlink(test_path(folder, "link"), kept, sizeof kept - 1), 7);
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    ck_assert_int_eq(chdir(folder), 0);
+    ck_ok(icae_adapter_save(adapter, "bare", &model, &error));
+    ck_assert_int_eq(chdir(here), 0);
+    ck_ok(load_small(test_path(folder, "bare"), &error));
+    /* what the base is called: the last part, nothing when it is too long or has no name */
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = 0;
+    char in_folder[] = "bases/small/";
+    static const char *const said[] = {"\"name\": \"small\"", "\"name\": \"\"",
+                                       "\"name\": \"\""};
+    char *const paths[] = {in_folder, long_name, NULL};
+    for (int i = 0; i < 3; i++) {
+        size_t bytes;
+        model.path = paths[i];
+        ck_ok(icae_adapter_save(adapter, path, &model, &error));
+        char *data = read_whole(path, "icae.json", &bytes);
+        ck_assert_msg(strstr(data, said[i]), "%s", data);
+        free(data);
+    }
+    icae_adapter_free(adapter);
+    icae_backend_free(be);
+}
+END_TEST
+
+/* Saved in 16 bits, the adapter in memory is what will be read. */
+START_TEST(saves_in_16_bits_what_it_then_holds) {
+    static const icae_dtype dtypes[] = {ICAE_DTYPE_F16, ICAE_DTYPE_BF16};
+    const char *folder = test_folder("adapter-16");
+    icae_backend *be = reference();
+    icae_model model = small_model();
+    icae_adapter *adapter = small_adapter(&model, be, 1), *loaded;
+    uint64_t exact = icae_adapter_hash(adapter);
+    for (int i = 0; i < 2; i++) {
+        ck_ok(icae_adapter_save_as(adapter, folder, &model, dtypes[i], &error));
+        ck_assert_uint_ne(adapter->fingerprint, exact);
+        ck_ok(icae_adapter_load(&loaded, folder, &model, be, false, &error));
+        ck_assert_uint_eq(loaded->fingerprint, adapter->fingerprint);
+        icae_adapter_free(loaded);
+    }
+    adapter->params.values[1] = (icae_real)3.4e38;
+    ck_refused(icae_adapter_save_as(adapter, folder, &model, ICAE_DTYPE_BF16, &error),
+               "too large for BF16");
+    icae_adapter_free(adapter);
+    icae_backend_free(be);
+}
+END_TEST
+
 START_TEST(refuses_every_mixture_that_an_interrupted_save_leaves) {
     const char *folder = test_folder("adapter-mixed");
     char old[600], new[600], mixed[600];
@@ -369,5 +457,6 @@ SUITE_OF(adapter, 60, defaults_follow_the_chat_template,
          the_hash_sees_values_scale_and_layout, refuses_settings_out_of_range,
          reads_what_it_wrote_and_writes_equal_bytes,
          replaces_an_adapter_and_leaves_other_files_alone,
+         saves_under_any_name_that_a_folder_may_have, saves_in_16_bits_what_it_then_holds,
          refuses_every_mixture_that_an_interrupted_save_leaves,
          refuses_a_changed_byte_in_any_tensor, loads_the_golden_folder_with_its_least_icae_json)

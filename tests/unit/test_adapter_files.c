@@ -42,6 +42,13 @@ START_TEST(reads_chat_templates_of_every_age) {
         /* of before there were names */
         {"\"chat_prefix\": \"a\", \"chat_suffix\": \"b\",", "custom", "a", "b", "", ""},
         {"\"chat_prefix\": \"\", \"chat_suffix\": \"\",", "none", "", "", "", ""},
+        {"\"chat_prefix\": \"a\",", "custom", "a", "", "", ""},
+        {"\"chat_suffix\": \"b\", \"chat_turn\": \"c\",", "custom", "", "b", "c", ""},
+        {"\"chat_prefix\": \"a\", \"chat_end\": \"d\",", "custom", "a", "", "", "d"},
+        {"\"chat_turn\": \"c\",", "custom", "", "", "c", ""},
+        {"\"chat_end\": \"d\",", "custom", "", "", "", "d"},
+        {"\"chat_template\": \"mistral\", \"chat_prefix\": \"<s>[INST]\",", "mistral",
+         "<s>[INST]", "[/INST]", "</s>[INST]", "</s>"},
         {"", "none", "", "", "", ""},
     };
     icae_backend *be = reference();
@@ -70,6 +77,9 @@ START_TEST(reads_chat_templates_of_every_age) {
     ck_refused(
         load_edited(folder, "icae.json", CHAT_KEYS, "\"chat_template\": \"of-2031\",", &error),
         "'of-2031' is unknown");
+    ck_refused(load_edited(folder, "icae.json", "\"chat_template\": \"custom\"",
+                           "\"chat_template\": 3", &error),
+               "chat_template: expected a string");
     ck_refused(load_edited(folder, "icae.json", "\"custom\"",
                            "\"a name that is longer than any name may be\"", &error),
                "chat_template: has 42 bytes, expected at most 31");
@@ -138,6 +148,7 @@ START_TEST(refuses_a_damaged_icae_json) {
         {"\"format\"", "\"surprise\": 1, \"format\"", "surprise"},
         {"\"width\"", "\"breadth\"", "breadth"},
         {"000000000000ba5e", "BA5E", "16 digits"},
+        {"000000000000ba5e", "000000000000BA5E", "16 digits"},
         {"\"memory_init\": \"base\"", "\"memory_init\": 3", "memory_init"},
         {"\"memory_inputs\": \"learned\"", "\"memory_inputs\": \"raw\"", "pooled"},
         {"\"memory_inputs\": \"learned\"", "\"memory_inputs\": \"pooled\"", "written for"},
@@ -174,6 +185,8 @@ START_TEST(refuses_peft_features_that_it_does_not_compute) {
         {"[\"q_proj\", \"v_proj\", \"down_proj\"]", "\".*_proj\"", "is one pattern"},
         {"[\"q_proj\", \"v_proj\", \"down_proj\"]", "[]", "expected a list"},
         {"[\"q_proj\", \"v_proj\", \"down_proj\"]", "[\"query\"]", "query"},
+        {"[\"q_proj\", \"v_proj\", \"down_proj\"]", "[3]", "'(no text)' is none of"},
+        {"[\"q_proj\", \"v_proj\", \"down_proj\"]", "3", "expected a list"},
         {"\"q_proj\", ", "", "is none that the settings"},
         {"\"q_proj\"", "\"q_proj\", \"k_proj\"", "k_proj.lora_A is missing"},
         {"\"r\": 2", "\"r\": 3", "does not have the shape"},
@@ -333,6 +346,10 @@ START_TEST(refuses_missing_extra_misshapen_and_broken_tensors) {
         tensors.sources[n].name = extra[i];
         ck_refused(load_tensors(folder, name, &tensors), extra[i]);
     }
+    tensors.sources[n].name =
+        "base_model.model.a.name.that.is.longer.than.those.of.all.matrices.in.all.models.whose."
+        "LoRA.could.ever.be.read.by.this.program.I.should.think.lora_A.weight";
+    ck_refused(load_tensors(folder, name, &tensors), "... is none that the settings");
     tensors.sources[n].name =
         "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight";
     ck_refused(load_tensors(folder, name, &tensors), "under two names");

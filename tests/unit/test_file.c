@@ -3,9 +3,11 @@
  * place of a file and is none. That failing calls do no harm is shown by make faults. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -185,6 +187,11 @@ START_TEST(empty_files_and_those_over_the_limit) {
     ck_refused(icae_file_read("no/such", 4, &data, NULL, &error), "no/such: cannot open: No");
     ck_refused(icae_file_read("tests", 4, &data, NULL, &error), "tests: is not a regular file");
     ck_refused(icae_file_read("/dev/null", 4, &data, NULL, &error), "is not a regular file");
+    /* the kernel's own files claim a page and hold a line: such a one has become shorter */
+    static const char shorter[] = "/sys/devices/system/cpu/online";
+    if (icae_file_bytes(shorter) <= 0) return;
+    ck_refused(icae_file_read(shorter, 1 << 20, &data, NULL, &error),
+               "the file became shorter");
 }
 END_TEST
 
@@ -251,6 +258,28 @@ START_TEST(what_is_written_is_there_whole_or_not_at_all) {
 }
 END_TEST
 
+/* A disk that is full in the middle, as far as the program can tell. */
+START_TEST(a_write_that_fails_leaves_the_earlier_file) {
+    enum { BYTES = 6 << 20 };
+    const char *path = test_path(test_folder("file-full"), "a");
+    char *data = calloc(1, BYTES);
+    struct rlimit sound, small;
+    ck_assert_ptr_nonnull(data);
+    ck_ok(icae_file_write(path, "old", 3, &error));
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &sound), 0);
+    small = sound;
+    small.rlim_cur = BYTES / 3;
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+    icae_status status = icae_file_write(path, data, BYTES, &error);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &sound), 0);
+    ck_assert_int_eq(status, ICAE_IO);
+    ck_assert_ptr_nonnull(strstr(error.message, "cannot write: File too large; an earlier"));
+    ck_assert_int_eq(icae_file_bytes(path), 3);
+    free(data);
+}
+END_TEST
+
 /* ---- folders ---- */
 
 START_TEST(folders_are_made_listed_and_removed) {
@@ -288,6 +317,15 @@ START_TEST(folders_are_made_listed_and_removed) {
     ck_ok(icae_folder_remove(test_path(folder, "a"), &error));
     ck_ok(icae_path_find(test_path(folder, "a"), &is_there, &error));
     ck_assert(!is_there);
+    is_there = true;
+    ck_ok(icae_path_find("LICENSE/a", &is_there, &error)); /* nothing can be below a file */
+    ck_assert(!is_there);
+    static const char *const joined[][2] = {{"a", "a/b"}, {"a/", "a/b"}, {"", "/b"}};
+    for (int i = 0; i < 3; i++) {
+        char *path = icae_path_join(joined[i][0], "b");
+        ck_assert_str_eq(path, joined[i][1]);
+        free(path);
+    }
     ck_ok(icae_folder_sync(folder, &error));
     ck_refused(icae_folder_sync(test_path(folder, "a"), &error), "cannot open");
 }
@@ -333,4 +371,5 @@ SUITE_OF(file, 60, a_pipe_in_the_place_of_a_file_is_refused_at_once,
          a_pipe_among_the_files_of_an_adapter_or_a_checkpoint_is_refused,
          a_pipe_that_the_shell_names_is_read, empty_files_and_those_over_the_limit,
          a_mapping_gives_back_what_it_let_go, what_is_written_is_there_whole_or_not_at_all,
-         folders_are_made_listed_and_removed, what_may_not_be_looked_at_is_no_missing_file)
+         a_write_that_fails_leaves_the_earlier_file, folders_are_made_listed_and_removed,
+         what_may_not_be_looked_at_is_no_missing_file)
