@@ -17,13 +17,18 @@ enum { WRITER_BUFFER = 1 << 20 };
 
 /* ---- reading ---- */
 
-static icae_status open_regular(const char *path, int *descriptor, size_t *bytes,
+/* Opens a regular file and nothing else. O_NONBLOCK: a named pipe in its place would keep open() waiting for
+ * a partner, and a device might do anything. Once the kind is known the flag is taken off again. */
+static icae_status open_regular(const char *path, int flags, int *descriptor, size_t *bytes,
                                 icae_error *error) {
+    const char *purpose = flags & O_WRONLY ? "write" : "open";
     int fd;
     do
-        fd = open(path, O_RDONLY | O_CLOEXEC);
+        fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0666);
     while (fd < 0 && errno == EINTR);
-    if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot open: %s", path, strerror(errno));
+    if (fd < 0) {
+        return icae_fail(error, ICAE_IO, "%s: cannot %s: %s", path, purpose, strerror(errno));
+    }
     struct stat info;
     if (fstat(fd, &info)) {
         icae_fail(error, ICAE_IO, "%s: cannot examine: %s", path, strerror(errno));
@@ -34,8 +39,9 @@ static icae_status open_regular(const char *path, int *descriptor, size_t *bytes
         close(fd);
         return icae_fail(error, ICAE_IO, "%s: is not a regular file", path);
     }
+    fcntl(fd, F_SETFL, flags & O_APPEND);
     *descriptor = fd;
-    *bytes = (size_t)info.st_size;
+    if (bytes) *bytes = (size_t)info.st_size;
     return ICAE_OK;
 }
 
@@ -43,7 +49,7 @@ icae_status icae_mapping_open(icae_mapping *mapping, const char *path, icae_erro
     *mapping = (icae_mapping){0};
     int fd;
     size_t bytes;
-    icae_status status = open_regular(path, &fd, &bytes, error);
+    icae_status status = open_regular(path, O_RDONLY, &fd, &bytes, error);
     if (status) return status;
     const void *data = "";
     if (bytes) {
@@ -83,7 +89,7 @@ icae_status icae_file_read(const char *path, size_t limit_bytes, char **data, si
     *data = NULL;
     int fd;
     size_t size;
-    icae_status status = open_regular(path, &fd, &size, error);
+    icae_status status = open_regular(path, O_RDONLY, &fd, &size, error);
     if (status) return status;
     if (size > limit_bytes) {
         close(fd);
@@ -257,10 +263,8 @@ icae_status icae_file_append(const char *path, const void *data, size_t bytes,
                              icae_error *error) {
     bool is_new = !icae_path_exists(path);
     int fd;
-    do
-        fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    while (fd < 0 && errno == EINTR);
-    if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot write: %s", path, strerror(errno));
+    icae_status status = open_regular(path, O_WRONLY | O_CREAT | O_APPEND, &fd, NULL, error);
+    if (status) return status;
     bool good = write_all(fd, data, bytes) && flush_to_disk(fd);
     int reason = errno;
     close(fd);

@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <zlib.h>
 
@@ -31,8 +32,17 @@ struct icae_lines {
     bool at_end;
 };
 
+/* A named pipe would keep the program waiting for somebody who writes into it; those that a shell or the
+ * system names, /dev/stdin and /dev/fd/N, have a writer. */
+static bool may_wait_for_ever(const char *path) {
+    struct stat info;
+    return strncmp(path, "/dev/", 5) != 0 && !stat(path, &info) && S_ISFIFO(info.st_mode);
+}
+
 icae_status icae_lines_open(icae_lines **result, const char *path, icae_error *error) {
     *result = NULL;
+    if (may_wait_for_ever(path))
+        return icae_fail(error, ICAE_IO, "%s: is not a regular file", path);
     icae_lines *lines = calloc(1, sizeof *lines);
     if (lines) {
         lines->capacity = FIRST_CAPACITY;

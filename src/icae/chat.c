@@ -114,22 +114,22 @@ static const preset *find_preset(const char *name) {
 
 /* ---- tokens ---- */
 
-/* The id that the text becomes as a template's text, or -1 when it is not exactly one. */
-static int32_t single_token(const icae_tokenizer *tokenizer, const char *text) {
-    int32_t *ids = NULL, id = -1;
+/* *id: what the text becomes as a template's text, or -1 when that is not exactly one token. */
+static icae_status single_token(const icae_tokenizer *tokenizer, const char *text, int32_t *id,
+                                icae_error *error) {
+    int32_t *ids = NULL;
     size_t count = 0;
-    if (!icae_tokenizer_encode(tokenizer, text, strlen(text), true, &ids, &count, NULL) &&
-        count == 1) {
-        id = ids[0];
-    }
+    icae_status status =
+        icae_tokenizer_encode(tokenizer, text, strlen(text), true, &ids, &count, error);
+    *id = !status && count == 1 ? ids[0] : -1;
     free(ids);
-    return id;
+    return status;
 }
 
 /* The first token of the preset that the tokenizer lacks, or NULL. */
 static const char *missing_token(const preset *p, const icae_tokenizer *tokenizer) {
     for (size_t i = 0; i < MOST_TOKENS && p->tokens[i]; i++) {
-        if (!icae_tokenizer_is_special(tokenizer, single_token(tokenizer, p->tokens[i])))
+        if (!icae_tokenizer_is_special(tokenizer, icae_tokenizer_find(tokenizer, p->tokens[i])))
             return p->tokens[i];
     }
     return NULL;
@@ -231,7 +231,7 @@ icae_status icae_chat_apply(icae_adapter_settings *settings, const icae_chat_wis
             return icae_fail(error, ICAE_INVALID,
                              "%s%s: is another than that of the preset '%s'; remove it, or "
                              "%schat_template",
-                             where, f->wished ? f->key : "chat_suffix", named->name, where);
+                             where, f->key, named->name, where);
         }
         size_t length = strlen(text);
         if (length >= f->room) {
@@ -274,8 +274,11 @@ icae_status icae_chat_check(const icae_adapter_settings *settings,
                          "does not have; choose another, or %s",
                          where, p->name, missing, ICAE_CHAT_CUSTOM " with texts of your own");
     }
-    if (!*settings->chat_end || single_token(tokenizer, settings->chat_end) >= 0)
-        return ICAE_OK;
+    int32_t end = 0;
+    icae_status status = *settings->chat_end
+                             ? single_token(tokenizer, settings->chat_end, &end, error)
+                             : ICAE_OK;
+    if (status || end >= 0) return status;
     return icae_fail(error, ICAE_MISMATCH,
                      "%schat_end: '%s' is not one token of the base's tokenizer; name one that "
                      "is, or none to end answers with the end-of-text token",
@@ -298,7 +301,7 @@ icae_status icae_chat_encode(icae_chat_ids *chat, const icae_adapter_settings *s
     *chat = (icae_chat_ids){.end = icae_adapter_stop(settings, tokenizer)};
     icae_status status = icae_chat_check(settings, tokenizer, "", error);
     if (!status && *settings->chat_end && !settings->has_stop_id)
-        chat->end = single_token(tokenizer, settings->chat_end);
+        status = single_token(tokenizer, settings->chat_end, &chat->end, error);
     if (!status)
         status = encode(tokenizer, settings->chat_prefix, true, &chat->prefix, &chat->n_prefix,
                         error);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "icae/file.h"
@@ -61,7 +62,9 @@ icae_status icae_run_folder_open(icae_run_folder *folder, const char *path, icae
     }
     free(lock);
     if (!status) status = sweep(path, error);
-    if (!status && icae_path_is_folder(folder->adapter)) status = sweep(folder->adapter, error);
+    bool has_adapter = false;
+    if (!status) status = icae_path_find(folder->adapter, &has_adapter, error);
+    if (!status && has_adapter) status = sweep(folder->adapter, error);
     if (!status) status = icae_checkpoint_sweep(path, error);
     if (status) icae_run_folder_close(folder);
     return status;
@@ -80,11 +83,17 @@ void icae_run_folder_close(icae_run_folder *folder) {
 
 icae_status icae_run_folder_cut_metrics(const icae_run_folder *folder, int64_t bytes,
                                         icae_error *error) {
-    int64_t there = icae_file_bytes(folder->metrics);
+    struct stat info;
+    bool is_there = stat(folder->metrics, &info) == 0;
+    if (!is_there && errno != ENOENT) {
+        return icae_fail(error, ICAE_IO, "%s: cannot examine: %s", folder->metrics,
+                         strerror(errno));
+    }
+    int64_t there = is_there ? (int64_t)info.st_size : 0;
     if (there < bytes) {
         icae_log_warning("%s has %lld bytes where the checkpoint knows of %lld: some of the "
                          "run's history is lost",
-                         folder->metrics, (long long)(there < 0 ? 0 : there), (long long)bytes);
+                         folder->metrics, (long long)there, (long long)bytes);
         return ICAE_OK;
     }
     if (there > bytes && truncate(folder->metrics, (off_t)bytes)) {

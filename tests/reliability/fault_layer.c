@@ -47,6 +47,12 @@ long fault_disarm(void) {
     return count;
 }
 
+static bool spares_bases;
+
+void fault_spare_bases(bool spares) {
+    spares_bases = spares;
+}
+
 /* Whether this call is the one that fails; then errno is set. */
 static bool fires(fault_kind kind) {
     if (armed != kind) return false;
@@ -150,15 +156,15 @@ WRAP(int, inflateInit2_, z_streamp stream, int bits, const char *version, int si
                                    : __real_inflateInit2_(stream, bits, version, size);
 }
 
-/* An arena asks the system for a block at a time; a caller must cope with every NULL that it might get. */
+/* An arena asks the system once for many pieces: here any of them may be the one that it has to ask for. */
 WRAP(void *, icae_arena_alloc, icae_arena *arena, size_t bytes) {
-    return fires(FAULT_allocation) ? NULL : __real_icae_arena_alloc(arena, bytes);
+    return fires(FAULT_arena) ? NULL : __real_icae_arena_alloc(arena, bytes);
 }
-WRAP(void *, icae_arena_array, icae_arena *arena, size_t count, size_t bytes_each) {
-    return fires(FAULT_allocation) ? NULL : __real_icae_arena_array(arena, count, bytes_each);
+WRAP(void *, icae_arena_array, icae_arena *arena, size_t count, size_t bytes) {
+    return fires(FAULT_arena) ? NULL : __real_icae_arena_array(arena, count, bytes);
 }
 WRAP(char *, icae_arena_copy, icae_arena *arena, const char *text, size_t length) {
-    return fires(FAULT_allocation) ? NULL : __real_icae_arena_copy(arena, text, length);
+    return fires(FAULT_arena) ? NULL : __real_icae_arena_copy(arena, text, length);
 }
 
 void fault_hook_json(void) {
@@ -237,7 +243,8 @@ WRAP(int, close, int fd) {
         is_ours[fd] = false;
         if (record) note((file_event){.act = ACT_CLOSE, .fd = fd}, NULL, NULL, NULL);
     }
-    return __real_close(fd);
+    int result = __real_close(fd);
+    return fires(FAULT_close) ? -1 : result;
 }
 WRAP(ssize_t, read, int fd, void *data, size_t bytes) {
     if (fires(FAULT_read) || fires(FAULT_interrupt)) return -1;
@@ -306,6 +313,18 @@ WRAP(void *, mmap, void *at, size_t bytes, int how, int flags, int fd, off_t off
 WRAP(DIR *, opendir, const char *path) {
     return fires(FAULT_list) ? NULL : __real_opendir(path);
 }
+WRAP(struct dirent *, readdir, DIR *folder) {
+    return fires(FAULT_list) ? NULL : __real_readdir(folder);
+}
+WRAP(int, stat, const char *path, struct stat *info) {
+    return fires(FAULT_examine) ? -1 : __real_stat(path, info);
+}
+WRAP(int, lstat, const char *path, struct stat *info) {
+    return fires(FAULT_examine) ? -1 : __real_lstat(path, info);
+}
+WRAP(int, fstat, int fd, struct stat *info) {
+    return fires(FAULT_examine) ? -1 : __real_fstat(fd, info);
+}
 WRAP(int, flock, int fd, int operation) {
     return fires(FAULT_lock) ? -1 : __real_flock(fd, operation);
 }
@@ -328,5 +347,12 @@ WRAP(icae_status, icae_checkpoint_save, const char *run_folder, icae_adapter *ad
         __real_icae_checkpoint_save(run_folder, adapter, model, state, keep, error);
     if (!status && record)
         note((file_event){.act = ACT_SAVED, .number = (long)state->step}, NULL, NULL, NULL);
+    return status;
+}
+WRAP(icae_status, icae_model_open, icae_model **model, const char *path, icae_error *error) {
+    fault_kind kind = armed;
+    if (spares_bases) armed = FAULT_COUNT;
+    icae_status status = __real_icae_model_open(model, path, error);
+    if (spares_bases) armed = kind;
     return status;
 }

@@ -13,6 +13,7 @@
 /* FAULT(name, errno it fails with, whether the caller must cope with it and succeed) */
 #define FAULT_LIST(FAULT)                                                                      \
     FAULT(allocation, ENOMEM, false)                                                           \
+    FAULT(arena, ENOMEM, false)                                                                \
     FAULT(open, EIO, false)                                                                    \
     FAULT(read, EIO, false)                                                                    \
     FAULT(map, ENOMEM, false)                                                                  \
@@ -24,6 +25,8 @@
     FAULT(remove, EIO, false)                                                                  \
     FAULT(lock, EIO, false)                                                                    \
     FAULT(truncate, EIO, false)                                                                \
+    FAULT(examine, EIO, false)                                                                 \
+    FAULT(close, EIO, false)                                                                   \
     FAULT(short_read, 0, true)                                                                 \
     FAULT(short_write, 0, true)                                                                \
     FAULT(interrupt, EINTR, true)
@@ -39,6 +42,8 @@ typedef enum fault_kind {
 void fault_arm(fault_kind kind, long nth);
 /* Nothing fails any more. Returns how many calls of the kind there were since arming. */
 long fault_disarm(void);
+/* Calls made while a base is opened are neither counted nor disturbed. */
+void fault_spare_bases(bool spares);
 /* The number of blocks allocated and not yet freed. */
 long fault_alive(void);
 /* Hooks cJSON; once, before anything is parsed. */

@@ -94,6 +94,7 @@ static void run_child(const scenario *s, fault_kind kind, const char *folder, lo
     scenario_state state = {.be = NULL};
     fault_hook_json();
     snprintf(state.folder, sizeof state.folder, "%s", folder);
+    fault_spare_bases(s->spares_base);
     if (needs_model(s) && scenario_open(&state, folder, &error)) {
         complain("opening", error.message);
         exit(EXIT_FAILURE);
@@ -141,39 +142,39 @@ static bool run_kind(const scenario *s, fault_kind kind, const char *folder, lon
     return is_good;
 }
 
-typedef struct sums {
+typedef struct totals {
     long tried, failed;
     int broken;
-} sums;
+} totals;
 
-/* One scenario with every kind of fault. */
-static void run_scenario(const scenario *s, const char *folder, long most, sums *all) {
-    long tried = 0, failed = 0, calls = 0;
-    double begun = icae_clock_seconds();
-    for (int kind = 0; kind < FAULT_COUNT; kind++) {
-        all->broken += !run_kind(s, (fault_kind)kind, folder, most);
-        tried += shared->tried;
-        failed += shared->failed;
-        calls += shared->total;
+static void run_table(const scenario *table, const char *folder, long most, const char *only,
+                      totals *sums) {
+    for (const scenario *s = table; s->name; s++) {
+        if (only && !strstr(s->name, only)) continue;
+        long here = 0, errors = 0, calls = 0;
+        double begun = icae_clock_seconds();
+        for (int kind = 0; kind < FAULT_COUNT; kind++) {
+            sums->broken += !run_kind(s, (fault_kind)kind, folder, most);
+            here += shared->tried;
+            errors += shared->failed;
+            calls += shared->total;
+        }
+        printf("%-20s %5ld of %6ld calls failed, %5ld errors told, %.0f s\n", s->name, here,
+               calls, errors, icae_clock_seconds() - begun);
+        sums->tried += here;
+        sums->failed += errors;
     }
-    printf("%-20s %5ld of %6ld calls failed, %5ld errors told, %.0f s\n", s->name, tried, calls,
-           failed, icae_clock_seconds() - begun);
-    all->tried += tried;
-    all->failed += failed;
 }
 
 static int run_all(const char *folder, long most, const char *only) {
-    const scenario *const tables[] = {format_scenarios, scenarios};
-    sums all = {0};
+    const scenario *const tables[] = {format_scenarios, scenarios, scenarios_exchange, scenarios_run};
+    totals sums = {0};
     double start = icae_clock_seconds();
-    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
-        for (const scenario *s = tables[i]; s->name; s++) {
-            if (!only || strstr(s->name, only)) run_scenario(s, folder, most, &all);
-        }
-    }
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        run_table(tables[i], folder, most, only, &sums);
     printf("faults: %ld tried, %ld ended in an error, %d not as they should; %.0f s\n",
-           all.tried, all.failed, all.broken, icae_clock_seconds() - start);
-    return all.broken ? EXIT_FAILURE : EXIT_SUCCESS;
+           sums.tried, sums.failed, sums.broken, icae_clock_seconds() - start);
+    return sums.broken ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv) {

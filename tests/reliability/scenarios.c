@@ -15,11 +15,12 @@
 #define BASE    "tests/golden/llama/model"
 #define ADAPTER "tests/golden/llama/adapter"
 
+const char scenario_adapter[] = ADAPTER;
+
 static const char text_of_test[] =
     "The library opens at nine on weekdays, at ten on Saturdays.";
 
-/* "FOLDER/name" in a ring of buffers. */
-static const char *at(const scenario_state *state, const char *name) {
+const char *at(const scenario_state *state, const char *name) {
     static char ring[4][4096];
     static unsigned next;
     char *path = ring[next++ % 4];
@@ -27,7 +28,7 @@ static const char *at(const scenario_state *state, const char *name) {
     return path;
 }
 
-static icae_status expect(bool condition, const char *what, icae_error *error) {
+icae_status expect(bool condition, const char *what, icae_error *error) {
     return condition ? ICAE_OK : icae_fail(error, ICAE_INVALID, "%s", what);
 }
 
@@ -359,24 +360,24 @@ static icae_status check_training(scenario_state *state, icae_status status,
 /* ---- the table ---- */
 
 const scenario scenarios[] = {
-    {"write a file", true, write_old_file, write_new_file, check_file},
-    {"append to a log", true, write_old_file, append_record, check_record},
-    {"save an adapter", true, forget_adapter, save_first, check_fresh_adapter},
-    {"replace an adapter", true, save_first, save_second, check_second_adapter},
-    {"replace its files", true, save_with_company, save_second, check_mixed_adapter},
-    {"export to gguf", true, forget_export, export_adapter, check_export},
-    {"save a checkpoint", true, begin_run, save_checkpoint, check_checkpoint},
-    {"load a checkpoint", false, begin_run, load_checkpoint, NULL},
-    {"load an adapter", false, NULL, load_adapter, NULL},
-    {"open a base", false, NULL, open_model, NULL},
-    {"open a session", false, NULL, open_session, NULL},
-    {"compress", false, forget_slots, compress, check_slots},
-    {"load slots", false, NULL, load_slots, NULL},
-    {"ask", false, NULL, ask, NULL},
-    {"rehearse a step", true, NULL, rehearse, NULL},
-    {"train", false, forget_training, train_afresh, check_training},
-    {"resume", false, stop_training, resume_training, check_training},
-    {"train with prefetch", false, forget_training, train_ahead, NULL},
+    {"write a file", true, false, write_old_file, write_new_file, check_file},
+    {"append to a log", true, false, write_old_file, append_record, check_record},
+    {"save an adapter", true, false, forget_adapter, save_first, check_fresh_adapter},
+    {"replace an adapter", true, false, save_first, save_second, check_second_adapter},
+    {"replace its files", true, false, save_with_company, save_second, check_mixed_adapter},
+    {"export to gguf", true, false, forget_export, export_adapter, check_export},
+    {"save a checkpoint", true, false, begin_run, save_checkpoint, check_checkpoint},
+    {"load a checkpoint", false, false, begin_run, load_checkpoint, NULL},
+    {"load an adapter", false, false, NULL, load_adapter, NULL},
+    {"open a base", false, false, NULL, open_model, NULL},
+    {"open a session", false, false, NULL, open_session, NULL},
+    {"compress", false, false, forget_slots, compress, check_slots},
+    {"load slots", false, false, NULL, load_slots, NULL},
+    {"ask", false, false, NULL, ask, NULL},
+    {"rehearse a step", true, false, NULL, rehearse, NULL},
+    {"train", false, true, forget_training, train_afresh, check_training},
+    {"resume", false, true, stop_training, resume_training, check_training},
+    {"train with prefetch", false, true, forget_training, train_ahead, NULL},
     {.name = NULL},
 };
 
@@ -416,6 +417,8 @@ icae_status scenario_open(scenario_state *state, const char *folder, icae_error 
 }
 
 void scenario_close(scenario_state *state) {
+    scenarios_exchange_close();
+    scenarios_run_close();
     free(state->reference);
     icae_slots_free(state->slots);
     icae_session_close(state->session);

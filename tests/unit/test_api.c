@@ -241,21 +241,31 @@ START_TEST(refuses_what_makes_no_sense) {
     ck_refused(icae_session_open(&session, base, TINY_ADAPTER,
                                  &(icae_session_options){.n_threads = -1}, &error),
                "-1 threads");
+    ck_refused(icae_session_open(&session, base, TINY_ADAPTER,
+                                 &(icae_session_options){.compute = "f8"}, &error),
+               "compute 'f8': expected f32, bf16 or auto");
     session = open_session(base);
     ck_refused(icae_session_compress(session, "", 0, &none, &error), "empty");
     ck_assert_ptr_null(none);
     ck_refused(icae_session_load_slots(session, "no/such.slots", &none, &error),
                "no/such.slots");
     slots = compress(session);
+    static const icae_turn unasked = {NULL, "Yes."}, unanswered = {"Is it?", NULL};
     static const struct {
         icae_generation wish;
         const char *part;
     } wrong[] = {
         {{.mode = ICAE_ASK}, "needs a prompt"},
+        {{.mode = ICAE_ASK, .prompt = "?", .n_turns = 1}, "turn 0 lacks"},
+        {{.mode = ICAE_ASK, .prompt = "?", .turns = &unasked, .n_turns = 1}, "turn 0 lacks"},
+        {{.mode = ICAE_ASK, .prompt = "?", .turns = &unanswered, .n_turns = 1}, "its answer"},
         {{.mode = (icae_mode)7}, "mode 7"},
+        {{.mode = (icae_mode)-1}, "mode -1"},
         {{.mode = ICAE_CONTINUE, .max_tokens = -1}, "cannot be negative"},
+        {{.mode = ICAE_CONTINUE, .top_k = -1}, "cannot be negative"},
         {{.mode = ICAE_CONTINUE, .temperature = -1}, "temperature of 0 or more"},
         {{.mode = ICAE_CONTINUE, .top_p = 2}, "top_p from 0 to 1"},
+        {{.mode = ICAE_CONTINUE, .top_p = -0.5}, "top_p from 0 to 1"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         ck_refused(

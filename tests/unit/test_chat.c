@@ -316,6 +316,9 @@ START_TEST(unknown_templates_are_chosen_by_vocabulary_and_said_to_be) {
         icae_tokenizer_free(tokenizer);
     }
     ck_assert_str_eq(icae_chat_choose(NULL, NULL), "none");
+    icae_tokenizer *unknown = open_tokenizer("llama", NULL, 0, "### {{ m }}");
+    ck_assert_str_eq(icae_chat_choose(unknown, NULL), "chatml");
+    icae_tokenizer_free(unknown);
 }
 END_TEST
 
@@ -336,6 +339,25 @@ START_TEST(wishes_are_put_in_or_refused_by_a_sentence) {
     ck_refused(APPLY(.prefix = longer), "adapter.chat_prefix: has 299 bytes");
     s = chatml;
     ck_refused(APPLY(.end = "two words here"), "is not one token");
+    memset(s.chat_turn, 'x', sizeof s.chat_turn); /* by somebody who fills the struct himself */
+    ck_refused(icae_chat_check(&s, tokenizer, "", &error), "chat_turn: is longer than");
+    s = chatml;
+    s.has_stop_id =
+        true; /* what the released weights end with goes before the template's end */
+    s.stop_id = 7;
+    icae_chat_ids chat;
+    ck_ok(icae_chat_encode(&chat, &s, tokenizer, &error));
+    ck_assert_int_eq(chat.end, 7);
+    /* texts of nothing are texts, too */
+    const icae_turn silent = {"", ""};
+    int32_t *ids;
+    int64_t n;
+    ck_ok(icae_chat_dialogue(&chat, tokenizer, &silent, 1, "", &ids, &n, &error));
+    ck_assert_int_eq(n, 2 * chat.n_suffix + chat.n_turn);
+    ck_assert_mem_eq(ids, chat.suffix, (size_t)chat.n_suffix * sizeof *ids);
+    free(ids);
+    icae_chat_release(&chat);
+    s = chatml;
     /* The preset's own texts beside its name are no contradiction: config.json has them all. */
     s = (icae_adapter_settings){0};
     ck_ok(APPLY(.name = "chatml", .prefix = chatml.chat_prefix, .suffix = chatml.chat_suffix,

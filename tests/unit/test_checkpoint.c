@@ -66,6 +66,10 @@ START_TEST(a_list_that_points_outside_or_lists_too_little_is_refused) {
         {"{\"format\": \"icae-checkpoint\", \"version\": 1, \"files\": {\"state.json\": {},"
          " \"optimizer.safetensors\": {}}}",
          "no bytes or no hash"},
+        {"{\"format\": \"icae-checkpoint\", \"version\": 1, \"files\": {\"state.json\": "
+         "{\"hash\": \"0\"}, \"optimizer.safetensors\": {}}}",
+         "no bytes or no hash"},
+        {"{\"version\": 1, \"files\": {}}", "is not the list"},
         {"{\"format\": ", "hashes.json"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -89,6 +93,8 @@ START_TEST(the_newest_good_one_is_found_among_other_things) {
     ck_assert(has_any);
     ck_ok(icae_folder_make(test_path(out, "checkpoints/step-900x"), &error));
     ck_ok(icae_folder_make(test_path(out, "checkpoints/step-007"), &error));
+    ck_ok(icae_folder_make(test_path(out, "checkpoints/step--5"), &error));
+    ck_ok(icae_folder_make(test_path(out, "checkpoints/step-9223372036854775807000"), &error));
     ck_ok(icae_folder_make(test_path(out, "checkpoints/.tmp-step-901"), &error));
     ck_ok(
         icae_folder_make(test_path(out, "checkpoints/step-902"), &error)); /* empty: damaged */

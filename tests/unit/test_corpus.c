@@ -229,6 +229,16 @@ START_TEST(a_damaged_state_is_refused) {
         {"\"files\": [[", "\"files\": [[0, 0], ["},
         {"\"files\": [[", "\"files\": [3, ["},
         {"\"files\": [[", "\"files\": [[["},
+        {"\"files\": [[", "\"files\": 3, \"x\": [["},
+        {"\"files\": [[", "\"files\": [[\"a\", \"b\", \"c\"], ["},
+        {"\"files\": [[", "\"files\": [[\"a\", 1, 2], ["},
+        {"\"buffer\": [[", "\"buffer\": [3, ["},
+        {"\"buffer\": [[", "\"buffer\": [[0, -1, 0], ["},
+        {"\"seed\": \"4", "\"seed\": \""},
+        {"\"seed\": \"4", "\"seed\": \"4x"},
+        {"\"fields\": [\"text\"", "\"fields\": [3"},
+        {"\"fields\": [\"text\"", "\"fields\": [\"text\", \"more\""},
+        {"\"fields\": [\"text\"", "\"fields\": ["},
         {"\"over\": ", "\"unheard_of\": 1, \"over\": "},
     };
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {

@@ -231,6 +231,38 @@ START_TEST(numbers_that_are_not_finite_are_refused) {
 }
 END_TEST
 
+START_TEST(requests_that_make_no_sense_are_refused) {
+    bench *b = bench_open();
+    icae_result result;
+    icae_slots slots = {0}, none = {0};
+    ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, prefix, 3, &slots, &error));
+    icae_request request = {.slots = &slots, .task = ICAE_TASK_LM, .max_tokens = 1, .stop = -1};
+#define GENERATE(adapter)                                                                      \
+    icae_generate(b->graph, b->model, adapter, &request, 1, &greedy, NULL, NULL, &result,      \
+                  &error)
+    ck_refused(GENERATE(NULL), "slots cannot be read without their adapter");
+    slots.width++;
+    ck_refused(GENERATE(b->adapter), "slots of width 65, a base of width 64");
+    slots.width--;
+    request.max_tokens = 0;
+    ck_refused(GENERATE(b->adapter), "needs an input and at least 1 new token");
+    request = (icae_request){.max_tokens = 1, .stop = -1};
+    ck_refused(GENERATE(b->adapter), "needs an input and at least 1 new token");
+    ck_refused(GENERATE(NULL), "needs an input and at least 1 new token");
+#undef GENERATE
+    ck_refused(icae_compress_ids(b->graph, b->model, b->adapter, prefix, 0, &none, &error),
+               "there is no text to compress");
+    const int32_t length = 3;
+    const bool is_raw = true;
+    ck_refused(icae_compress_spans(b->graph, b->model, b->adapter, prefix, 1, &length, &is_raw,
+                                   &none, &error),
+               "every span would be kept raw");
+    ck_assert_ptr_null(none.values);
+    icae_slots_release(&slots);
+    bench_close(b);
+}
+END_TEST
+
 /*
  * A span of k tokens whose slots are those tokens' embeddings is the span itself: k slots of k tokens stand at
  * the tokens' own positions. So slots with such a span write what slots with the raw span write.
@@ -297,4 +329,5 @@ END_TEST
 SUITE_OF(generate, 120, what_is_generated_is_the_likeliest_without_a_cache,
          a_request_is_answered_alike_alone_and_among_others,
          draws_stay_in_the_nucleus_and_follow_its_probabilities,
-         numbers_that_are_not_finite_are_refused, a_raw_span_is_read_as_its_tokens)
+         numbers_that_are_not_finite_are_refused, requests_that_make_no_sense_are_refused,
+         a_raw_span_is_read_as_its_tokens)

@@ -274,6 +274,71 @@ static void put_state(const char *checkpoint, const char *text) {
     ck_ok(icae_checkpoint_verify(checkpoint, &error));
 }
 
+/* Files of the tiny base, all or the first `n`, in folder/base. */
+static void copy_base(const char *folder, size_t n) {
+    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json",
+                                        "tokenizer_config.json", "generation_config.json"};
+    icae_error error = {0};
+    char base[700];
+    snprintf(base, sizeof base, "%s/base", folder);
+    ck_ok(icae_folder_make(base, &error));
+    for (size_t i = 0; i < n && i < sizeof names / sizeof names[0]; i++) {
+        size_t bytes;
+        char *data = slurp(test_path("tests/golden/llama/model", names[i]), &bytes);
+        ck_ok(icae_file_write(test_path(base, names[i]), data, bytes, &error));
+        free(data);
+    }
+}
+
+START_TEST(a_base_that_changed_under_its_name_is_refused) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-base");
+    char out[700], base[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(base, sizeof base, "base=%s/base", folder);
+    copy_base(folder, 5);
+    ck_ok(tiny_run(out, RUN_WITH(base), NULL, NULL, &error));
+    replace_in(test_path(folder, "base/config.json"), "\"rms_norm_eps\": 1e-05",
+               "\"rms_norm_eps\": 0.5");
+    const char *const *more = RUN_WITH(base, "train.steps=6");
+    ck_refused(tiny_run(out, more, &resume, NULL, &error),
+               "belongs to a base with fingerprint");
+    ck_refused(tiny_run(out, more, &resume_changed, NULL, &error), "belongs to a base");
+}
+END_TEST
+
+START_TEST(a_base_that_no_text_ends_in_is_refused) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-eos");
+    char base[700];
+    snprintf(base, sizeof base, "base=%s/base", folder);
+    copy_base(folder, 3);
+    replace_in(test_path(folder, "base/config.json"), "  \"eos_token_id\": 2,\n", "");
+    ck_refused(tiny_run(test_path(folder, "run"), RUN_WITH(base), NULL, NULL, &error),
+               "its tokenizer has no end-of-text token");
+    ck_assert_int_eq(unlink(test_path(folder, "base/tokenizer.json")), 0);
+    ck_refused(tiny_run(test_path(folder, "run"), RUN_WITH(base), NULL, NULL, &error), "");
+}
+END_TEST
+
+START_TEST(a_checkpoint_from_before_machines_were_noted_is_taken) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-old");
+    char out[700], checkpoint[800];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(checkpoint, sizeof checkpoint, "%s/checkpoints/step-4", out);
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    char *state = slurp(test_path(checkpoint, "state.json"), NULL);
+    char *from = strstr(state, "  \"threads\": "), *to = strstr(state, "  \"settings_hash\": ");
+    ck_assert(from && to && from < to);
+    memmove(from, to, strlen(to) + 1);
+    put_state(checkpoint, state);
+    free(state);
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=5", "train.threads=2"), &resume_changed, NULL,
+                   &error));
+}
+END_TEST
+
 START_TEST(a_gradient_far_longer_than_usual_is_recorded) {
     icae_error error = {0};
     const char *folder = test_folder("resume-spike");
@@ -341,5 +406,7 @@ SUITE_OF(resume, 120, changed_settings_are_refused_or_said,
          a_signal_in_the_first_evaluation_ends_it_within_a_sample,
          a_signal_in_a_later_evaluation_saves_the_step_before_it,
          an_evaluation_that_was_ended_is_made_up_for,
+         a_base_that_changed_under_its_name_is_refused, a_base_that_no_text_ends_in_is_refused,
+         a_checkpoint_from_before_machines_were_noted_is_taken,
          a_gradient_far_longer_than_usual_is_recorded,
          a_kernel_without_memory_is_an_error_and_the_next_step_goes_on)

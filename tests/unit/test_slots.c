@@ -258,8 +258,22 @@ START_TEST(joins_texts_in_order) {
     ck_ok(icae_slots_join(&all, &one, &error)); /* nothing changes nothing */
     ck_assert_int_eq(all.n_spans, 3);
 
+    const icae_slots sound = second;
     second.adapter_fingerprint = 5;
     ck_refused(icae_slots_join(&all, &second, &error), "compress both texts with one adapter");
+    second = sound;
+    second.base_fingerprint = 5;
+    ck_refused(icae_slots_join(&all, &second, &error), "compress both texts with one adapter");
+    second = sound;
+    second.tokenizer_fingerprint = 5;
+    ck_refused(icae_slots_join(&all, &second, &error), "compress both texts with one adapter");
+    second = sound;
+    second.slots_per_span = 1;
+    ck_refused(icae_slots_join(&all, &second, &error), "with slots of 1 a span, 3 wide");
+    second = sound;
+    second.n_tokens = INT64_C(1) << 30;
+    ck_refused(icae_slots_join(&all, &second, &error), "more than 1073741824 tokens");
+    second = sound;
     ck_ok(icae_slots_allocate(&one, 1, 2, 4, &error));
     one.base_fingerprint = all.base_fingerprint;
     one.adapter_fingerprint = all.adapter_fingerprint;
@@ -384,6 +398,9 @@ START_TEST(refuses_sizes_beyond_memory) {
     ck_refused(icae_slots_allocate(&slots, INT64_C(1) << 40, INT64_C(1) << 40, 2, &error),
                "memory");
     ck_refused(icae_slots_allocate(&slots, INT64_C(1) << 61, 1, 1, &error), "memory");
+    ck_refused(icae_slots_allocate(&slots, INT64_C(1) << 40, 2, INT64_C(1) << 40, &error),
+               "memory");
+    ck_refused(icae_slots_allocate(&slots, INT64_C(1) << 62, 4, 1, &error), "memory");
     ck_assert_ptr_null(slots.values);
 }
 END_TEST
