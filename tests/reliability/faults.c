@@ -167,7 +167,8 @@ static void run_table(const scenario *table, const char *folder, long most, cons
 }
 
 static int run_all(const char *folder, long most, const char *only) {
-    const scenario *const tables[] = {format_scenarios, scenarios, scenarios_exchange, scenarios_run};
+    const scenario *const tables[] = {format_scenarios, scenarios, scenarios_exchange,
+                                      scenarios_run};
     totals sums = {0};
     double start = icae_clock_seconds();
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)

@@ -383,10 +383,6 @@ const scenario scenarios[] = {
 
 /* ---- what they share ---- */
 
-const char *scenario_path(const scenario_state *state, const char *name) {
-    return at(state, name);
-}
-
 static icae_status open_adapters(scenario_state *state, icae_error *error) {
     icae_adapter_settings settings = icae_adapter_defaults(state->model);
     settings.memory_slots = 4;

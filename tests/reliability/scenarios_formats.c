@@ -75,14 +75,12 @@ static const icae_safetensors_source sources[] = {
 static const char *const metadata[] = {"format", "pt", "author", "a test"};
 
 static icae_status put_safetensors(scenario_state *state, icae_error *error) {
-    return icae_safetensors_write(at(state, "a.safetensors"), sources, 2, metadata,
-                                  2, error);
+    return icae_safetensors_write(at(state, "a.safetensors"), sources, 2, metadata, 2, error);
 }
 
 static icae_status read_safetensors(scenario_state *state, icae_error *error) {
     icae_safetensors file;
-    icae_status status =
-        icae_safetensors_open(&file, at(state, "a.safetensors"), error);
+    icae_status status = icae_safetensors_open(&file, at(state, "a.safetensors"), error);
     if (!status) icae_safetensors_close(&file);
     return status;
 }
@@ -97,8 +95,7 @@ static void bring(const void *user, const void *data, size_t offset, size_t byte
 }
 
 static icae_status write_safetensors_from(scenario_state *state, icae_error *error) {
-    return icae_safetensors_write_from(at(state, "made"), sources, 2, bring, NULL,
-                                       error);
+    return icae_safetensors_write_from(at(state, "made"), sources, 2, bring, NULL, error);
 }
 
 /* Whole or absent. */
@@ -220,8 +217,7 @@ static icae_status use_tokenizer(const icae_tokenizer *tokenizer, icae_error *er
 
 static icae_status use_folder(scenario_state *state, icae_error *error) {
     icae_tokenizer *tokenizer;
-    icae_status status =
-        icae_tokenizer_open_folder(&tokenizer, at(state, "tokenizer"), error);
+    icae_status status = icae_tokenizer_open_folder(&tokenizer, at(state, "tokenizer"), error);
     if (status) return status;
     status = use_tokenizer(tokenizer, error);
     icae_tokenizer_free(tokenizer);
@@ -299,8 +295,8 @@ static icae_status put_tokenizer_model(scenario_state *state, icae_error *error)
 #undef PIECE
     icae_status status = begin_folder(state, error);
     if (!status) { /* its last byte, a 0, is the one that ends the text above */
-        status = icae_file_write(at(state, "tokenizer/tokenizer.model"), model,
-                                 sizeof model, error);
+        status =
+            icae_file_write(at(state, "tokenizer/tokenizer.model"), model, sizeof model, error);
     }
     if (!status) {
         status =
@@ -344,9 +340,9 @@ static icae_status put_lines(scenario_state *state, icae_error *error) {
     for (int i = 0; i < 300 * 1024 / 8; i++)
         icae_text_append_string(&text, "12345678");
     icae_text_append_string(&text, "\nthree\n");
-    icae_status status = text.failed ? icae_fail_memory(error, "lines")
-                                     : icae_file_write(at(state, "lines"), text.data,
-                                                       text.length, error);
+    icae_status status =
+        text.failed ? icae_fail_memory(error, "lines")
+                    : icae_file_write(at(state, "lines"), text.data, text.length, error);
     icae_text_release(&text);
     return status;
 }
