@@ -83,7 +83,7 @@ static void fill_lane(refinement *r, int64_t index) {
         squares += (double)from[i] * (double)from[i];
     }
     l->rate = RATE * sqrt(squares / (double)block(r));
-    l->best = INFINITY;
+    l->best = (double)INFINITY;
     r->told.spans++;
     r->told.targets += targets_of(r, l);
 }
