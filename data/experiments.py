@@ -12,6 +12,7 @@ not measured again. Hours with -n 100 on a workstation; -n 2 shows in minutes th
 
     --tuned         the adapter fine-tuned on questions, for qa; without it ADAPTER answers, untrained for that
     --tuned-plain   one fine-tuned the same way but never pretrained: compared with --tuned question by question
+    --refine        steps of the rows with refined slots, which the paper has nothing like (100; 0: none)
     --grid, --lengths, --context, --generate      smaller cells, for trying things out
 
 The page is made anew from all folders, a row each for every experiment; nothing in it is written by hand. Python 3,
@@ -80,6 +81,12 @@ def run_all(args):
     evaluate(args, folder, "qa", ["qa", *tuned, "--data", args.questions, *n, *generate])
     if args.tuned_plain:
         evaluate(args, folder, "plain", ["qa", "-a", args.tuned_plain, "--data", args.questions, *n, *generate])
+    if args.refine:
+        refined = ["--refine", str(args.refine)]
+        evaluate(args, folder, "ae-refined", ["ae", *adapter, *texts, *n, *refined])
+        evaluate(args, folder, "lm-refined", ["lm", *adapter, *texts, *n, "--lengths", args.context, *refined])
+        evaluate(args, folder, "random-refined", ["random", *adapter, *texts, *n, *refined])
+        evaluate(args, folder, "qa-refined", ["qa", *tuned, "--data", args.questions, *n, *generate, *refined])
     evaluate(args, folder, "latency", ["latency", *adapter, "--grid", args.grid, *generate])
 
 
@@ -110,9 +117,9 @@ def win_lose_tie(folder):
     return "%.1f / %.1f / %.1f" % tuple(share)
 
 
-def ours(folder, name):
+def ours(folder, name, suffix):
     """The measured figures of one experiment in one line, and the results they are from; or None."""
-    results = read_results(folder, "qa" if name == "pretrained" else name)
+    results = read_results(folder, ("qa" if name == "pretrained" else name) + suffix)
     if not results:
         return None
     lines = results["lines"]
@@ -155,11 +162,13 @@ def write_page(args):
         out.append(f"## {title[0].upper()}{title[1:]}\n\n| | result | samples | base | adapter | data | command |\n"
                    f"| --- | --- | --- | --- | --- | --- | --- |\n| paper | {cell(paper)} | | | | | |\n")
         for folder in folders:
-            found = ours(folder, name)
-            if found:
+            for suffix in ("", "-refined"):
+                found = ours(folder, name, suffix) if not (suffix and name == "pretrained") else None
+                if not found:
+                    continue
                 text, results = found
                 samples = sum(line["n"] for line in results["lines"])
-                row = ["ours", text, samples, os.path.basename(results["base"]), results["adapter"],
+                row = ["ours, slots refined" if suffix else "ours", text, samples, os.path.basename(results["base"]), results["adapter"],
                        results["data"] or "random tokens", f"`{results['command']}`"]
                 out.append("| " + " | ".join(cell(part) for part in row) + " |\n")
         out.append("\n")
@@ -184,6 +193,7 @@ def main():
     parser.add_argument("--context", default="128,256,512")
     parser.add_argument("--grid", default="8x2048,8x512,32x512")
     parser.add_argument("--generate", type=int, default=128)
+    parser.add_argument("--refine", type=int, default=100, help="steps for the rows with refined slots; 0: none")
     parser.add_argument("--runs", default="runs/experiments")
     parser.add_argument("--page", default="docs/experiments.md")
     args = parser.parse_args()

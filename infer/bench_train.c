@@ -137,29 +137,60 @@ static double useful_gflop(const icae_model *model, const icae_adapter *adapter,
     return 1e-9 * flop;
 }
 
-static icae_status train_round(engine *e, const work *w, icae_optimizer *optimizer,
-                               bool is_saving, uint64_t seed, double *loss_value,
-                               icae_error *error) {
-    icae_params *params = &e->adapter->params;
-    double sum = 0;
-    for (int64_t b = 0; b < w->n_batches; b++) {
-        const icae_batch *batch = &w->batches[b];
-        icae_params_zero_gradients(params);
+/* Texts are sorted: the last is the longest. */
+static int64_t pass_limit(const engine *e, const work *w) {
+    const icae_batch *batch = &w->batches[w->n_batches - 1];
+    icae_job job = batch->jobs[batch->n_jobs - 1];
+    job.context = 0;
+    icae_batch one = {batch->contexts + batch->n_contexts - 1, 1, &job, 1};
+    icae_batch_size size = icae_batch_measure(e->adapter, &one);
+    return icae_pass_limit(size.encoder_tokens > size.decoder_tokens ? size.encoder_tokens
+                                                                     : size.decoder_tokens);
+}
+
+/* Forward and backward of a batch, in passes as a training run makes them; where their sizes differ, buffers
+ * that wait for the old size go back first. */
+static icae_status run_batch(engine *e, const icae_batch *batch, int64_t limit,
+                             const icae_run *run, int64_t *last_rows, double *sum,
+                             icae_error *error) {
+    for (int64_t first = 0, end; first < batch->n_jobs; first = end) {
+        end = icae_pass_end(e->adapter, batch, first, limit, false);
         icae_graph_begin(e->graph, true, false);
-        icae_run run = {.is_training = true,
-                        .is_checkpointed = is_saving,
-                        .seed = icae_mix64(seed, (uint64_t)b)};
+        icae_batch part;
+        if (!icae_batch_part(e->graph, batch, first, end, &part))
+            return icae_graph_status(e->graph, error);
+        icae_batch_size size = icae_batch_measure(e->adapter, &part);
+        if (size.encoder_tokens != *last_rows && e->be->pool) icae_pool_trim(e->be->pool);
+        *last_rows = size.encoder_tokens;
         double nll[BENCH_BATCH];
         icae_tensor *loss =
-            icae_batch_loss(e->graph, e->model, e->adapter, batch, &run, nll, NULL);
+            icae_batch_loss(e->graph, e->model, e->adapter, &part, run, nll, NULL);
         icae_status status = icae_graph_status(e->graph, error);
         if (!status) status = icae_graph_backward(e->graph, loss, error);
         if (!status && signal_caught())
             status = icae_fail(error, ICAE_INTERRUPTED, "stopped by a signal");
         if (status) return status;
+        for (int64_t i = 0; i < part.n_jobs; i++)
+            *sum += nll[i];
+    }
+    return ICAE_OK;
+}
+
+static icae_status train_round(engine *e, const work *w, icae_optimizer *optimizer,
+                               bool is_saving, uint64_t seed, double *loss_value,
+                               icae_error *error) {
+    icae_params *params = &e->adapter->params;
+    double sum = 0;
+    int64_t last_rows = 0;
+    for (int64_t b = 0; b < w->n_batches; b++) {
+        icae_params_zero_gradients(params);
+        icae_run run = {.is_training = true,
+                        .is_checkpointed = is_saving,
+                        .seed = icae_mix64(seed, (uint64_t)b)};
+        icae_status status =
+            run_batch(e, &w->batches[b], pass_limit(e, w), &run, &last_rows, &sum, error);
+        if (status) return status;
         icae_optimizer_step(optimizer, params, 1e-4);
-        for (int64_t i = 0; i < batch->n_jobs; i++)
-            sum += nll[i];
     }
     *loss_value = sum / (double)(w->n_tokens + w->n_texts);
     return ICAE_OK;
@@ -194,13 +225,18 @@ static icae_status time_rounds(engine *e, const training_case *c, work *w, train
     return status;
 }
 
-/* What the tensors of the last batch, which has the longest texts, take. */
+/* What the tensors of the last batch's first pass take: it has the longest texts. */
 static icae_status measure_tensors(const engine *e, const training_case *c, const work *w,
                                    training_figures *f, icae_error *error) {
     icae_footprint footprint;
-    icae_status status =
-        icae_rehearse(&footprint, e->be, e->model, e->adapter, &w->batches[w->n_batches - 1],
-                      e->be->compute, true, c->is_checkpointed, error);
+    const icae_batch *last = &w->batches[w->n_batches - 1];
+    icae_batch part;
+    icae_graph_begin(e->graph, false, false);
+    int64_t end = icae_pass_end(e->adapter, last, 0, pass_limit(e, w), false);
+    if (!icae_batch_part(e->graph, last, 0, end, &part))
+        return icae_graph_status(e->graph, error);
+    icae_status status = icae_rehearse(&footprint, e->be, e->model, e->adapter, &part,
+                                       e->be->compute, true, c->is_checkpointed, error);
     f->tensor_bytes = (double)footprint.resident_bytes;
     return status;
 }

@@ -8,6 +8,7 @@
 #include "icae/fidelity.h"
 #include "icae/file.h"
 #include "icae/log.h"
+#include "icae/refine.h"
 #include "icae/rng.h"
 #include "report.h"
 
@@ -20,6 +21,7 @@ typedef struct job {
     size_t bytes;
     int32_t *ids;
     icae_slots slots;
+    icae_refined refined;
     icae_fidelity fidelity;
     double elapsed_s; /* of the compression alone */
 } job;
@@ -76,6 +78,25 @@ static void print_fidelity(const job *j) {
     if (j->given->report) printf("report    %s\n", j->given->report);
 }
 
+/* Perplexity of the text and its end, restored from the slots. */
+static double perplexity(const icae_refined *r, double nll) {
+    return exp(nll / (double)r->targets);
+}
+
+static void json_refined(json_object *object, const icae_refined *r) {
+    json_integer(object, "refine_steps", r->steps);
+    json_integer(object, "certain_spans", r->certain);
+    json_number(object, "ppl_before_refining", perplexity(r, r->before));
+    json_number(object, "ppl_refined", perplexity(r, r->after));
+}
+
+static void print_refined(const icae_refined *r) {
+    printf("refined   %lld of %lld spans to the letter, perplexity %.4g -> %.4g in %lld steps "
+           "a span\n",
+           (long long)r->certain, (long long)r->spans, perplexity(r, r->before),
+           perplexity(r, r->after), (long long)((r->steps + r->spans / 2) / r->spans));
+}
+
 static int print_sizes(const job *j) {
     const icae_slots *slots = &j->slots;
     int64_t vectors = icae_slots_vectors(slots), raw_tokens = icae_slots_raw_tokens(slots);
@@ -98,6 +119,7 @@ static int print_sizes(const job *j) {
         json_integer(&object, "file_bytes", file_bytes);
         json_number(&object, "kv_cache_bytes", cache_bytes);
         json_number(&object, "tokens_per_slot", rate);
+        if (j->refined.spans) json_refined(&object, &j->refined);
         if (has_fidelity) json_fidelity(&object, &j->fidelity);
         json_number(&object, "seconds", j->elapsed_s);
         return json_end(&object);
@@ -113,6 +135,7 @@ static int print_sizes(const job *j) {
         printf("raw       %lld of the spans, %lld tokens, are kept as text\n",
                (long long)slots->n_raw, (long long)raw_tokens);
     }
+    if (j->refined.spans) print_refined(&j->refined);
     printf("file      %s, %s\n", j->output, human_bytes((double)file_bytes, file));
     printf("KV cache  %s for the text itself (16-bit): %.1f times the file\n",
            human_bytes(cache_bytes, cache), cache_bytes / (double)file_bytes);
@@ -147,27 +170,41 @@ static icae_status read_input(job *j, icae_error *error) {
     return ICAE_OK;
 }
 
-static bool show_progress(void *user, int64_t done, int64_t total) {
+static bool show_progress(void *user, const char *verb, int64_t done, int64_t total) {
     (void)user;
-    icae_progress_show("restored %lld of %lld spans", (long long)done, (long long)total);
+    icae_progress_show("%s %lld of %lld spans", verb, (long long)done, (long long)total);
     return signal_caught() == 0;
+}
+
+static bool show_refining(void *user, int64_t done, int64_t total) {
+    return show_progress(user, "refined", done, total);
+}
+
+static icae_fidelity_how how_of(const options *given) {
+    return (icae_fidelity_how){.least = given->min_fidelity,
+                               .refine = given->refine > 0 ? given->refine : 0,
+                               .progress = show_progress};
 }
 
 static icae_status compress(job *j, icae_error *error) {
     engine *e = &j->engine;
-    double start_s = icae_clock_seconds(), least = j->given->min_fidelity;
+    double start_s = icae_clock_seconds();
+    icae_fidelity_how how = how_of(j->given);
     icae_status status = ICAE_OK;
-    if (least < 0) {
+    if (how.least < 0) {
         status = icae_compress_text(e->graph, e->model, e->adapter, j->text, j->bytes,
                                     &j->slots, &j->ids, error);
+        if (!status && how.refine > 0) {
+            status = icae_refine(e->graph, e->model, e->adapter, j->ids, how.refine,
+                                 show_refining, NULL, &j->slots, &j->refined, error);
+        }
     } else {
         size_t n;
         status = icae_adapter_encode(&e->adapter->settings, e->model->tokenizer, j->text,
                                      j->bytes, &j->ids, &n, error);
         if (!status) {
             status = icae_fidelity_compress(e->graph, e->model, e->adapter, j->ids, (int64_t)n,
-                                            least, show_progress, NULL, &j->slots, &j->fidelity,
-                                            error);
+                                            &how, &j->slots, &j->fidelity, error);
         }
         j->slots.source_bytes = j->bytes;
         j->slots.source_hash = icae_hash64(j->text, j->bytes, 0);
@@ -186,9 +223,10 @@ static icae_status compress(job *j, icae_error *error) {
 static icae_status write_report(job *j, icae_error *error) {
     engine *e = &j->engine;
     icae_status status = ICAE_OK;
+    icae_fidelity_how how = how_of(j->given);
     if (!j->fidelity.spans) {
-        status = icae_fidelity_measure(e->graph, e->model, e->adapter, j->ids, &j->slots,
-                                       show_progress, NULL, &j->fidelity, error);
+        status = icae_fidelity_measure(e->graph, e->model, e->adapter, j->ids, &j->slots, &how,
+                                       &j->fidelity, error);
     }
     icae_text page = {0};
     if (!status) {
@@ -211,7 +249,9 @@ int run_compress(const options *given) {
     }
     icae_status status = read_input(&j, &error);
     if (!status) status = engine_open(&j.engine, given, &error);
-    if (given->report || given->min_fidelity >= 0) signals_catch();
+    if (!status && given->rate > 0)
+        j.engine.adapter->settings.compression_rate = given->rate;
+    if (given->report || given->min_fidelity >= 0 || given->refine > 0) signals_catch();
     if (!status) status = compress(&j, &error);
     if (!status && given->report) status = write_report(&j, &error);
     icae_progress_done();

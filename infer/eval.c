@@ -114,6 +114,7 @@ static icae_eval_settings settings_of(const command_run *run, const icae_eval_su
                                    .window = given->window,
                                    .stride = given->stride,
                                    .generate = given->generate,
+                                   .refine = given->refine,
                                    .cells = run->cells,
                                    .n_cells = run->n_cells,
                                    .seed = (uint64_t)given->seed};

@@ -11,7 +11,7 @@
 #include "convert.h"
 #include "engine.h"
 #include "icae.h"
-#include "icae/threads.h"
+#include "icae/startup.h"
 #include "inspect.h"
 #include "speak.h"
 
@@ -19,14 +19,15 @@
 
 /* clang-format off */
 static const command commands[] = {
-    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] [--report FILE.html] [--min-fidelity X] TEXT|-",
+    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] [--rate N] [--refine N] [--report FILE.html] [--min-fidelity X] TEXT|-",
      "compress a text into a slots file and print what it weighs",
      "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n",
      BASE_AND_ADAPTER | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
-    {"reconstruct", "-m BASE -a ADAPTER FILE.slots [-n TOKENS]",
-     "write the compressed text again, from its slots alone",
-     "Standard output gets the text and nothing else. Without -n it may grow an eighth longer than the original.\n",
-     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, 1, run_reconstruct},
+    {"reconstruct", "-m BASE -a ADAPTER FILE.slots... [--into FOLDER] [-n TOKENS]",
+     "write compressed texts again, from their slots alone",
+     "Standard output gets the text and nothing else. Without -n it may grow an eighth longer than the original.\n"
+     "Several files need --into FOLDER: eight at a time are written side by side, each into FOLDER/NAME.txt.\n",
+     BASE_AND_ADAPTER | TAKES_LENGTH | TAKES_INTO, BASE_AND_ADAPTER, 1, -1, run_reconstruct},
     {"continue", "-m BASE -a ADAPTER FILE.slots [-n TOKENS]",
      "write what might follow the compressed text",
      "Without -n at most 256 tokens.\n",
@@ -93,7 +94,7 @@ static void print_overview(FILE *out) {
 }
 
 int main(int argc, char **argv) {
-    icae_threads_wait_briefly(argv);
+    icae_startup_tune(argv);
     const char *name = argc > 1 ? argv[1] : "--help";
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         print_overview(stdout);

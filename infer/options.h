@@ -28,11 +28,12 @@ enum {
     TAKES_GOLDEN = 1 << 6,
     TAKES_BENCH = 1 << 7,
     TAKES_CONVERT = 1 << 8,
-    TAKES_REPORT = 1 << 9
+    TAKES_REPORT = 1 << 9,
+    TAKES_INTO = 1 << 10
 };
 
 typedef struct options {
-    const char *base, *adapter, *output, *report;
+    const char *base, *adapter, *output, *report, *into;
     int64_t length; /* -n, 0: not given */
     int64_t threads;
     const char *compute; /* "auto", "f32", "bf16"; NULL: not given */
@@ -41,6 +42,7 @@ typedef struct options {
     double temperature, top_p;
     double alpha;        /* 0: not given */
     double min_fidelity; /* compress; -1: not given */
+    int64_t refine;      /* compress, eval; -1: not given */
     int64_t top_k;
     const char *data, *out_folder, *questions, *grid;                   /* eval */
     int64_t tokens, continuation, samples, batch, window, stride, skip; /* -1: not given */
@@ -51,7 +53,7 @@ typedef struct options {
     const char *lengths; /* bench and eval */
     bool is_checkpointed, is_quick;
     const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
-    int64_t memory_slots, rate; /* 0: not given; eval takes the rate, too */
+    int64_t memory_slots, rate; /* 0: not given; compress and eval take the rate, too */
     bool is_forced;
     const char *const *words; /* what is not an option */
     int n_words;

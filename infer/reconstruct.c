@@ -42,6 +42,12 @@ static int write_text(const options *given, icae_mode mode) {
 }
 
 int run_reconstruct(const options *given) {
+    if (given->into) return reconstruct_into(given);
+    if (given->n_words > 1) {
+        return usage_error("reconstruct", "-m BASE -a ADAPTER FILE.slots... --into FOLDER",
+                           "where shall the texts of %d files go? Give --into FOLDER",
+                           given->n_words);
+    }
     return write_text(given, ICAE_RECONSTRUCT);
 }
 

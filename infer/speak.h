@@ -31,6 +31,9 @@ icae_status speaker_write(speaker *s, const icae_generation *wish, bool is_silen
 /* text, prompt_tokens, generated_tokens, complete, seconds: the keys that all have. */
 void json_generated(json_object *object, const icae_generated *result, double elapsed_s);
 
+/* reconstruct --into: all files, into given->into. */
+int reconstruct_into(const options *given);
+
 /* The commands behind them; see main.c. */
 int run_reconstruct(const options *given);
 int run_continue(const options *given);

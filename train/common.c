@@ -13,7 +13,7 @@
 #include "common.h"
 #include "icae/json.h"
 #include "icae/log.h"
-#include "icae/threads.h"
+#include "icae/startup.h"
 #include "icae/trainer.h"
 
 enum { EXIT_USAGE = 2 };
@@ -311,7 +311,7 @@ static int run(const train_program *program, const arguments *args, char **assig
 }
 
 int train_main(const train_program *program, int argc, char **argv) {
-    icae_threads_wait_briefly(argv);
+    icae_startup_tune(argv);
     char **assignments = calloc((size_t)argc + 1, sizeof *assignments);
     if (!assignments) {
         fprintf(stderr, "%s: not enough memory\n", program->name);

@@ -64,7 +64,7 @@ typedef struct icae_dtype_info {
     int64_t block_values; /* 1 for plain types */
     size_t block_bytes;
     const char *safetensors_name; /* NULL: cannot stand in a safetensors file */
-    int ggml_type;                /* -1: cannot stand in a GGUF */
+    int ggml_type;                /* its number in a GGUF */
 } icae_dtype_info;
 
 const icae_dtype_info *icae_dtype_describe(icae_dtype dtype);

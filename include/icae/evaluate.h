@@ -44,7 +44,8 @@ typedef struct icae_eval_settings {
         skip;               /* lm: tokens that follow, and how many of them are not scored */
     int64_t window, stride; /* ppl: tokens seen at a time, and how far the window moves */
     int64_t generate;       /* qa: longest answer; latency: tokens written */
-    const int64_t *cells;   /* [2 n_cells] latency: texts side by side, tokens of each */
+    int64_t refine;       /* ae, random, lm, qa: steps that every text's slots are refined by */
+    const int64_t *cells; /* [2 n_cells] latency: texts side by side, tokens of each */
     int64_t n_cells;
     uint64_t seed;
     bool is_loss_only; /* ae, random, qa: no free-running text */

@@ -59,8 +59,15 @@ typedef struct icae_fidelity {
     int64_t n_continuation; /* tokens scored; 0: the text is too short */
 } icae_fidelity;
 
-/* After every batch of spans; false stops with ICAE_INTERRUPTED. May be NULL. */
-typedef bool icae_fidelity_progress(void *user, int64_t done, int64_t total);
+/* After every batch of spans that was refined or restored; false stops with ICAE_INTERRUPTED. */
+typedef bool icae_fidelity_progress(void *user, const char *verb, int64_t done, int64_t total);
+
+typedef struct icae_fidelity_how {
+    double least;   /* compress: the share of its tokens that a span has to keep, 0..1 */
+    int64_t refine; /* steps that slots are refined by (icae/refine.h); measure: have been */
+    icae_fidelity_progress *progress; /* may be NULL */
+    void *user;
+} icae_fidelity_how;
 
 /*
  * Measures. ids [slots->n_tokens] are those that were compressed; fidelity must be empty (zeroed). Texts longer
@@ -68,18 +75,17 @@ typedef bool icae_fidelity_progress(void *user, int64_t done, int64_t total);
  */
 icae_status icae_fidelity_measure(icae_graph *graph, const icae_model *model,
                                   const icae_adapter *adapter, const int32_t *ids,
-                                  const icae_slots *slots, icae_fidelity_progress *progress,
-                                  void *user, icae_fidelity *fidelity, icae_error *error);
+                                  const icae_slots *slots, const icae_fidelity_how *how,
+                                  icae_fidelity *fidelity, icae_error *error);
 void icae_fidelity_release(icae_fidelity *fidelity); /* a zeroed struct, too */
 
 /*
- * Compresses so that every span keeps at least the share `least` of its tokens, and measures what came of it.
+ * Compresses so that every span keeps at least the share how->least of its tokens, and measures what came of it.
  * A span that does not is halved, which gives it twice the slots, and again; where a half would be no longer
  * than its own slots, the span is kept as text. Costs a compression and a restoration of the whole text for
  * each time that the longest span is halved.
  *
  *   ids       [n] as icae_adapter_encode gives them
- *   least     0..1
  *   slots     empty before; source_bytes and source_hash are left 0
  *   fidelity  empty before
  *
@@ -87,9 +93,8 @@ void icae_fidelity_release(icae_fidelity *fidelity); /* a zeroed struct, too */
  */
 icae_status icae_fidelity_compress(icae_graph *graph, const icae_model *model,
                                    const icae_adapter *adapter, const int32_t *ids, int64_t n,
-                                   double least, icae_fidelity_progress *progress, void *user,
-                                   icae_slots *slots, icae_fidelity *fidelity,
-                                   icae_error *error);
+                                   const icae_fidelity_how *how, icae_slots *slots,
+                                   icae_fidelity *fidelity, icae_error *error);
 
 /* Shares, 0..1: tokens kept, tokens at their very place. 1 for no tokens. */
 double icae_fidelity_kept(const icae_fidelity *fidelity);

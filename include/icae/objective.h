@@ -59,6 +59,22 @@ typedef struct icae_batch_size {
 } icae_batch_size;
 icae_batch_size icae_batch_measure(const icae_adapter *adapter, const icae_batch *batch);
 
+/*
+ * A batch goes through in passes, whose gradients add up: as many samples in each as keep products at full
+ * speed, for what tensors take grows with a pass and not with the batch.
+ *
+ *   limit    the most rows of encoder or decoder in a pass, when its longest sample has `longest` of them
+ *   end      where the pass that begins at job `first` ends: before the sample that would go beyond limit, but
+ *            behind one at least. Jobs are in the order of their contexts. by_job: jobs of one context may part.
+ *   part     those jobs, copied into the graph's arena, and their contexts as a batch of their own; returns the
+ *            copies, whose weights may be set, or NULL when memory ends
+ */
+int64_t icae_pass_limit(int64_t longest);
+int64_t icae_pass_end(const icae_adapter *adapter, const icae_batch *batch, int64_t first,
+                      int64_t limit, bool by_job);
+icae_job *icae_batch_part(icae_graph *graph, const icae_batch *batch, int64_t first,
+                          int64_t end, icae_batch *part);
+
 /* The slots of all contexts, context by context, [sum of spans * k, D]; first_rows [n_contexts + 1]
  * receives where each context's begin. Gradient flows to LoRA and the memory table. */
 icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
@@ -73,6 +89,14 @@ icae_tensor *icae_encode(icae_graph *graph, const icae_model *model,
 icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
                              const icae_adapter *adapter, const icae_batch *batch,
                              const icae_run *run, double *job_nll, icae_real *token_nll);
+
+/* The second half of it, on slots that are there already: rows [sum of spans * k, D], each context's from
+ * first_rows[context] on, as icae_encode gives them. Of a context only n is read. Gradient flows to slots and
+ * to the memory table. */
+icae_tensor *icae_decode_loss(icae_graph *graph, const icae_model *model,
+                              const icae_adapter *adapter, const icae_batch *batch,
+                              icae_tensor *slots, const int64_t *first_rows,
+                              const icae_run *run, double *job_nll, icae_real *token_nll);
 
 /* Targets of a job that bear loss. */
 int64_t icae_job_bearing(const icae_job *job);

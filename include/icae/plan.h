@@ -44,6 +44,8 @@ typedef struct icae_plan {
     int64_t frozen, trained; /* parameters */
     icae_batch_size step;    /* a step whose samples are all as long as the limits allow */
     icae_batch_size forward; /* its largest micro-batch */
+    int64_t micro_batch;     /* samples in that: train.micro_batch, or what 0 stands for */
+    int64_t pass_tokens;     /* for 0: rows of encoder or decoder that a pass has at most */
     double work;             /* useful FLOP of such a step */
     size_t memory[ICAE_MEMORY_COUNT];
     size_t
@@ -61,8 +63,8 @@ icae_status icae_plan_make(icae_plan *plan, const icae_settings *settings,
 
 /*
  * The same, and where settings->memory_budget is not 0 it sets train.micro_batch and train.checkpointing,
- * those of the two that were not given, so that peak_bytes fits: nothing recomputed and the whole batch at
- * once; else the largest micro-batch (of equal ones) that needs no recomputation; else the largest
+ * those of the two that were not given, so that peak_bytes fits: nothing recomputed and passes as without a
+ * budget (icae_pass_limit); else the largest micro-batch (of equal ones) that needs no recomputation; else the largest
  * with it. Fails with the least that would do when nothing fits.
  */
 icae_status icae_plan_fit(icae_plan *plan, icae_settings *settings, const icae_backend *be,

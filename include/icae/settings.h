@@ -69,7 +69,7 @@ typedef struct icae_settings {
     struct {
         int64_t steps;
         int64_t batch;       /* samples per step */
-        int64_t micro_batch; /* samples per forward pass; 0: all of them */
+        int64_t micro_batch; /* samples per forward pass; 0: as icae_pass_limit has it */
         double lr;
         int schedule; /* icae_schedule */
         int64_t warmup_steps;

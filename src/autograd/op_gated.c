@@ -41,7 +41,7 @@ static void gated_backward(icae_graph *graph, icae_node *node) {
     if (!d_gate || !d_up || add_gate != add_up || gate == up) {
         other = be->k.acquire(be, (size_t)n * sizeof *other * 2);
         if (!icae_graph_got(graph, other, "the gradients of a gated activation")) {
-            be->k.release(be, other); /* there, where it was a gradient that found no memory */
+            be->k.release(be, other); /* d_gate or d_up may be what was not got */
             return;
         }
         (is_swiglu ? be->k.swiglu_dx : be->k.geglu_dx)(be, n, icae_values(gate),

@@ -32,7 +32,7 @@ icae_dtype icae_dtype_from_safetensors(const char *name) {
 
 icae_dtype icae_dtype_from_ggml(int64_t type) {
     for (int d = 0; d < ICAE_DTYPE_COUNT; d++) {
-        if (infos[d].ggml_type == type && type >= 0) return (icae_dtype)d;
+        if (infos[d].ggml_type == type) return (icae_dtype)d;
     }
     return ICAE_DTYPE_COUNT;
 }

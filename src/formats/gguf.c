@@ -110,14 +110,16 @@ static const char *take_name(cursor *c, icae_arena *arena) {
     } else if (memchr(string.data, 0, string.bytes)) {
         cursor_fail(c, ICAE_FORMAT, "the name holds a 0 byte");
     }
-    char *name = c->status ? NULL : icae_arena_copy(arena, string.data, string.bytes);
-    if (!name && !c->status) c->status = icae_fail_memory(c->error, c->path);
+    if (c->status) return NULL;
+    char *name = icae_arena_copy(arena, string.data, string.bytes);
+    if (!name) c->status = icae_fail_memory(c->error, c->path);
     return name;
 }
 
 static void *take_memory(cursor *c, icae_arena *arena, uint64_t count, size_t bytes_each) {
+    if (c->status) return NULL;
     void *memory = icae_arena_array(arena, (size_t)count, bytes_each);
-    if (!memory && !c->status) c->status = icae_fail_memory(c->error, c->path);
+    if (!memory) c->status = icae_fail_memory(c->error, c->path);
     return memory;
 }
 
@@ -255,7 +257,6 @@ static void take_tensor(cursor *c, icae_arena *arena, size_t number, icae_gguf_t
         char known[128] = "";
         for (int d = 0; d < ICAE_DTYPE_COUNT; d++) {
             const icae_dtype_info *info = icae_dtype_describe((icae_dtype)d);
-            if (info->ggml_type < 0) continue;
             strncat(known, *known ? ", " : "", sizeof known - strlen(known) - 1);
             strncat(known, info->name, sizeof known - strlen(known) - 1);
         }
@@ -424,7 +425,7 @@ const icae_gguf_item *icae_gguf_item_find(const icae_gguf *file, const char *key
     return found ? *found : NULL;
 }
 
-/* A number as its file spells it: which member holds it depends on the kind. */
+/* A number as its file spells it, in three readings, of which the kind says which one is meant. */
 typedef struct number {
     enum { NO_NUMBER, SIGNED, UNSIGNED, FLOATING } kind;
     int64_t s;
@@ -435,52 +436,23 @@ typedef struct number {
 static number read_number(const icae_gguf_item *item, uint64_t index) {
     number n = {NO_NUMBER, 0, 0, 0};
     if (!item || !item->raw || index >= item->count) return n;
+    static const unsigned char kinds[GGUF_TYPE_COUNT] = {
+        [ICAE_GGUF_U8] = UNSIGNED,  [ICAE_GGUF_U16] = UNSIGNED,  [ICAE_GGUF_U32] = UNSIGNED,
+        [ICAE_GGUF_U64] = UNSIGNED, [ICAE_GGUF_BOOL] = UNSIGNED, [ICAE_GGUF_I8] = SIGNED,
+        [ICAE_GGUF_I16] = SIGNED,   [ICAE_GGUF_I32] = SIGNED,    [ICAE_GGUF_I64] = SIGNED,
+        [ICAE_GGUF_F32] = FLOATING, [ICAE_GGUF_F64] = FLOATING};
     size_t bytes = icae_gguf_value_bytes[item->element_type];
     const unsigned char *from = (const unsigned char *)item->raw + index * bytes;
-    uint64_t bits = 0;
     for (size_t i = 0; i < bytes; i++)
-        bits |= (uint64_t)from[i] << (8 * i);
-    switch (item->element_type) {
-    case ICAE_GGUF_U8:
-    case ICAE_GGUF_U16:
-    case ICAE_GGUF_U32:
-    case ICAE_GGUF_U64:
-    case ICAE_GGUF_BOOL:
-        n.kind = UNSIGNED;
-        n.u = bits;
-        break;
-    case ICAE_GGUF_I8:
-        n.kind = SIGNED;
-        n.s = (int8_t)bits;
-        break;
-    case ICAE_GGUF_I16:
-        n.kind = SIGNED;
-        n.s = (int16_t)bits;
-        break;
-    case ICAE_GGUF_I32:
-        n.kind = SIGNED;
-        n.s = (int32_t)bits;
-        break;
-    case ICAE_GGUF_I64:
-        n.kind = SIGNED;
-        n.s = (int64_t)bits;
-        break;
-    case ICAE_GGUF_F32: {
-        uint32_t low = (uint32_t)bits;
-        float value;
-        memcpy(&value, &low, sizeof value);
-        n.kind = FLOATING;
-        n.f = (double)value;
-        break;
-    }
-    case ICAE_GGUF_F64:
-        n.kind = FLOATING;
-        memcpy(&n.f, &bits, sizeof n.f);
-        break;
-    case ICAE_GGUF_STRING:
-    case ICAE_GGUF_ARRAY:
-        break;
-    }
+        n.u |= (uint64_t)from[i] << (8 * i);
+    uint64_t sign = UINT64_C(1) << ((8 * bytes - 1) & 63); /* of 1 to 8 bytes */
+    n.s = (int64_t)((n.u ^ sign) - sign);
+    uint32_t low = (uint32_t)n.u;
+    float single;
+    memcpy(&single, &low, sizeof single);
+    memcpy(&n.f, &n.u, sizeof n.f);
+    if (bytes == sizeof single) n.f = (double)single;
+    n.kind = kinds[item->element_type];
     return n;
 }
 

@@ -201,7 +201,7 @@ void icae_gguf_put_tensor(icae_gguf_writer *writer, const char *name, icae_dtype
     const icae_dtype_info *info = icae_dtype_describe(dtype);
     icae_gguf_plan plan = {0};
     int64_t values = 1;
-    bool is_good = rank >= 1 && rank <= ICAE_MAX_RANK && info->ggml_type >= 0;
+    bool is_good = rank >= 1 && rank <= ICAE_MAX_RANK;
     for (int i = 0; is_good && i < rank; i++) {
         is_good = shape[i] >= 1 && !__builtin_mul_overflow(values, shape[i], &values);
     }

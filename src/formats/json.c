@@ -286,7 +286,8 @@ static bool scan_document(scanner *s) {
     skip_space(s);
     if (!scan_value(s, s->line)) return false;
     skip_space(s);
-    return s->at == s->end || scan_fail(s, "nothing after the value");
+    if (s->at == s->end) return true;
+    return scan_fail(s, "nothing after the value");
 }
 
 /* ---- lines ---- */

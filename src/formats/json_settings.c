@@ -144,7 +144,7 @@ int icae_json_get_choice(icae_json_object *object, const char *key, const char *
         if (string && !strcmp(choices[i], string)) return i;
         int n =
             snprintf(list + used, sizeof list - used, "%s\"%s\"", i ? ", " : "", choices[i]);
-        if (n > 0 && (size_t)n < sizeof list - used) used += (size_t)n;
+        if ((size_t)n < sizeof list - used) used += (size_t)n;
     }
     if (string) {
         icae_json_complain(object, key, "expected one of %s, got \"%s\"", list,
@@ -267,9 +267,9 @@ void icae_json_write_number(icae_text *out, double number) {
         return;
     }
     char digits[40];
-    for (int precision = 15; precision <= 17; precision++) {
+    for (int precision = 15;; precision++) {
         snprintf(digits, sizeof digits, "%.*g", precision, number);
-        if (strtod(digits, NULL) == number) break; /* 17 digits always do */
+        if (precision == 17 || strtod(digits, NULL) == number) break; /* 17 always do */
     }
     /* A program that embeds the library may have set a locale whose decimal point is a comma. */
     for (char *c = digits; *c; c++) {

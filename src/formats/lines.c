@@ -56,9 +56,11 @@ icae_status icae_lines_open(icae_lines **result, const char *path, icae_error *e
     errno = 0;
     lines->file = gzopen(path, "rbe"); /* e: closed in programs that this one starts */
     if (!lines->file) {
+        int code = errno;
         icae_lines_close(lines);
-        return errno ? icae_fail(error, ICAE_IO, "%s: cannot open: %s", path, strerror(errno))
-                     : icae_fail_memory(error, path);
+        return code == ENOMEM
+                   ? icae_fail_memory(error, path)
+                   : icae_fail(error, ICAE_IO, "%s: cannot open: %s", path, strerror(code));
     }
     gzbuffer(lines->file, ZLIB_BUFFER);
     *result = lines;

@@ -213,11 +213,7 @@ static icae_status check_cover(reader *r) {
 }
 
 static icae_status read_header(reader *r, const icae_json_value *root) {
-    icae_safetensors *file = r->file;
-    if (!icae_json_is_object(root)) {
-        return icae_fail(r->error, ICAE_FORMAT, "%s: header: expected an object {...}",
-                         r->path);
-    }
+    icae_safetensors *file = r->file; /* its header began with '{', so the root is an object */
     file->entries =
         icae_arena_array(&file->arena, icae_json_count(root), sizeof *file->entries);
     if (!file->entries) return icae_fail_memory(r->error, r->path);

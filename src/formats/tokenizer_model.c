@@ -113,7 +113,7 @@ static icae_status read_piece(model *m, cursor c) {
             uint32_t bits = (uint32_t)f.value;
             memcpy(&piece.score, &bits, sizeof bits);
         } else if (f.number == 3 && f.kind == VARINT) {
-            piece.type = f.value <= ICAE_PIECE_BYTE ? (int)f.value : 0;
+            piece.type = f.value <= ICAE_PIECE_BYTE ? (int)f.value : ICAE_PIECE_BYTE + 1;
         } else {
             return unknown_field(m, "a piece", &f);
         }

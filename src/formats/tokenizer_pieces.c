@@ -37,15 +37,18 @@ static int32_t find_part(const icae_tokenizer *tokenizer, const char *text, size
     return id >= 0 && !(tokenizer->tokens[id].flags & never) ? id : -1;
 }
 
+static size_t character_end(const icae_piece *piece, size_t at) {
+    int32_t point;
+    const unsigned char *text = (const unsigned char *)piece->text;
+    return at + (size_t)icae_utf8_decode(text + at, piece->bytes - at, &point);
+}
+
 /* The merges that lead to one piece; is_real: not only counted. */
 static size_t merges_of(icae_tokenizer *tokenizer, const icae_piece *piece, const ranked *r,
                         bool is_real) {
     size_t n = 0;
-    for (size_t at = 0; at < piece->bytes;) {
-        int32_t point;
-        at += (size_t)icae_utf8_decode((const unsigned char *)piece->text + at,
-                                       piece->bytes - at, &point);
-        if (at == piece->bytes) break;
+    for (size_t at = character_end(piece, 0); at < piece->bytes;
+         at = character_end(piece, at)) {
         int32_t left = find_part(tokenizer, piece->text, at);
         if (left < 0) continue;
         int32_t right = find_part(tokenizer, piece->text + at, piece->bytes - at);

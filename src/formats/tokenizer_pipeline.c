@@ -40,8 +40,9 @@ icae_status icae_loader_check_keys(const icae_json_loader *l, const icae_json_va
     for (const icae_json_value *at = icae_json_first(object); at; at = icae_json_next(at)) {
         const char *key = icae_json_key(at), *found = keys;
         size_t length = strlen(key);
+        bool is_word = length && !strchr(key, ' '); /* not several names that stand in a row */
         do {
-            found = length ? strstr(found + 1, key) : NULL;
+            found = is_word ? strstr(found + 1, key) : NULL;
         } while (found && (found[-1] != ' ' || found[length] != ' '));
         if (!found)
             return icae_fail(l->error, ICAE_UNSUPPORTED,
@@ -214,7 +215,7 @@ static icae_status read_sequence(const loader *l, const icae_json_value *value) 
     status = icae_fail(l->error, ICAE_UNSUPPORTED,
                        "%s:%d: expected the pre_tokenizer %s, got Sequence of %s", l->path,
                        icae_json_line(l->json, value), known_pretokenizers,
-                       icae_quote(icae_text_string(&types), types.length).text);
+                       types.length ? icae_quote(types.data, types.length).text : "nothing");
     icae_text_release(&types);
     return status;
 }
@@ -234,7 +235,7 @@ static icae_status read_pretokenizer(const loader *l, const icae_json_value *val
     }
     return icae_fail(l->error, ICAE_UNSUPPORTED, "%s:%d: expected the pre_tokenizer %s, got %s",
                      l->path, icae_json_line(l->json, value), known_pretokenizers,
-                     icae_quote_string(type).text);
+                     *type ? icae_quote_string(type).text : "one without a type");
 }
 
 /* ---- the other parts ---- */

@@ -150,7 +150,8 @@ static bool read_extra64(const unsigned char *extra, size_t bytes, uint64_t *con
 static icae_status read_local(const icae_mapping *mapping, zip_entry *entry, uint64_t bytes,
                               size_t limit, icae_error *error) {
     static const char outside[] = "lies outside the file; fetch it again";
-    if (entry->place > limit || limit - entry->place < LOCAL_BYTES)
+    if (limit - entry->place <
+        LOCAL_BYTES) /* the caller has held the place against the limit */
         return refuse(mapping, entry, ICAE_FORMAT, outside, error);
     const unsigned char *at = mapping->data + entry->place;
     size_t room = limit - entry->place - LOCAL_BYTES;

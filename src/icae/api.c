@@ -13,6 +13,7 @@
 
 #include "icae/chat.h"
 #include "icae/generate.h"
+#include "icae/refine.h"
 #include "icae/log.h"
 
 struct icae_base {
@@ -24,6 +25,7 @@ struct icae_session {
     icae_backend *be;
     icae_graph *graph;
     icae_adapter *adapter;
+    int64_t refine_steps;
 };
 
 enum {
@@ -111,6 +113,7 @@ icae_status icae_session_open(icae_session **session, const icae_base *base,
     icae_session *made = calloc(1, sizeof *made);
     if (!made) return icae_fail_memory(error, "a session");
     made->base = base;
+    made->refine_steps = options ? options->refine_steps : 0;
     icae_status status =
         icae_backend_create(&made->be, NULL, options ? options->n_threads : 0, error);
     if (!status) icae_backend_set_compute(made->be, compute);
@@ -145,10 +148,16 @@ icae_status icae_session_compress(icae_session *session, const char *text, size_
                          "the text is empty: there is nothing to compress");
     }
     icae_slots *made = calloc(1, sizeof *made);
-    icae_status status =
-        made ? icae_compress_text(session->graph, session->base->model, session->adapter, text,
-                                  bytes, made, NULL, error)
-             : icae_fail_memory(error, "slots");
+    const icae_model *model = session->base->model;
+    int32_t *ids = NULL;
+    icae_status status = made ? icae_compress_text(session->graph, model, session->adapter,
+                                                   text, bytes, made, &ids, error)
+                              : icae_fail_memory(error, "slots");
+    if (!status && session->refine_steps > 0) {
+        status = icae_refine(session->graph, model, session->adapter, ids,
+                             session->refine_steps, NULL, NULL, made, NULL, error);
+    }
+    free(ids);
     if (status) {
         icae_slots_free(made);
         return status;
@@ -280,28 +289,65 @@ static icae_status choose_length(const icae_session *session, const icae_slots *
 
 /* Tokens become pieces of whole characters on their way to the caller. */
 typedef struct writer {
-    const icae_tokenizer *tokenizer;
     icae_token_stream stream;
     icae_text text; /* everything so far */
     size_t told;    /* bytes of it that the callback has seen */
-    icae_piece_callback *callback;
-    void *user;
 } writer;
 
-static bool tell(writer *w) {
+/* A call: n texts side by side. */
+typedef struct generation {
+    const icae_tokenizer *tokenizer;
+    size_t n;
+    question *questions;    /* [n] */
+    icae_request *requests; /* [n] those of the questions */
+    icae_result *made;      /* [n] */
+    writer *writers;        /* [n] */
+    icae_batch_callback *callback;
+    void *user;
+} generation;
+
+static bool tell(generation *g, size_t i) {
+    writer *w = &g->writers[i];
     size_t from = w->told;
     w->told = w->text.length;
-    if (!w->callback || w->told == from) return true;
-    return w->callback(w->user, w->text.data + from, w->told - from);
+    if (!g->callback || w->told == from) return true;
+    return g->callback(g->user, i, w->text.data + from, w->told - from);
 }
 
 static bool take_token(void *user, int64_t request, int32_t id) {
-    writer *w = user;
-    (void)request;
-    if (!icae_tokenizer_is_special(w->tokenizer, id)) {
-        icae_token_stream_push(&w->stream, w->tokenizer, id, &w->text);
+    generation *g = user;
+    writer *w = &g->writers[request];
+    if (!icae_tokenizer_is_special(g->tokenizer, id)) {
+        icae_token_stream_push(&w->stream, g->tokenizer, id, &w->text);
     }
-    return tell(w);
+    return tell(g, (size_t)request);
+}
+
+static void generation_release(generation *g) {
+    for (size_t i = 0; i < g->n; i++) {
+        if (g->questions) question_release(&g->questions[i]);
+        if (g->writers) icae_text_release(&g->writers[i].text);
+    }
+    if (g->made) icae_results_release(g->made, (int64_t)g->n);
+    free(g->questions);
+    free(g->requests);
+    free(g->made);
+    free(g->writers);
+}
+
+/* What the tokens of text i became, handed over. */
+static icae_status hand_over(generation *g, size_t i, icae_generated *result,
+                             icae_error *error) {
+    writer *w = &g->writers[i];
+    if (w->text.failed) return icae_fail_memory(error, "the generated text");
+    if (!result) return ICAE_OK;
+    *result = (icae_generated){.text = w->text.data ? w->text.data : calloc(1, 1),
+                               .bytes = w->text.length,
+                               .prompt_tokens = g->questions[i].input_tokens,
+                               .generated_tokens = g->made[i].n,
+                               .is_complete = g->made[i].is_stopped};
+    w->text = (icae_text){0};
+    return result->text ? ICAE_OK : icae_fail_memory(error, "the generated text");
 }
 
 static icae_status check_generation(const icae_session *session, const icae_slots *slots,
@@ -339,44 +385,73 @@ static icae_status check_generation(const icae_session *session, const icae_slot
     return ICAE_OK;
 }
 
-icae_status icae_session_generate(icae_session *session, const icae_slots *slots,
-                                  const icae_generation *what, icae_piece_callback *callback,
-                                  void *user, icae_generated *result, icae_error *error) {
-    if (result) *result = (icae_generated){0};
-    icae_status status = check_generation(session, slots, what, error);
-    if (status) return status;
-    question q = {0};
-    icae_result made = {0};
+static icae_status prepare(generation *g, const icae_session *session,
+                           const icae_slots *const *slots, const icae_generation *what,
+                           icae_error *error) {
+    g->questions = calloc(g->n, sizeof *g->questions);
+    g->requests = calloc(g->n, sizeof *g->requests);
+    g->made = calloc(g->n, sizeof *g->made);
+    g->writers = calloc(g->n, sizeof *g->writers);
+    if (!g->questions || !g->requests || !g->made || !g->writers)
+        return icae_fail_memory(error, "texts to write");
+    for (size_t i = 0; i < g->n; i++) {
+        question *q = &g->questions[i];
+        icae_status status = check_generation(session, slots[i], what, error);
+        if (!status) status = question_make(session, slots[i], what, q, error);
+        if (!status) status = choose_length(session, slots[i], what, q, error);
+        if (status) return status;
+        g->requests[i] = q->request;
+    }
+    return ICAE_OK;
+}
+
+icae_status icae_session_generate_batch(icae_session *session, const icae_slots *const *slots,
+                                        size_t n, const icae_generation *what,
+                                        icae_batch_callback *callback, void *user,
+                                        icae_generated *results, icae_error *error) {
+    for (size_t i = 0; results && i < n; i++)
+        results[i] = (icae_generated){0};
+    if (n == 0) return ICAE_OK;
     const icae_model *model = session->base->model;
-    writer w = {.tokenizer = model->tokenizer, .callback = callback, .user = user};
+    generation g = {.tokenizer = model->tokenizer, .n = n, .callback = callback, .user = user};
     icae_sampling sampling = {.temperature = what->temperature,
                               .top_p = what->top_p > 0 ? what->top_p : 1,
                               .top_k = what->top_k,
                               .seed = what->seed};
-    status = question_make(session, slots, what, &q, error);
-    if (!status) status = choose_length(session, slots, what, &q, error);
+    icae_status status = prepare(&g, session, slots, what, error);
     if (!status) {
-        status = icae_generate(session->graph, model, session->adapter, &q.request, 1,
-                               &sampling, take_token, &w, &made, error);
+        status = icae_generate(session->graph, model, session->adapter, g.requests, (int64_t)n,
+                               &sampling, take_token, &g, g.made, error);
     }
-    icae_token_stream_finish(&w.stream, &w.text);
-    if (!status && !tell(&w)) {
-        status = icae_fail(error, ICAE_INTERRUPTED, "generation was stopped");
+    for (size_t i = 0; i < n && !status; i++) {
+        icae_token_stream_finish(&g.writers[i].stream, &g.writers[i].text);
+        if (!tell(&g, i))
+            status = icae_fail(error, ICAE_INTERRUPTED, "generation was stopped");
+        else
+            status = hand_over(&g, i, results ? &results[i] : NULL, error);
     }
-    if (!status && w.text.failed) status = icae_fail_memory(error, "the generated text");
-    if (!status && result) {
-        *result = (icae_generated){.text = w.text.data ? w.text.data : calloc(1, 1),
-                                   .bytes = w.text.length,
-                                   .prompt_tokens = q.input_tokens,
-                                   .generated_tokens = made.n,
-                                   .is_complete = made.is_stopped};
-        w.text = (icae_text){0};
-        if (!result->text) status = icae_fail_memory(error, "the generated text");
-    }
-    icae_text_release(&w.text);
-    icae_results_release(&made, 1);
-    question_release(&q);
+    for (size_t i = 0; results && status && i < n; i++)
+        icae_generated_release(&results[i]);
+    generation_release(&g);
     return status;
+}
+
+typedef struct single {
+    icae_piece_callback *callback;
+    void *user;
+} single;
+
+static bool take_piece(void *user, size_t text, const char *piece, size_t bytes) {
+    const single *s = user;
+    (void)text;
+    return !s->callback || s->callback(s->user, piece, bytes);
+}
+
+icae_status icae_session_generate(icae_session *session, const icae_slots *slots,
+                                  const icae_generation *what, icae_piece_callback *callback,
+                                  void *user, icae_generated *result, icae_error *error) {
+    single s = {callback, user};
+    return icae_session_generate_batch(session, &slots, 1, what, take_piece, &s, result, error);
 }
 
 void icae_generated_release(icae_generated *result) {

@@ -289,14 +289,11 @@ static bool jobs_are_sound(icae_graph *graph, const icae_batch *batch) {
     return true;
 }
 
-icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
-                             const icae_adapter *adapter, const icae_batch *batch,
-                             const icae_run *run, double *job_nll, icae_real *token_nll) {
-    int64_t *first_rows =
-        icae_graph_arena(graph, ((size_t)batch->n_contexts + 1) * sizeof *first_rows);
-    if (!first_rows || !jobs_are_sound(graph, batch)) return NULL;
-    icae_tensor *slots =
-        icae_encode(graph, model, adapter, batch->contexts, batch->n_contexts, run, first_rows);
+icae_tensor *icae_decode_loss(icae_graph *graph, const icae_model *model,
+                              const icae_adapter *adapter, const icae_batch *batch,
+                              icae_tensor *slots, const int64_t *first_rows,
+                              const icae_run *run, double *job_nll, icae_real *token_nll) {
+    if (!jobs_are_sound(graph, batch)) return NULL;
     int64_t n_tokens = 0;
     for (int64_t j = 0; j < batch->n_jobs; j++) {
         n_tokens += job_tokens(adapter, batch, &batch->jobs[j]);
@@ -311,7 +308,6 @@ icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
     icae_forward options = {.is_checkpointed =
                                 run->is_checkpointed}; /* the frozen base alone */
     icae_tensor *h = run_plan(graph, model, p, 2, others, NULL, &options);
-    icae_done(graph, slots);
     icae_tensor *bearing = h ? icae_rows(graph, 1, &h, list->n, NULL, list->rows) : NULL;
     icae_done(graph, h);
     icae_tensor *loss =
@@ -328,6 +324,21 @@ icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
         }
         if (job_nll) job_nll[j] = sum;
     }
+    return loss;
+}
+
+icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
+                             const icae_adapter *adapter, const icae_batch *batch,
+                             const icae_run *run, double *job_nll, icae_real *token_nll) {
+    int64_t *first_rows =
+        icae_graph_arena(graph, ((size_t)batch->n_contexts + 1) * sizeof *first_rows);
+    if (!first_rows) return NULL;
+    icae_tensor *slots =
+        icae_encode(graph, model, adapter, batch->contexts, batch->n_contexts, run, first_rows);
+    if (!slots) return NULL;
+    icae_tensor *loss = icae_decode_loss(graph, model, adapter, batch, slots, first_rows, run,
+                                         job_nll, token_nll);
+    icae_done(graph, slots);
     return loss;
 }
 

@@ -91,17 +91,16 @@ static icae_status score(const icae_model *model, const icae_eval_item *item,
     return status;
 }
 
-/* Compresses and restores the items of a batch, and scores what came out. */
+/* Restores the items of a batch from their slots, and scores what came out. */
 static icae_status restore(const icae_eval_engine *engine, const icae_eval_item *items,
-                           int64_t count, icae_eval_row *rows, icae_error *error) {
+                           const icae_slots *slots, int64_t count, icae_eval_row *rows,
+                           icae_error *error) {
     size_t n = (size_t)count;
     const icae_adapter_settings *settings = &engine->adapter->settings;
-    icae_slots all = {0}, *slots = calloc(n, sizeof *slots);
     icae_request *requests = calloc(n, sizeof *requests);
     icae_result *made = calloc(n, sizeof *made);
     icae_status status =
-        slots && requests && made ? ICAE_OK : icae_fail_memory(error, "a batch to restore");
-    if (!status) status = icae_eval_compress(engine, items, count, false, &all, slots, error);
+        requests && made ? ICAE_OK : icae_fail_memory(error, "a batch to restore");
     for (int64_t i = 0; i < count && !status; i++) {
         requests[i] =
             (icae_request){.slots = &slots[i],
@@ -117,10 +116,8 @@ static icae_status restore(const icae_eval_engine *engine, const icae_eval_item 
     for (int64_t i = 0; i < count && !status; i++)
         status = score(engine->model, &items[i], &made[i], &rows[i], error);
     if (made) icae_results_release(made, count);
-    icae_slots_release(&all);
     free(made);
     free(requests);
-    free(slots);
     return status;
 }
 
@@ -131,19 +128,24 @@ static icae_status measure(const icae_eval_engine *engine, const icae_eval_setti
     int eos = icae_adapter_stop(adapter, engine->model->tokenizer) >= 0;
     double *nll = calloc((size_t)n, sizeof *nll);
     if (!nll) return icae_fail_memory(error, "losses");
+    icae_eval_slots slots = {0};
     icae_status status =
-        icae_eval_slot_losses(engine, items, n, ICAE_TASK_AE, 0, NULL, nll, error);
+        icae_eval_compress(engine, items, n, false, settings->refine, &slots, error);
+    if (!status) {
+        status = icae_eval_slot_losses(engine, items, slots.of, n, ICAE_TASK_AE, 0, NULL, nll,
+                                       error);
+    }
     for (int64_t i = 0; i < n && !status; i++) {
         double *values = rows[i].values;
         values[TOKENS] = (double)items[i].n;
-        values[SLOTS] =
-            (double)(adapter->memory_slots * icae_span_count(items[i].n, adapter->memory_slots,
-                                                             adapter->compression_rate));
+        values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
         values[TARGETS] = (double)(items[i].n + eos);
         values[NLL] = nll[i];
     }
     free(nll);
-    if (!status && !settings->is_loss_only) status = restore(engine, items, n, rows, error);
+    if (!status && !settings->is_loss_only)
+        status = restore(engine, items, slots.of, n, rows, error);
+    icae_eval_slots_release(&slots);
     return status;
 }
 

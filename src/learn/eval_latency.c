@@ -84,26 +84,26 @@ static icae_status measure_round(const icae_eval_engine *engine,
                                  const icae_eval_settings *settings, const icae_eval_item *item,
                                  double *values, icae_error *error) {
     size_t copies = (size_t)item->copies;
-    icae_slots all = {0}, *slots = calloc(copies, sizeof *slots);
+    icae_eval_slots slots = {0};
     icae_eval_item *texts = calloc(copies, sizeof *texts);
     icae_request *requests = calloc(copies, sizeof *requests);
     icae_status status =
-        slots && texts && requests ? ICAE_OK : icae_fail_memory(error, "a round of texts");
+        texts && requests ? ICAE_OK : icae_fail_memory(error, "a round of texts");
     for (size_t i = 0; texts && i < copies; i++)
         texts[i] = *item;
     double start_s = icae_clock_seconds();
     if (!status) {
-        status = icae_eval_compress(engine, texts, item->copies, true, &all, slots, error);
+        status = icae_eval_compress(engine, texts, item->copies, true, 0, &slots, error);
     }
     values[COMPRESS_S] = icae_clock_seconds() - start_s;
     for (size_t i = 0; i < copies && !status; i++) {
-        requests[i] = (icae_request){.slots = &slots[i],
+        requests[i] = (icae_request){.slots = &slots.of[i],
                                      .task = ICAE_TASK_LM,
                                      .max_tokens = settings->generate,
                                      .stop = -1};
     }
     if (!status) status = time_writing(engine, requests, item->copies, &values[SLOTS_S], error);
-    int64_t n_slots = status ? 0 : icae_slots_vectors(&slots[0]);
+    int64_t n_slots = status ? 0 : icae_slots_vectors(&slots.of[0]);
     for (size_t i = 0; i < copies && !status; i++) {
         requests[i] = (icae_request){.prompt = item->ids,
                                      .n_prompt = item->n,
@@ -121,9 +121,8 @@ static icae_status measure_round(const icae_eval_engine *engine,
     values[SLOTS_KV] =
         batch * (double)icae_cache_bytes(config, n_slots + n_task + settings->generate);
     values[RAW_KV] = batch * (double)icae_cache_bytes(config, item->n + settings->generate);
-    icae_slots_release(&all);
+    icae_eval_slots_release(&slots);
     free(texts);
-    free(slots);
     free(requests);
     return status;
 }

@@ -89,7 +89,6 @@ static icae_status base_losses(const icae_eval_engine *engine, const icae_eval_i
 static icae_status lm_measure(const icae_eval_engine *engine,
                               const icae_eval_settings *settings, const icae_eval_item *items,
                               int64_t n, icae_eval_row *rows, icae_error *error) {
-    const icae_adapter_settings *adapter = &engine->adapter->settings;
     int64_t skip = settings->skip > 1 ? settings->skip : 1;
     for (int64_t i = 0; i < n; i++) {
         if (items[i].n_continuation > skip) continue;
@@ -99,22 +98,23 @@ static icae_status lm_measure(const icae_eval_engine *engine,
     }
     double *nll = calloc((size_t)n, sizeof *nll);
     if (!nll) return icae_fail_memory(error, "losses");
-    icae_status status = ICAE_OK;
+    icae_eval_slots slots = {0};
+    icae_status status =
+        icae_eval_compress(engine, items, n, false, settings->refine, &slots, error);
     for (int way = NLL_SLOTS; way <= NLL_NONE && !status; way++) {
-        status =
-            way == NLL_SLOTS
-                ? icae_eval_slot_losses(engine, items, n, ICAE_TASK_LM, skip, NULL, nll, error)
-                : base_losses(engine, items, n, skip, way == NLL_RAW, nll, error);
+        status = way == NLL_SLOTS
+                     ? icae_eval_slot_losses(engine, items, slots.of, n, ICAE_TASK_LM, skip,
+                                             NULL, nll, error)
+                     : base_losses(engine, items, n, skip, way == NLL_RAW, nll, error);
         for (int64_t i = 0; i < n && !status; i++)
             rows[i].values[way] = nll[i];
     }
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && !status; i++) {
         rows[i].values[TOKENS] = (double)items[i].n;
-        rows[i].values[SLOTS] =
-            (double)(adapter->memory_slots * icae_span_count(items[i].n, adapter->memory_slots,
-                                                             adapter->compression_rate));
+        rows[i].values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
         rows[i].values[TARGETS] = (double)(items[i].n_continuation - skip);
     }
+    icae_eval_slots_release(&slots);
     free(nll);
     return status;
 }

@@ -136,19 +136,16 @@ static icae_status score(const icae_eval_engine *engine, const icae_eval_item *i
     return status;
 }
 
-/* Writes answers from slots, or, with raw, from the texts; scores them. */
+/* Writes answers from slots [n], or, with raw, from the texts; scores them. */
 static icae_status answer(const icae_eval_engine *engine, const icae_eval_settings *settings,
                           const icae_chat_ids *chat, const icae_eval_item *items, int64_t n,
-                          const sequences *raw, icae_eval_row *rows, icae_error *error) {
+                          const icae_slots *slots, const sequences *raw, icae_eval_row *rows,
+                          icae_error *error) {
     size_t count = (size_t)n;
-    icae_slots all = {0}, *slots = calloc(count, sizeof *slots);
     icae_request *requests = calloc(count, sizeof *requests);
     icae_result *results = calloc(count, sizeof *results);
     icae_arena prompts = {0};
-    icae_status status =
-        slots && requests && results ? ICAE_OK : icae_fail_memory(error, "answers");
-    if (!status && !raw)
-        status = icae_eval_compress(engine, items, n, false, &all, slots, error);
+    icae_status status = requests && results ? ICAE_OK : icae_fail_memory(error, "answers");
     for (int64_t i = 0; i < n && !status; i++) {
         requests[i] = (icae_request){
             .task = ICAE_TASK_FT, .max_tokens = settings->generate, .stop = chat->end};
@@ -180,9 +177,7 @@ static icae_status answer(const icae_eval_engine *engine, const icae_eval_settin
                        raw ? ROUGE_RAW : ROUGE_SLOTS, &rows[i], error);
     }
     if (results) icae_results_release(results, n);
-    icae_slots_release(&all);
     icae_arena_release(&prompts);
-    free(slots);
     free(requests);
     free(results);
     return status;
@@ -209,7 +204,7 @@ static icae_status base_side(const icae_eval_engine *engine, const icae_eval_set
     for (int64_t i = 0; i < n && !status; i++)
         rows[i].values[has_text ? NLL_RAW : NLL_NONE] = nll[i];
     if (!status && has_text && !settings->is_loss_only)
-        status = answer(engine, settings, chat, items, n, &s, rows, error);
+        status = answer(engine, settings, chat, items, n, NULL, &s, rows, error);
     sequences_release(&s);
     return status;
 }
@@ -217,15 +212,17 @@ static icae_status base_side(const icae_eval_engine *engine, const icae_eval_set
 static icae_status slot_side(const icae_eval_engine *engine, const icae_eval_settings *settings,
                              const icae_chat_ids *chat, const icae_eval_item *items, int64_t n,
                              double *nll, icae_eval_row *rows, icae_error *error) {
-    const icae_adapter_settings *adapter = &engine->adapter->settings;
+    icae_eval_slots slots = {0};
     icae_status status =
-        icae_eval_slot_losses(engine, items, n, ICAE_TASK_FT, 0, chat, nll, error);
+        icae_eval_compress(engine, items, n, false, settings->refine, &slots, error);
+    if (!status) {
+        status = icae_eval_slot_losses(engine, items, slots.of, n, ICAE_TASK_FT, 0, chat, nll,
+                                       error);
+    }
     for (int64_t i = 0; i < n && !status; i++) {
         double *values = rows[i].values;
         values[TOKENS] = (double)items[i].n;
-        values[SLOTS] =
-            (double)(adapter->memory_slots * icae_span_count(items[i].n, adapter->memory_slots,
-                                                             adapter->compression_rate));
+        values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
         values[TARGETS] = (double)(items[i].n_answer + (chat->end >= 0));
         values[NLL_SLOTS] = nll[i];
         if (!icae_eval_keep_text(&rows[i], "question", items[i].prompt_text,
@@ -234,8 +231,10 @@ static icae_status slot_side(const icae_eval_engine *engine, const icae_eval_set
                                  strlen(items[i].answer_text)))
             status = icae_fail_memory(error, "questions");
     }
-    if (status || settings->is_loss_only) return status;
-    return answer(engine, settings, chat, items, n, NULL, rows, error);
+    if (!status && !settings->is_loss_only)
+        status = answer(engine, settings, chat, items, n, slots.of, NULL, rows, error);
+    icae_eval_slots_release(&slots);
+    return status;
 }
 
 static icae_status measure(const icae_eval_engine *engine, const icae_eval_settings *settings,

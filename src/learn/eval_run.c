@@ -58,6 +58,7 @@ void icae_eval_write_settings(icae_text *out, const icae_eval_settings *settings
         {"window", settings->window},
         {"stride", settings->stride},
         {"generate", settings->generate},
+        {"refine", settings->refine},
         {"seed", (int64_t)settings->seed},
     };
     bool is_first = true;

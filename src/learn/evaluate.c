@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "evaluate_internal.h"
+#include "icae/refine.h"
 #include "icae/json.h"
 
 static const icae_eval_suite *const suites[] = {
@@ -187,24 +188,41 @@ static icae_status end_to_end_make(end_to_end *e, const icae_eval_item *items, i
     return ICAE_OK;
 }
 
+void icae_eval_slots_release(icae_eval_slots *slots) {
+    free(slots->of);
+    icae_slots_release(&slots->all);
+    *slots = (icae_eval_slots){0};
+}
+
 icae_status icae_eval_compress(const icae_eval_engine *engine, const icae_eval_item *items,
-                               int64_t n, bool are_apart, icae_slots *all, icae_slots *views,
-                               icae_error *error) {
+                               int64_t n, bool are_apart, int64_t refine,
+                               icae_eval_slots *slots, icae_error *error) {
     const icae_adapter_settings *settings = &engine->adapter->settings;
+    icae_slots *all = &slots->all;
     end_to_end e;
     icae_status status = end_to_end_make(&e, items, n, settings, are_apart, error);
     if (status) return status;
-    status = icae_compress_spans(engine->graph, engine->model, engine->adapter, e.ids,
-                                 e.n_spans, e.lengths, NULL, all, error);
+    slots->of = calloc((size_t)n, sizeof *slots->of);
+    if (!slots->of) status = icae_fail_memory(error, "the slots of a batch");
+    if (!status) {
+        status = icae_compress_spans(engine->graph, engine->model, engine->adapter, e.ids,
+                                     e.n_spans, e.lengths, NULL, all, error);
+    }
+    if (!status && refine > 0) {
+        status = icae_refine(engine->graph, engine->model, engine->adapter, e.ids, refine, NULL,
+                             NULL, all, NULL, error);
+    }
     for (int64_t i = 0; i < n && !status; i++) {
-        views[i] = *all;
-        views[i].n_spans =
+        icae_slots *view = &slots->of[i];
+        *view = *all;
+        view->n_spans =
             icae_span_count(items[i].n, settings->memory_slots, settings->compression_rate);
-        views[i].n_tokens = items[i].n;
-        views[i].span_lengths = all->span_lengths + e.first_spans[i];
-        views[i].values = all->values + e.first_spans[i] * all->slots_per_span * all->width;
+        view->n_tokens = items[i].n;
+        view->span_lengths = all->span_lengths + e.first_spans[i];
+        view->values = all->values + e.first_spans[i] * all->slots_per_span * all->width;
     }
     end_to_end_release(&e);
+    if (status) icae_eval_slots_release(slots);
     return status;
 }
 
@@ -246,28 +264,54 @@ static bool fill_job(const icae_eval_engine *engine, const icae_eval_item *item,
     return prompt && job->target;
 }
 
+/* The values of all items' slots as one tensor, each context's from firsts[context] on. */
+static icae_tensor *slots_tensor(const icae_eval_engine *engine, const icae_slots *slots,
+                                 const int64_t *contexts, int64_t n_contexts, int64_t *firsts) {
+    icae_graph *graph = engine->graph;
+    int64_t shape[2] = {0, slots[0].width};
+    for (int64_t c = 0; c < n_contexts; c++) {
+        firsts[c] = shape[0];
+        shape[0] += icae_slots_vectors(&slots[contexts[c]]);
+    }
+    icae_real *values = icae_graph_arena(graph, (size_t)(shape[0] * shape[1]) * sizeof *values);
+    if (!values) return NULL;
+    for (int64_t c = 0; c < n_contexts; c++) {
+        const icae_slots *of = &slots[contexts[c]];
+        int64_t n = icae_slots_vectors(of) * of->width;
+        for (int64_t i = 0; i < n; i++)
+            values[firsts[c] * of->width + i] = of->values[i];
+    }
+    return icae_constant(graph, 2, shape, values);
+}
+
 icae_status icae_eval_slot_losses(const icae_eval_engine *engine, const icae_eval_item *items,
-                                  int64_t n, icae_task task, int64_t skip,
-                                  const icae_chat_ids *chat, double *sums, icae_error *error) {
+                                  const icae_slots *slots, int64_t n, icae_task task,
+                                  int64_t skip, const icae_chat_ids *chat, double *sums,
+                                  icae_error *error) {
     icae_graph *graph = engine->graph;
     icae_graph_begin(graph, false, false);
     icae_context *contexts = icae_graph_arena(graph, (size_t)n * sizeof *contexts);
+    int64_t *of = icae_graph_arena(graph, (size_t)n * sizeof *of); /* a context's first item */
+    int64_t *firsts = icae_graph_arena(graph, ((size_t)n + 1) * sizeof *firsts);
     icae_job *jobs = icae_graph_arena(graph, (size_t)n * sizeof *jobs);
-    if (!contexts || !jobs) return icae_graph_status(graph, error);
+    if (!contexts || !of || !firsts || !jobs) return icae_graph_status(graph, error);
     int64_t n_contexts = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (i == 0 || items[i].ids != items[i - 1].ids) {
-            contexts[n_contexts] =
-                (icae_context){items[i].ids, items[i].n, (uint64_t)n_contexts};
-            n_contexts++;
+        if (i == 0 || slots[i].values != slots[i - 1].values) {
+            contexts[n_contexts] = (icae_context){items[i].ids, items[i].n, 0};
+            of[n_contexts++] = i;
         }
         jobs[i] = (icae_job){.context = n_contexts - 1, .task = task, .skip = skip, .coef = 1};
         if (!fill_job(engine, &items[i], chat, &jobs[i])) {
             return icae_graph_status(graph, error);
         }
     }
+    icae_tensor *values = slots_tensor(engine, slots, of, n_contexts, firsts);
     icae_batch batch = {contexts, n_contexts, jobs, n};
     icae_run run = {0};
-    icae_batch_loss(graph, engine->model, engine->adapter, &batch, &run, sums, NULL);
+    if (values) {
+        icae_decode_loss(graph, engine->model, engine->adapter, &batch, values, firsts, &run,
+                         sums, NULL);
+    }
     return icae_graph_status(graph, error);
 }

@@ -69,23 +69,25 @@ icae_status icae_eval_collect_questions(const icae_eval_engine *engine,
 
 /* ---- measuring ---- */
 
-/*
- * Compresses the contexts of a batch as one pack.
- *
- *   all    empty before; owns everything, to be released
- *   views  [n] receives each item's slots: borrowed from all, not to be released
- *
- * Items whose ids are the same array are compressed once, unless are_apart.
- */
-icae_status icae_eval_compress(const icae_eval_engine *engine, const icae_eval_item *items,
-                               int64_t n, bool are_apart, icae_slots *all, icae_slots *views,
-                               icae_error *error);
+/* The slots of a batch, made once for its losses and for what is written from them. */
+typedef struct icae_eval_slots {
+    icae_slots all; /* owns everything */
+    icae_slots *of; /* [n] each item's: views into all */
+} icae_eval_slots;
 
-/* The losses of one job an item, all of one task; sums [n] receives each job's nll. Items whose ids are the
- * same array are compressed once. chat: for FT; may be NULL else. */
+/* Compresses the contexts of a batch as one pack, and refines them where `refine` steps are above 0. Items
+ * whose ids are the same array are compressed once, unless are_apart. slots is empty before. */
+icae_status icae_eval_compress(const icae_eval_engine *engine, const icae_eval_item *items,
+                               int64_t n, bool are_apart, int64_t refine,
+                               icae_eval_slots *slots, icae_error *error);
+void icae_eval_slots_release(icae_eval_slots *slots); /* a zeroed struct, too */
+
+/* The losses of one job an item behind its slots [n], all of one task; sums [n] receives each job's nll.
+ * chat: for FT; may be NULL else. */
 icae_status icae_eval_slot_losses(const icae_eval_engine *engine, const icae_eval_item *items,
-                                  int64_t n, icae_task task, int64_t skip,
-                                  const icae_chat_ids *chat, double *sums, icae_error *error);
+                                  const icae_slots *slots, int64_t n, icae_task task,
+                                  int64_t skip, const icae_chat_ids *chat, double *sums,
+                                  icae_error *error);
 
 /* Adds "name": "the text of ids" to what is kept of a row; false when memory ends. */
 bool icae_eval_keep_text(icae_eval_row *row, const char *name, const char *text, size_t bytes);

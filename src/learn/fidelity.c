@@ -11,6 +11,7 @@
 
 #include "evaluate_internal.h"
 #include "icae/metrics.h"
+#include "icae/refine.h"
 
 enum { SPANS_AT_ONCE = 8, LEAST_CONTINUATION = 16, MOST_HALF = 512 };
 
@@ -138,8 +139,8 @@ static icae_status restore_batch(const icae_eval_engine *engine, const span_batc
                                      .max_tokens = icae_eval_restored_limit(batch->items[i].n),
                                      .stop = stop};
     }
-    icae_status status = icae_eval_slot_losses(engine, batch->items, batch->n, ICAE_TASK_AE, 0,
-                                               NULL, nll, error);
+    icae_status status = icae_eval_slot_losses(engine, batch->items, batch->slots, batch->n,
+                                               ICAE_TASK_AE, 0, NULL, nll, error);
     icae_sampling greedy = {.top_p = 1};
     if (!status) {
         status = icae_generate(engine->graph, engine->model, engine->adapter, requests,
@@ -159,8 +160,8 @@ static icae_status restore_batch(const icae_eval_engine *engine, const span_batc
 }
 
 static icae_status restore_spans(const icae_eval_engine *engine, const int32_t *ids,
-                                 const icae_slots *slots, icae_fidelity_progress *progress,
-                                 void *user, icae_fidelity *fidelity, icae_error *error) {
+                                 const icae_slots *slots, const icae_fidelity_how *how,
+                                 icae_fidelity *fidelity, icae_error *error) {
     span_batch batch = {.n = 0};
     int64_t first = 0, compressed = 0;
     icae_status status = ICAE_OK;
@@ -186,7 +187,8 @@ static icae_status restore_spans(const icae_eval_engine *engine, const int32_t *
         if (batch.n < SPANS_AT_ONCE && s + 1 < slots->n_spans) continue;
         if (batch.n) status = restore_batch(engine, &batch, fidelity, error);
         batch.n = 0;
-        if (!status && progress && !progress(user, s + 1, slots->n_spans)) {
+        if (!status && how->progress &&
+            !how->progress(how->user, "restored", s + 1, slots->n_spans)) {
             status = icae_fail(error, ICAE_INTERRUPTED, "stopped after %lld of %lld spans",
                                (long long)(s + 1), (long long)slots->n_spans);
         }
@@ -203,7 +205,8 @@ static icae_status restore_spans(const icae_eval_engine *engine, const int32_t *
 /* ---- the second half behind the first ---- */
 
 static icae_status measure_continuation(const icae_eval_engine *engine, const int32_t *ids,
-                                        int64_t n, icae_fidelity *fidelity, icae_error *error) {
+                                        int64_t n, int64_t refine, icae_fidelity *fidelity,
+                                        icae_error *error) {
     int64_t half = n / 2 < MOST_HALF ? n / 2 : MOST_HALF;
     int64_t context = engine->model->config.context_length / 2;
     if (context > 0 && half > context) half = context;
@@ -211,7 +214,7 @@ static icae_status measure_continuation(const icae_eval_engine *engine, const in
     const icae_eval_suite *lm = &icae_suite_lm;
     icae_eval_item item = {
         .ids = ids, .n = half, .continuation = ids + half, .n_continuation = half};
-    icae_eval_settings settings = {.skip = LEAST_CONTINUATION / 2};
+    icae_eval_settings settings = {.skip = LEAST_CONTINUATION / 2, .refine = refine};
     icae_eval_row row = {.texts = NULL};
     icae_status status = lm->measure(engine, &settings, &item, 1, &row, error);
     fidelity->continuation_slots = row.values[icae_eval_value(lm, "nll_slots")];
@@ -289,7 +292,7 @@ static icae_status judge_marks(icae_fidelity *fidelity, icae_error *error) {
 
 /* The first step: spans restored and compared. */
 static icae_status begin(const icae_eval_engine *engine, const int32_t *ids,
-                         const icae_slots *slots, icae_fidelity_progress *progress, void *user,
+                         const icae_slots *slots, const icae_fidelity_how *how,
                          icae_fidelity *fidelity, icae_error *error) {
     fidelity->n_tokens = slots->n_tokens;
     fidelity->n_slots = icae_slots_vectors(slots);
@@ -299,12 +302,13 @@ static icae_status begin(const icae_eval_engine *engine, const int32_t *ids,
     if (!fidelity->spans || !fidelity->is_kept) {
         return icae_fail_memory(error, "a fidelity report");
     }
-    return restore_spans(engine, ids, slots, progress, user, fidelity, error);
+    return restore_spans(engine, ids, slots, how, fidelity, error);
 }
 
-static icae_status finish(const icae_eval_engine *engine, const int32_t *ids,
+static icae_status finish(const icae_eval_engine *engine, const int32_t *ids, int64_t refine,
                           icae_fidelity *fidelity, icae_error *error) {
-    icae_status status = measure_continuation(engine, ids, fidelity->n_tokens, fidelity, error);
+    icae_status status =
+        measure_continuation(engine, ids, fidelity->n_tokens, refine, fidelity, error);
     if (!status) status = spell(engine->model, ids, fidelity, error);
     if (!status) status = judge_marks(fidelity, error);
     return status;
@@ -312,11 +316,11 @@ static icae_status finish(const icae_eval_engine *engine, const int32_t *ids,
 
 icae_status icae_fidelity_measure(icae_graph *graph, const icae_model *model,
                                   const icae_adapter *adapter, const int32_t *ids,
-                                  const icae_slots *slots, icae_fidelity_progress *progress,
-                                  void *user, icae_fidelity *fidelity, icae_error *error) {
+                                  const icae_slots *slots, const icae_fidelity_how *how,
+                                  icae_fidelity *fidelity, icae_error *error) {
     const icae_eval_engine engine = {graph, model, adapter};
-    icae_status status = begin(&engine, ids, slots, progress, user, fidelity, error);
-    if (!status) status = finish(&engine, ids, fidelity, error);
+    icae_status status = begin(&engine, ids, slots, how, fidelity, error);
+    if (!status) status = finish(&engine, ids, how->refine, fidelity, error);
     if (status) icae_fidelity_release(fidelity);
     return status;
 }
@@ -347,8 +351,8 @@ static icae_status plan_begin(span_plan *plan, int64_t n, icae_error *error) {
 }
 
 /* The plan after a measurement: spans below `least` in halves, or raw. *is_changed tells whether any was. */
-static icae_status plan_refine(span_plan *plan, const icae_fidelity *measured, double least,
-                               int64_t slots_per_span, bool *is_changed, icae_error *error) {
+static icae_status plan_split(span_plan *plan, const icae_fidelity *measured, double least,
+                              int64_t slots_per_span, bool *is_changed, icae_error *error) {
     icae_status status = plan_begin(plan, 2 * measured->n_spans, error);
     *is_changed = false;
     for (int64_t s = 0; s < measured->n_spans && !status; s++) {
@@ -369,16 +373,26 @@ static icae_status plan_refine(span_plan *plan, const icae_fidelity *measured, d
     return status;
 }
 
+static bool show_refining(void *user, int64_t done, int64_t total) {
+    const icae_fidelity_how *how = user;
+    return !how->progress || how->progress(how->user, "refined", done, total);
+}
+
 static icae_status compress_and_restore(const icae_eval_engine *engine, const int32_t *ids,
-                                        const span_plan *plan, icae_fidelity_progress *progress,
-                                        void *user, icae_slots *slots, icae_fidelity *fidelity,
+                                        const span_plan *plan, const icae_fidelity_how *how,
+                                        icae_slots *slots, icae_fidelity *fidelity,
                                         icae_error *error) {
+    icae_fidelity_how told = *how;
     icae_slots_release(slots);
     icae_fidelity_release(fidelity);
     icae_status status =
         icae_compress_spans(engine->graph, engine->model, engine->adapter, ids, plan->n,
                             plan->lengths, plan->is_raw, slots, error);
-    if (!status) status = begin(engine, ids, slots, progress, user, fidelity, error);
+    if (!status && how->refine > 0) {
+        status = icae_refine(engine->graph, engine->model, engine->adapter, ids, how->refine,
+                             show_refining, &told, slots, NULL, error);
+    }
+    if (!status) status = begin(engine, ids, slots, how, fidelity, error);
     return status;
 }
 
@@ -390,9 +404,8 @@ static bool is_all_raw(const span_plan *plan) {
 
 icae_status icae_fidelity_compress(icae_graph *graph, const icae_model *model,
                                    const icae_adapter *adapter, const int32_t *ids, int64_t n,
-                                   double least, icae_fidelity_progress *progress, void *user,
-                                   icae_slots *slots, icae_fidelity *fidelity,
-                                   icae_error *error) {
+                                   const icae_fidelity_how *how, icae_slots *slots,
+                                   icae_fidelity *fidelity, icae_error *error) {
     const icae_eval_engine engine = {graph, model, adapter};
     const icae_adapter_settings *settings = &adapter->settings;
     if (n < 1) return icae_fail(error, ICAE_INVALID, "there is no text to compress");
@@ -406,19 +419,18 @@ icae_status icae_fidelity_compress(icae_graph *graph, const icae_model *model,
             status = icae_fail(error, ICAE_INVALID,
                                "no part of the text can be restored to %g of its tokens: it is "
                                "better kept as it is, or compressed by another adapter",
-                               least);
+                               how->least);
             break;
         }
-        status =
-            compress_and_restore(&engine, ids, &plan, progress, user, slots, fidelity, error);
+        status = compress_and_restore(&engine, ids, &plan, how, slots, fidelity, error);
         if (!status) {
-            status =
-                plan_refine(&plan, fidelity, least, settings->memory_slots, &is_changed, error);
+            status = plan_split(&plan, fidelity, how->least, settings->memory_slots,
+                                &is_changed, error);
         }
     }
     free(plan.lengths);
     free(plan.is_raw);
-    if (!status) status = finish(&engine, ids, fidelity, error);
+    if (!status) status = finish(&engine, ids, how->refine, fidelity, error);
     if (status) {
         icae_fidelity_release(fidelity);
         icae_slots_release(slots);

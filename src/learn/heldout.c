@@ -37,7 +37,7 @@ icae_status icae_heldout_open(trainer *t, icae_error *error) {
     icae_status status =
         icae_feed_open(&feed, &options, t->model->tokenizer, &t->adapter->settings, error);
     if (status) return icae_fail_within(error, "data.heldout");
-    int64_t at_once = s->train.micro_batch ? s->train.micro_batch : s->train.batch;
+    int64_t at_once = t->report->plan.micro_batch;
     while (!status && !icae_trainer_is_signalled(t)) { /* then it is never looked at */
         icae_feed_step *step;
         status = icae_feed_next(feed, at_once, &step, error);

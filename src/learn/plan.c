@@ -182,6 +182,7 @@ static icae_status measure_memory(const ground *g, int64_t micro, bool is_checkp
     icae_batch batch;
     longest(g, (icae_objective)s->objective.kind, micro, &batch);
     plan->forward = icae_batch_measure(g->adapter, &batch);
+    plan->micro_batch = micro;
     icae_footprint step;
     size_t evaluation = 0;
     icae_status status =
@@ -213,9 +214,21 @@ static icae_status measure_memory(const ground *g, int64_t micro, bool is_checkp
 
 /* ---- the whole plan ---- */
 
-static int64_t micro_of(const icae_settings *settings) {
-    int64_t n = settings->train.batch, micro = settings->train.micro_batch;
-    return micro && micro < n ? micro : n;
+/* Rows of encoder or decoder that the longest sample has. */
+static int64_t longest_sample(const ground *g) {
+    icae_batch one;
+    longest(g, (icae_objective)g->settings->objective.kind, 1, &one);
+    icae_batch_size size = icae_batch_measure(g->adapter, &one);
+    return size.encoder_tokens > size.decoder_tokens ? size.encoder_tokens
+                                                     : size.decoder_tokens;
+}
+
+/* Samples of a pass: as many as were asked for, or of the longest ones as many as fit. */
+static int64_t micro_of(const ground *g) {
+    int64_t n = g->settings->train.batch, micro = g->settings->train.micro_batch;
+    int64_t rows = longest_sample(g);
+    if (!micro) micro = icae_pass_limit(rows) / rows;
+    return micro < n ? micro : n;
 }
 
 static void begin_plan(icae_plan *plan, const ground *g) {
@@ -223,6 +236,7 @@ static void begin_plan(icae_plan *plan, const ground *g) {
     longest(g, (icae_objective)g->settings->objective.kind, g->settings->train.batch, &batch);
     *plan = (icae_plan){.frozen = g->model->n_parameters, .trained = g->adapter->params.count};
     plan->step = icae_batch_measure(g->adapter, &batch);
+    plan->pass_tokens = icae_pass_limit(longest_sample(g));
     plan->work = icae_useful_work(g->model, g->adapter, &plan->step);
 }
 
@@ -233,7 +247,7 @@ icae_status icae_plan_make(icae_plan *plan, const icae_settings *settings,
     icae_status status = ground_make(&g, settings, be, model, adapter, error);
     if (status) return status;
     begin_plan(plan, &g);
-    status = measure_memory(&g, micro_of(settings), settings->train.checkpointing, plan, error);
+    status = measure_memory(&g, micro_of(&g), settings->train.checkpointing, plan, error);
     ground_release(&g);
     return status;
 }
@@ -245,9 +259,9 @@ icae_status icae_plan_make(icae_plan *plan, const icae_settings *settings,
 static icae_status largest_micro(const ground *g, int64_t least, bool is_checkpointed,
                                  int64_t *micro, icae_plan *plan, icae_error *error) {
     const size_t budget = (size_t)g->settings->memory_budget;
-    int64_t low = least - 1, high = micro_of(g->settings);
+    int64_t low = least - 1, high = micro_of(g);
     *micro = 0;
-    /* The whole batch first: it is what most runs get. */
+    /* The most first: it is what most runs get. */
     for (int64_t try = high; low < high; try = low + (high - low + 1) / 2) {
         icae_status status = measure_memory(g, try, is_checkpointed, plan, error);
         if (status) return status;
@@ -257,6 +271,7 @@ static icae_status largest_micro(const ground *g, int64_t least, bool is_checkpo
             high = try - 1;
     }
     if (!*micro) return measure_memory(g, least, is_checkpointed, plan, error);
+    if (*micro == micro_of(g)) return measure_memory(g, *micro, is_checkpointed, plan, error);
     /* As many micro-batches, of equal size: 8 as 4 + 4 and not as 5 + 3. */
     int64_t n = g->settings->train.batch, parts = (n + *micro - 1) / *micro;
     *micro = (n + parts - 1) / parts;
@@ -280,7 +295,7 @@ static icae_status refuse_budget(const icae_settings *settings, const icae_plan 
 static icae_status fit(ground *g, icae_settings *settings, icae_plan *plan, icae_error *error) {
     bool has_micro = icae_settings_has(settings, "train.micro_batch");
     bool has_mode = icae_settings_has(settings, "train.checkpointing");
-    int64_t least = has_micro ? micro_of(settings) : 1, micro = 0;
+    int64_t least = has_micro ? micro_of(g) : 1, micro = 0;
     bool first = has_mode && settings->train.checkpointing, last = has_mode ? first : true;
     bool is_checkpointed = first;
     for (int mode = first; mode <= (int)last && !micro; mode++) {
@@ -289,7 +304,7 @@ static icae_status fit(ground *g, icae_settings *settings, icae_plan *plan, icae
         if (status) return status;
     }
     if (!micro) return refuse_budget(settings, plan, least, is_checkpointed, error);
-    if (!has_micro) settings->train.micro_batch = micro < settings->train.batch ? micro : 0;
+    if (!has_micro) settings->train.micro_batch = micro < micro_of(g) ? micro : 0;
     settings->train.checkpointing = is_checkpointed;
     return ICAE_OK;
 }

@@ -62,7 +62,7 @@ void icae_report_plan(const trainer *t) {
         icae_log_detail("  %8.1f MB  %s", (double)plan->memory[i] / 1e6, icae_memory_names[i]);
     }
     if (s->memory_budget) {
-        int64_t micro = s->train.micro_batch ? s->train.micro_batch : s->train.batch;
+        int64_t micro = t->report->plan.micro_batch;
         icae_log_info("budget    %.2f GB: %lld of %lld samples at once, %s",
                       gigabytes((size_t)s->memory_budget), (long long)micro,
                       (long long)s->train.batch,

@@ -54,33 +54,15 @@ static icae_status sort_jobs(icae_feed_step *samples, icae_batch *sorted, icae_e
     return ICAE_OK;
 }
 
-/* Jobs first..end-1 as a batch of their own, with their contexts and weights; copies live in the
- * graph's arena. */
-static icae_status take_jobs(icae_graph *graph, const icae_batch *batch, int64_t first,
-                             int64_t end, const double coefs[ICAE_TASK_COUNT],
-                             icae_batch *micro, icae_error *error) {
-    int64_t first_context = batch->jobs[first].context;
-    icae_job *jobs = icae_graph_arena(graph, (size_t)(end - first) * sizeof *jobs);
-    if (!jobs) return icae_graph_status(graph, error);
-    for (int64_t j = first; j < end; j++) {
-        jobs[j - first] = batch->jobs[j];
-        jobs[j - first].context -= first_context;
-        jobs[j - first].coef = (icae_real)coefs[batch->jobs[j].task];
-    }
-    *micro = (icae_batch){.contexts = batch->contexts + first_context,
-                          .n_contexts = batch->jobs[end - 1].context - first_context + 1,
-                          .jobs = jobs,
-                          .n_jobs = end - first};
-    return ICAE_OK;
-}
-
 /* Where the micro-batch that begins at job `first` ends. A sample is a job in fine-tuning, where rows
  * share contexts, and a context with all its jobs in pretraining. */
-static int64_t micro_end(const icae_settings *settings, const icae_batch *batch,
-                         int64_t first) {
-    int64_t limit = settings->train.micro_batch;
-    if (limit == 0) return batch->n_jobs;
-    if (settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT) {
+static int64_t micro_end(const trainer *t, const icae_batch *batch, int64_t first) {
+    int64_t limit = t->settings->train.micro_batch;
+    bool by_job = t->settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
+    if (limit == 0) {
+        return icae_pass_end(t->adapter, batch, first, t->report->plan.pass_tokens, by_job);
+    }
+    if (by_job) {
         return first + limit < batch->n_jobs ? first + limit : batch->n_jobs;
     }
     int64_t end = first, last = batch->jobs[first].context + limit;
@@ -104,8 +86,10 @@ static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first,
                              step_result *result, bool *is_finite, icae_error *error) {
     icae_graph_begin(t->graph, true, false);
     icae_batch micro;
-    icae_status status = take_jobs(t->graph, batch, first, end, coefs, &micro, error);
-    if (status) return status;
+    icae_job *jobs = icae_batch_part(t->graph, batch, first, end, &micro);
+    if (!jobs) return icae_graph_status(t->graph, error);
+    for (int64_t j = 0; j < micro.n_jobs; j++)
+        jobs[j].coef = (icae_real)coefs[jobs[j].task];
     icae_trainer_trim(t, &micro);
     icae_run run = {.is_training = true,
                     .is_checkpointed = t->settings->train.checkpointing,
@@ -113,7 +97,7 @@ static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first,
                         icae_mix64((uint64_t)t->settings->train.seed, (uint64_t)t->state.step)};
     icae_tensor *loss =
         icae_batch_loss(t->graph, t->model, t->adapter, &micro, &run, nll, NULL);
-    status = icae_graph_status(t->graph, error);
+    icae_status status = icae_graph_status(t->graph, error);
     if (status) return icae_fail_within(error, "step %lld", (long long)t->state.step + 1);
     double sum = 0;
     for (int64_t j = 0; j < micro.n_jobs; j++) {
@@ -141,7 +125,7 @@ static icae_status run_batch(trainer *t, const icae_batch *batch, double *nll,
     bool is_finite = true;
     icae_status status = ICAE_OK;
     for (int64_t first = 0; first < batch->n_jobs && is_finite && !status;) {
-        int64_t end = micro_end(t->settings, batch, first);
+        int64_t end = micro_end(t, batch, first);
         status = run_micro(t, batch, first, end, coefs, nll + first, result, &is_finite, error);
         first = end;
     }

@@ -2,20 +2,36 @@
 # SPDX-License-Identifier: MIT
 #
 # NAME
-#     coverage.sh BUILD - what the tests reached, from gcov's counts in BUILD
+#     coverage.sh BUILD [FILE...] - what the tests reached, from gcov's counts in BUILD
 #
+# With FILEs: their lines of which a way was never taken: how many ways of how many, and the line.
 # One row a file of src/formats, src/icae, src/base/file.c and the code of runs in src/learn: lines,
 # functions, branches taken at least once; then the functions nobody called. Branches count as gcov counts
 # them: each operand of && and ||, each way.
 set -euo pipefail
 build=$1
 gcov=${GCOV:-gcov}
+shift
+for file; do
+  $gcov -t -b -c -o "$build/${file%.c}.o" "$file" 2>/dev/null | awk -v file="$file" '
+    function tell() { if (missed) printf "%s:%d: %d of %d: %s\n", file, line, missed, ways, code; missed = ways = 0 }
+    /^ *-: *0:Source:/ { tell(); is_own = index($0, ":Source:" file) > 0 }
+    !is_own            { next }
+    /^branch /         { ways++; if (/never executed|taken 0/) missed++ }
+    /^ *[-#=0-9*]+: *[0-9]+:/ {
+      tell()
+      line = $0; sub(/^[^:]*: */, "", line); code = line
+      sub(/:.*/, "", line); sub(/^[^:]*: */, "", code)
+    }
+    END { tell() }'
+done
+[ $# = 0 ] || exit 0
 files=$(ls src/formats/*.c src/icae/*.c src/base/file.c src/learn/{checkpoint,corpus_state,feed_state,run_folder,skipped,step,trainer}.c)
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 for file in $files; do
   object=$build/${file%.c}
-  [ -e "$object.gcda" ] || { echo "$file: not run at all" >&2; exit 1; }
+  [ -e "$object.gcda" ] || { echo "$file: not run at all" >&2; continue; }
   echo "@ $file"
   $gcov -n -b -f -o "$object.o" "$file" 2>/dev/null
 done > "$report"

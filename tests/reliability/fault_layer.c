@@ -156,12 +156,15 @@ WRAP(int, inflateInit2_, z_streamp stream, int bits, const char *version, int si
                                    : __real_inflateInit2_(stream, bits, version, size);
 }
 
-/* An arena asks the system once for many pieces: here any of them may be the one that it has to ask for. */
+/* An arena asks the system for a block at a time; a caller must cope with every NULL that it might get. */
 WRAP(void *, icae_arena_alloc, icae_arena *arena, size_t bytes) {
-    return fires(FAULT_arena) ? NULL : __real_icae_arena_alloc(arena, bytes);
+    return fires(FAULT_allocation) ? NULL : __real_icae_arena_alloc(arena, bytes);
 }
-WRAP(void *, icae_arena_array, icae_arena *arena, size_t count, size_t bytes) {
-    return fires(FAULT_arena) ? NULL : __real_icae_arena_array(arena, count, bytes);
+WRAP(void *, icae_arena_array, icae_arena *arena, size_t count, size_t bytes_each) {
+    return fires(FAULT_allocation) ? NULL : __real_icae_arena_array(arena, count, bytes_each);
+}
+WRAP(char *, icae_arena_copy, icae_arena *arena, const char *text, size_t length) {
+    return fires(FAULT_allocation) ? NULL : __real_icae_arena_copy(arena, text, length);
 }
 
 void fault_hook_json(void) {
@@ -328,14 +331,14 @@ WRAP(int, flock, int fd, int operation) {
 WRAP(gzFile, gzopen, const char *path, const char *mode) {
     return fires(FAULT_open) || fires(FAULT_allocation) ? NULL : __real_gzopen(path, mode);
 }
-static bool gz_has_failed;
+static int gz_failure; /* Z_OK: none */
 WRAP(int, gzread, gzFile file, voidp data, unsigned bytes) {
-    gz_has_failed = fires(FAULT_read);
-    return gz_has_failed ? -1 : __real_gzread(file, data, bytes);
+    gz_failure = fires(FAULT_read) ? Z_ERRNO : fires(FAULT_allocation) ? Z_MEM_ERROR : Z_OK;
+    return gz_failure ? -1 : __real_gzread(file, data, bytes);
 }
 WRAP(const char *, gzerror, gzFile file, int *code) {
-    if (!gz_has_failed) return __real_gzerror(file, code);
-    *code = Z_ERRNO;
+    if (!gz_failure) return __real_gzerror(file, code);
+    *code = gz_failure;
     return "a fault of the test";
 }
 WRAP(icae_status, icae_checkpoint_save, const char *run_folder, icae_adapter *adapter,

@@ -24,7 +24,7 @@
 #include "suites.h"
 
 /* The smallest number of files that the tables hold together. */
-enum { LEAST_CASES = 150 };
+enum { LEAST_CASES = 500 };
 
 static icae_error error;
 

@@ -662,6 +662,7 @@ START_TEST(torch_writer_refuses_what_it_cannot_hold) {
     const float one = 1;
     ck_refused(icae_torch_write(path, ICAE_DTYPE_F64, 1, 1, &one, &error), "not F64");
     ck_refused(icae_torch_write(path, ICAE_DTYPE_F32, 0, 1, &one, &error), "0 x 1");
+    ck_refused(icae_torch_write(path, ICAE_DTYPE_F32, 1, 0, &one, &error), "1 x 0");
     ck_refused(icae_torch_write(path, ICAE_DTYPE_F32, INT64_MAX, INT64_MAX, &one, &error),
                "expected 1 to");
     ck_assert(!icae_path_exists(path));

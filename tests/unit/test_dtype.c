@@ -244,7 +244,7 @@ START_TEST(types_are_found_by_the_names_and_numbers_of_formats) {
         const icae_dtype_info *info = icae_dtype_describe((icae_dtype)d);
         if (info->safetensors_name)
             ck_assert_int_eq(icae_dtype_from_safetensors(info->safetensors_name), d);
-        if (info->ggml_type >= 0) ck_assert_int_eq(icae_dtype_from_ggml(info->ggml_type), d);
+        ck_assert_int_eq(icae_dtype_from_ggml(info->ggml_type), d);
     }
     ck_assert_int_eq(icae_dtype_from_safetensors("BF16"), ICAE_DTYPE_BF16);
     ck_assert_int_eq(icae_dtype_from_safetensors("Q8_0"), ICAE_DTYPE_COUNT);
@@ -253,6 +253,21 @@ START_TEST(types_are_found_by_the_names_and_numbers_of_formats) {
     ck_assert_int_eq(icae_dtype_from_ggml(3), ICAE_DTYPE_Q4_1);
     ck_assert_int_eq(icae_dtype_from_ggml(-1), ICAE_DTYPE_COUNT);
     ck_assert_int_eq(icae_dtype_from_ggml(INT64_MAX), ICAE_DTYPE_COUNT);
+}
+END_TEST
+
+/* A block's f16 numbers stand inside it, one after the other; other types have none. */
+START_TEST(halves_stand_inside_their_blocks) {
+    for (int d = 0; d < ICAE_DTYPE_COUNT; d++) {
+        size_t offsets[2];
+        const icae_dtype_info *info = icae_dtype_describe((icae_dtype)d);
+        int n = icae_dtype_halves((icae_dtype)d, offsets);
+        bool has_any = d == ICAE_DTYPE_F16 || info->block_values > 1;
+        ck_assert_msg(has_any ? n == 1 || n == 2 : n == 0, "%s", info->name);
+        for (int i = 0; i < n; i++)
+            ck_assert_uint_le(offsets[i] + 2, info->block_bytes);
+        if (n == 2) ck_assert_uint_eq(offsets[1], offsets[0] + 2);
+    }
 }
 END_TEST
 
@@ -301,5 +316,5 @@ SUITE_OF(dtype, 30, f16_to_float_and_back_over_all_values,
          q8_0_blocks_widen_as_computed_by_hand, q4_0_blocks_widen_as_computed_by_hand,
          q4_1_blocks_widen_as_computed_by_hand,
          blocks_widen_to_the_bits_of_an_independent_reader,
-         types_are_found_by_the_names_and_numbers_of_formats,
+         types_are_found_by_the_names_and_numbers_of_formats, halves_stand_inside_their_blocks,
          sizes_are_whole_blocks_and_never_overflow)

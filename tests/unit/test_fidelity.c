@@ -64,6 +64,7 @@ typedef struct setting {
     icae_slots slots;
 } setting;
 
+static const icae_fidelity_how quietly = {0};
 static const char text[] =
     "The ship <Anna> came to Malmö in 1912 & left. 日本 saw it in May, for 3.50 "
     "a ton; nobody else did, and the captain Olaf never came back to tell.";
@@ -92,7 +93,7 @@ START_TEST(a_report_agrees_with_itself) {
     setting s;
     setting_open(&s);
     icae_fidelity f = {0};
-    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL, &f,
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &f,
                                 &error));
     ck_assert_str_eq(icae_text_string(&f.text), text);
     ck_assert_int_gt(f.n_spans, 1);
@@ -132,7 +133,7 @@ START_TEST(a_span_is_what_the_suite_measures_of_it) {
     setting s;
     setting_open(&s);
     icae_fidelity f = {0};
-    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL, &f,
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &f,
                                 &error));
     const icae_eval_suite *ae = icae_eval_suite_find("ae");
     const icae_eval_engine engine = {s.graph, s.model, s.adapter};
@@ -156,7 +157,8 @@ START_TEST(a_span_is_what_the_suite_measures_of_it) {
 }
 END_TEST
 
-static bool stop(void *user, int64_t done, int64_t total) {
+static bool stop(void *user, const char *verb, int64_t done, int64_t total) {
+    ck_assert_str_eq(verb, "restored");
     ck_assert_int_le(done, total);
     return (*(int *)user)-- > 0;
 }
@@ -165,7 +167,7 @@ START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
     setting s;
     setting_open(&s);
     icae_fidelity f = {0};
-    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL, &f,
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &f,
                                 &error));
     icae_text page = {0};
     ck_ok(icae_fidelity_write_page(&page, &f, s.model->tokenizer, "a<b>.txt", "base", "adapter",
@@ -180,9 +182,10 @@ START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
     icae_text_release(&page);
     icae_fidelity_release(&f);
     int left = 0;
-    ck_assert_int_eq(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, stop,
-                                           &left, &f, &error),
-                     ICAE_INTERRUPTED);
+    icae_fidelity_how how = {.progress = stop, .user = &left};
+    ck_assert_int_eq(
+        icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &how, &f, &error),
+        ICAE_INTERRUPTED);
     ck_assert_ptr_null(f.spans);
     setting_close(&s);
 }
@@ -194,16 +197,16 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
     setting s;
     setting_open(&s);
     icae_fidelity plain = {0}, f = {0};
-    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, NULL, NULL,
-                                &plain, &error));
+    ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &plain,
+                                &error));
     double best = 0;
     for (int64_t i = 0; i < plain.n_spans; i++)
         best = fmax(best, (double)plain.spans[i].n_kept / (double)plain.spans[i].n);
     ck_assert(best > 0 && best < 1);
     icae_slots slots = {0};
     /* All are good enough: what icae_compress_ids gives. */
-    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, 0, NULL,
-                                 NULL, &slots, &f, &error));
+    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, &quietly,
+                                 &slots, &f, &error));
     ck_assert_int_eq(slots.n_raw, 0);
     ck_assert_int_eq(slots.n_spans, s.slots.n_spans);
     ck_assert_mem_eq(slots.values, s.slots.values,
@@ -212,8 +215,9 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
     icae_slots_release(&slots);
     icae_fidelity_release(&f);
     /* Only the best is: the others are halved, and kept as text at last. */
-    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, best,
-                                 NULL, NULL, &slots, &f, &error));
+    icae_fidelity_how as_the_best = {.least = best}, whole = {.least = 1};
+    ck_ok(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens,
+                                 &as_the_best, &slots, &f, &error));
     ck_assert_int_gt(slots.n_raw, 0);
     ck_assert_int_gt(slots.n_spans, s.slots.n_spans);
     int64_t first = 0, raw = 0;
@@ -232,8 +236,8 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
     icae_slots_release(&slots);
     icae_fidelity_release(&f);
     /* Nothing is: a sentence, and nothing left behind. */
-    ck_refused(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens, 1,
-                                      NULL, NULL, &slots, &f, &error),
+    ck_refused(icae_fidelity_compress(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens,
+                                      &whole, &slots, &f, &error),
                "better kept as it is");
     ck_assert(!slots.values && !f.spans);
     icae_fidelity_release(&plain);

@@ -198,6 +198,30 @@ START_TEST(reads_all_types_in_both_versions) {
 }
 END_TEST
 
+START_TEST(answers_for_numbers_that_are_not_there) {
+    icae_error error = {0};
+    icae_text bytes = good_file(3);
+    icae_gguf file;
+    ck_ok(icae_gguf_open(&file, stored(test_folder("gguf-absent"), &bytes), &error));
+    int64_t integer = 5;
+    double number = 6;
+    icae_gguf_string string = {"x", 1};
+    ck_assert(!icae_gguf_integer(NULL, 0, &integer) && !icae_gguf_number(NULL, 0, &number));
+    const icae_gguf_item *numbers = icae_gguf_item_find(&file, "numbers");
+    ck_assert(!icae_gguf_integer(numbers, 2, &integer));
+    ck_assert(!icae_gguf_number(icae_gguf_item_find(&file, "string"), 0, &number));
+    static const char *const keys[] = {"absent", "numbers", "string"};
+    for (size_t i = 0; i < 3; i++) {
+        ck_assert(!icae_gguf_get_integer(&file, keys[i], &integer));
+        ck_assert(!icae_gguf_get_number(&file, keys[i], &number));
+    }
+    ck_assert(!icae_gguf_get_string(&file, "absent", &string));
+    ck_assert(!icae_gguf_get_string(&file, "strings", &string));
+    ck_assert(integer == 5 && number == 6 && string.bytes == 1);
+    icae_gguf_close(&file);
+}
+END_TEST
+
 START_TEST(turns_shapes_round_and_places_tensors) {
     icae_error error = {0};
     icae_text bytes = good_file(3);
@@ -593,7 +617,7 @@ START_TEST(reads_the_real_base_model) {
 }
 END_TEST
 
-SUITE_OF(gguf, 60, reads_all_types_in_both_versions, turns_shapes_round_and_places_tensors,
-         reads_a_file_without_keys_and_tensors, refuses_broken_files_with_the_reason,
-         refuses_every_truncation, survives_changed_bytes, names_a_file_that_is_not_there,
-         reads_the_real_base_model)
+SUITE_OF(gguf, 60, answers_for_numbers_that_are_not_there, reads_all_types_in_both_versions,
+         turns_shapes_round_and_places_tensors, reads_a_file_without_keys_and_tensors,
+         refuses_broken_files_with_the_reason, refuses_every_truncation, survives_changed_bytes,
+         names_a_file_that_is_not_there, reads_the_real_base_model)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Writing GGUF: what is put comes back by our reader, and what it would refuse is never written. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,7 @@ static void write_all(icae_gguf_writer *writer) {
     for (size_t i = 0; i < sizeof blocks; i++)
         blocks[i] = (unsigned char)i;
     icae_gguf_write_data(writer, small, 2 * sizeof *small);
+    icae_gguf_write_data(writer, NULL, 0);
     icae_gguf_write_data(writer, small + 2, 3 * sizeof *small);
     icae_gguf_write_data(writer, small, sizeof small);
     for (size_t i = 0; i < sizeof blocks; i++) /* in the smallest pieces */
@@ -160,11 +162,47 @@ START_TEST(writes_a_file_without_tensors) {
 }
 END_TEST
 
+/* More than the first room for names holds. */
+START_TEST(takes_many_keys_and_tensors) {
+    enum { N = 200 };
+    icae_error error = {0};
+    const char *path = test_path(test_folder("gguf-many"), "x.gguf");
+    icae_gguf_writer writer;
+    char name[16];
+    icae_gguf_begin(&writer, path);
+    for (uint32_t i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "%u", i);
+        icae_gguf_put_u32(&writer, name, i);
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "%u", i);
+        icae_gguf_put_tensor(&writer, name, ICAE_DTYPE_F32, 1, (const int64_t[]){1});
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        float value = (float)i;
+        icae_gguf_write_data(&writer, &value, sizeof value);
+    }
+    ck_ok(icae_gguf_commit(&writer, &error));
+    icae_gguf file;
+    ck_ok(icae_gguf_open(&file, path, &error));
+    ck_assert(file.n_items == N && file.n_tensors == N);
+    int64_t number = 0;
+    ck_assert(icae_gguf_get_integer(&file, "199", &number) && number == 199);
+    float last;
+    memcpy(&last, icae_gguf_find(&file, "199")->data, sizeof last);
+    ck_assert(last == 199);
+    icae_gguf_close(&file);
+}
+END_TEST
+
 static void key_twice(icae_gguf_writer *w) {
     icae_gguf_put_u32(w, "u32", 1);
 }
 static void tensor_twice(icae_gguf_writer *w) {
     icae_gguf_put_tensor(w, "a", ICAE_DTYPE_F32, 1, (const int64_t[]){1});
+}
+static void no_name(icae_gguf_writer *w) {
+    icae_gguf_put_u32(w, "", 1);
 }
 static void empty_name(icae_gguf_writer *w) {
     icae_gguf_put_tensor(w, "", ICAE_DTYPE_F32, 1, (const int64_t[]){1});
@@ -191,6 +229,62 @@ static void nested_array(icae_gguf_writer *w) {
     icae_gguf_put_item(w, &(icae_gguf_item){.key = "deep",
                                             .type = ICAE_GGUF_ARRAY,
                                             .element_type = ICAE_GGUF_ARRAY});
+}
+static void long_name(icae_gguf_writer *w) {
+    static char name[65537];
+    memset(name, 'k', sizeof name - 1);
+    icae_gguf_put_u32(w, name, 1);
+}
+/* A scalar or, with an element type, an array; raw is enough for eight bytes. */
+static void put_odd(icae_gguf_writer *w, const char *key, int type, int element, uint64_t count,
+                    uint64_t value) {
+    icae_gguf_put_item(w, &(icae_gguf_item){.key = key,
+                                            .type = (icae_gguf_type)type,
+                                            .element_type = (icae_gguf_type)element,
+                                            .count = count,
+                                            .raw = &value});
+}
+static void unknown_type(icae_gguf_writer *w) {
+    put_odd(w, "odd", 13, 13, 1, 0);
+}
+static void unknown_element(icae_gguf_writer *w) {
+    put_odd(w, "odd", ICAE_GGUF_ARRAY, 13, 1, 0);
+}
+static void two_scalars(icae_gguf_writer *w) {
+    put_odd(w, "odd", ICAE_GGUF_U8, ICAE_GGUF_U8, 2, 0);
+}
+static void alignment_of_array(icae_gguf_writer *w) {
+    put_odd(w, "general.alignment", ICAE_GGUF_ARRAY, ICAE_GGUF_U32, 1, 32);
+}
+static void alignment_of_fraction(icae_gguf_writer *w) {
+    icae_gguf_put_f32(w, "general.alignment", 32);
+}
+static void alignment_of_twelve(icae_gguf_writer *w) {
+    icae_gguf_put_u32(w, "general.alignment", 12);
+}
+static void all_after_a_mistake(icae_gguf_writer *w) { /* the first one is told */
+    static const char *const none[] = {"x"};
+    no_name(w);
+    icae_gguf_put_strings(w, "strings", none, 1);
+    tensor_twice(w);
+    icae_gguf_write_data(w, small, 4);
+}
+static void no_dimensions(icae_gguf_writer *w) {
+    icae_gguf_put_tensor(w, "b", ICAE_DTYPE_F32, 0, NULL);
+}
+static void five_dimensions(icae_gguf_writer *w) {
+    icae_gguf_put_tensor(w, "b", ICAE_DTYPE_F32, 5, (const int64_t[]){1, 1, 1, 1, 1});
+}
+static void huge_bytes(icae_gguf_writer *w) {
+    icae_gguf_put_tensor(w, "b", ICAE_DTYPE_F64, 1, (const int64_t[]){INT64_C(1) << 62});
+}
+static void huge_end(icae_gguf_writer *w) { /* only the padding behind it is too much */
+    for (int i = 0; i < 7; i++)
+        icae_gguf_put_tensor(
+            w, &"1234567" [i], ICAE_DTYPE_F32, 1, (const int64_t[]) { INT64_C(1) << 59 });
+    icae_gguf_put_tensor(w, "8", ICAE_DTYPE_F16, 1,
+                         (const int64_t[]){(INT64_C(1) << 60) - 152});
+    icae_gguf_put_tensor(w, "9", ICAE_DTYPE_F32, 1, (const int64_t[]){1});
 }
 static void late_key(icae_gguf_writer *w) {
     icae_gguf_write_data(w, small, 4);
@@ -223,6 +317,19 @@ START_TEST(leaves_no_file_when_something_is_wrong) {
         {huge_shape, "dimensions of at least 1"},
         {huge_sum, "tensor 'd'"},
         {late_alignment, "after the first tensor"},
+        {no_name, "a key has no name"},
+        {long_name, "a key has no name, or one over 65535 bytes"},
+        {unknown_type, "key 'odd': expected a number"},
+        {unknown_element, "key 'odd': expected a number"},
+        {two_scalars, "key 'odd': expected a number"},
+        {alignment_of_array, "general.alignment: expected a power of two"},
+        {alignment_of_fraction, "general.alignment: expected a power of two"},
+        {alignment_of_twelve, "general.alignment: expected a power of two"},
+        {all_after_a_mistake, "a key has no name"},
+        {no_dimensions, "tensor 'b': expected 1 to 4 dimensions"},
+        {five_dimensions, "tensor 'b': expected 1 to 4 dimensions"},
+        {huge_bytes, "tensor 'b': expected"},
+        {huge_end, "tensor '9'"},
         {nested_array, "key 'deep': expected a number, a string or an array"},
         {late_key, "key 'late' comes after the first data"},
         {missing_data, "tensor 'z' has got 4 of its 20 bytes"},
@@ -260,6 +367,6 @@ START_TEST(abort_leaves_the_old_file) {
 }
 END_TEST
 
-SUITE_OF(gguf_write, 20, reads_back_everything_that_was_put, copies_a_file_to_the_byte,
-         obeys_the_alignment_key, writes_a_file_without_tensors,
+SUITE_OF(gguf_write, 20, takes_many_keys_and_tensors, reads_back_everything_that_was_put,
+         copies_a_file_to_the_byte, obeys_the_alignment_key, writes_a_file_without_tensors,
          leaves_no_file_when_something_is_wrong, abort_leaves_the_old_file)

@@ -72,6 +72,7 @@ START_TEST(integers_are_whole_and_exact) {
         {"-9007199254740992", true, -(INT64_C(1) << 53)},
         {"9007199254740994", false, 0},
         {"1e3", true, 1000},
+        {"1E+3", true, 1000},
         {"5.0", true, 5},
         {"0.5", false, 0},
         {"-0", true, 0},

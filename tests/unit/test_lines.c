@@ -315,6 +315,24 @@ START_TEST(notices_damaged_gzip_streams) {
 }
 END_TEST
 
+/* The byte before the place is still there, the one at it is not. */
+START_TEST(notices_a_break_at_the_place_to_come_back_to) {
+    icae_error error = {0};
+    const char *path = test_path(test_folder("lines-break"), "cut.gz");
+    char *packed;
+    size_t bytes;
+    write_gzip(path, "one\ntwo", 7);
+    ck_ok(icae_file_read(path, SIZE_MAX, &packed, &bytes, &error));
+    ck_ok(icae_file_write(path, packed, bytes - 1, &error));
+    free(packed);
+    icae_lines *lines;
+    ck_ok(icae_lines_open(&lines, path, &error));
+    ck_refused(icae_lines_seek(lines, 7, 2, &error), "is cut off after byte 7 of its text");
+    ck_refused(icae_lines_seek(lines, 9, 2, &error), "the gzip stream is cut off");
+    icae_lines_close(lines);
+}
+END_TEST
+
 START_TEST(names_what_cannot_be_read) {
     icae_error error = {0};
     icae_lines *lines;
@@ -325,6 +343,7 @@ START_TEST(names_what_cannot_be_read) {
     size_t bytes;
     if (icae_lines_open(&lines, folder, &error) == ICAE_OK) {
         ck_refused(icae_lines_next(lines, 100, &line, &bytes, &error), "Is a directory");
+        ck_refused(icae_lines_seek(lines, 4, 1, &error), "Is a directory");
         icae_lines_close(lines);
     }
     ck_assert_int_eq(error.status, ICAE_IO);
@@ -336,4 +355,4 @@ SUITE_OF(lines, 60, splits_plain_and_gzipped_texts_alike,
          reads_on_from_one_gzip_member_to_the_next, reads_empty_files,
          comes_back_to_every_place, refuses_places_that_begin_no_line,
          limits_the_length_of_lines, stops_at_the_limit_in_a_bomb, notices_damaged_gzip_streams,
-         names_what_cannot_be_read)
+         notices_a_break_at_the_place_to_come_back_to, names_what_cannot_be_read)

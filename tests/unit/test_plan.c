@@ -252,7 +252,7 @@ static icae_status plan_with(const char *const *assignments, const char *more,
 }
 
 static const char *const budget_base[] = {
-    "adapter.memory_slots=64",  "train.batch=24",
+    "adapter.memory_slots=8",   "train.batch=24",
     "objective.lm_ratio=0",     "data.train=data/samples/excerpts.jsonl",
     "data.shuffle_documents=4", NULL};
 

@@ -152,6 +152,31 @@ START_TEST(reads_padding_and_no_tensors) {
 }
 END_TEST
 
+/* Descriptions in any order, and tensors without values, which share their place with others. */
+START_TEST(reads_tensors_in_any_order_and_empty_ones) {
+    icae_error error = {0};
+    icae_safetensors file;
+#define TENSOR(name, shape, begin, end)                                                        \
+    "\"" name "\":{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end   \
+    "]}"
+    static const char header[] = "{" TENSOR("e", "[0]", 8, 8) "," TENSOR(
+        "d", "[1]", 4, 8) "," TENSOR("c", "[0,3]", 4, 4) //
+        "," TENSOR("b", "[0]", 0, 0) "," TENSOR("a", "[1]", 0, 4) "}";
+    const char *path =
+        stored(test_folder("safetensors-empty"), sizeof header - 1, header, 2 * sizeof(float));
+    ck_ok(icae_safetensors_open(&file, path, &error));
+    ck_assert_uint_eq(file.n_entries, 5);
+    for (int i = 0; i < 5; i++) {
+        const icae_safetensors_entry *entry =
+            icae_safetensors_find(&file, (const char[]){(char)('a' + i), 0});
+        ck_assert_ptr_eq(entry, &file.entries[i]);
+        ck_assert_uint_eq(entry->bytes, i == 0 || i == 3 ? 4 : 0);
+    }
+    icae_safetensors_close(&file);
+#undef TENSOR
+}
+END_TEST
+
 #define F32(shape, begin, end)                                                                 \
     "{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
@@ -269,7 +294,10 @@ START_TEST(refuses_to_write_what_no_reader_takes) {
         {{"\xFF", ICAE_DTYPE_F32, 1, {2}, x}, "'?' cannot be the name"},
         {{"q", ICAE_DTYPE_Q8_0, 1, {32}, x}, "safetensors has no type Q8_0"},
         {{"q", ICAE_DTYPE_F32, 5, {2}, x}, "rank 5"},
+        {{"q", ICAE_DTYPE_F32, -1, {2}, x}, "rank -1"},
         {{"q", ICAE_DTYPE_F32, 1, {-2}, x}, "a dimension is negative"},
+        {{"q", ICAE_DTYPE_F32, 2, {-2, 3}, x}, "a dimension is negative"},
+        {{"q", ICAE_DTYPE_F64, 1, {INT64_MAX}, x}, "too large"},
         {{"q", ICAE_DTYPE_F32, 2, {INT64_MAX, 4}, x}, "too large"},
         {{"twin", ICAE_DTYPE_F32, 1, {2}, x}, "two tensors have the name 'twin'"},
     };
@@ -281,6 +309,11 @@ START_TEST(refuses_to_write_what_no_reader_takes) {
         ck_refused(icae_safetensors_write(path, both, 2, NULL, 0, &error), rows[i].sentence);
         ck_assert(!icae_path_exists(path));
     }
+    const icae_safetensors_source huge[] = {
+        {"a", ICAE_DTYPE_F32, 1, {INT64_C(1) << 61}, x}, /* 2^63 bytes each */
+        {"b", ICAE_DTYPE_F32, 1, {INT64_C(1) << 61}, x}};
+    ck_refused(icae_safetensors_write(path, huge, 2, NULL, 0, &error),
+               "the tensors are too large");
     const char *const pairs[] = {"k", "1", "k", "2"};
     ck_refused(icae_safetensors_write(path, NULL, 0, pairs, 2, &error), "'k' is given twice");
     ck_refused(icae_safetensors_write("no/such/folder/x", NULL, 0, NULL, 0, &error),
@@ -288,7 +321,25 @@ START_TEST(refuses_to_write_what_no_reader_takes) {
 }
 END_TEST
 
+/* What no reader of the format takes is not written: a header of more than 100 million bytes. */
+START_TEST(refuses_to_write_a_header_past_the_limit) {
+    enum { BYTES = 100000000 };
+    icae_error error = {0};
+    const char *path = test_path(test_folder("safetensors-header"), "x.safetensors");
+    char *value = malloc(BYTES + 1);
+    ck_assert_ptr_nonnull(value);
+    memset(value, 'v', BYTES);
+    value[BYTES] = 0;
+    const char *const pairs[] = {"k", value};
+    ck_refused(icae_safetensors_write(path, NULL, 0, pairs, 1, &error),
+               "the header would have 100000032 bytes, over 100000000");
+    ck_assert(!icae_path_exists(path));
+    free(value);
+}
+END_TEST
+
 SUITE_OF(safetensors, 30, reads_golden_files, reads_what_it_wrote,
          equal_content_gives_equal_bytes, copies_a_golden_file_entry_by_entry,
-         reads_padding_and_no_tensors, refuses_broken_headers_with_the_reason,
-         refuses_false_header_lengths, refuses_to_write_what_no_reader_takes)
+         reads_padding_and_no_tensors, reads_tensors_in_any_order_and_empty_ones,
+         refuses_broken_headers_with_the_reason, refuses_false_header_lengths,
+         refuses_to_write_what_no_reader_takes, refuses_to_write_a_header_past_the_limit)

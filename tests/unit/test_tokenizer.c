@@ -152,6 +152,9 @@ START_TEST(cuts_text_into_the_pieces_of_the_expression) {
         {"gpt2", "  | a|\n\n|\t|and"},
         {"gpt2", "a|1234|b| 56| 7|.|8"},
         {"gpt2", "x|   "},
+        {"gpt2", "a|'"},
+        {"gpt2", "'|x"},
+        {"gpt2", " | 1"},
         {"gpt2", "  \n |\n|x"},
         {"gpt2", "...| ...,|a|!?| #"},
         {"gpt2", "caf\xC3\xA9| \xE6\x97\xA5\xE6\x9C\xAC|\xE3\x80\x81|\xC2\xBD"},
@@ -163,6 +166,8 @@ START_TEST(cuts_text_into_the_pieces_of_the_expression) {
         {"smollm", " | x|  \n|9| '|1|'s"},
         {"llama3", "don|'t| we|'LL| I|'VE| it|'\xC5\xBF| '|Re|'m|x"},
         {"llama3", "'hello| ''|s|'"},
+        {"llama3", "1|'re|1|'rx|1|'ve|1|'vx|1|'ll|1|'lx|1|'s|1|'d|1|'M|1|'t|1|'\xC5\xBE"},
+        {"llama3", "1|'x"},
         {"llama3", "a|123|456|7| b|12| |\xC2\xBD\xE2\x85\xA7\xD9\xA3|\xD9\xA3"},
         {"llama3", " | a| \n\n| b|\r\n| | c|\t|\td|\xC2\xA0"
                    "e| \xE3\x80\x80"},
@@ -214,6 +219,12 @@ START_TEST(knows_the_classes_of_characters) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         ck_assert_msg(icae_unicode_class(cases[i].point) == cases[i].class_of, "U+%04X",
                       (unsigned)cases[i].point);
+    /* Python's white space: the same, and four separators. */
+    for (int32_t point = 0; point < 0x80; point++) {
+        bool is_space =
+            point == ' ' || (point >= '\t' && point <= '\r') || (point >= 0x1C && point < 0x20);
+        ck_assert_msg(icae_unicode_is_space(point) == is_space, "U+%04X", (unsigned)point);
+    }
 }
 END_TEST
 

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../src/formats/pickle.h"
 #include "icae/torch_file.h"
+#include "icae/torch_write.h"
 #include "stored_zip.h"
 #include "suites.h"
 
@@ -89,10 +91,30 @@ START_TEST(reads_views_of_a_storage) {
     a = read_one(&file, PROGRAM(WITH(TENSOR(SIX, "K\6", PAIR("\0", "\3"), PAIR("\3", "\1")))));
     ck_assert(a->shape[0] == 0 && a->bytes == 0);
     icae_torch_file_close(&file);
+    /* Newer versions of PyTorch give a seventh argument, metadata. */
+    a = read_one(&file, PROGRAM(WITH("ctorch._utils\n_rebuild_tensor_v2\n(" SIX "K\0" PAIR(
+                            "\2", "\3") PAIR("\3", "\1") "\211" DICT "NtR")));
+    ck_assert(a->rank == 2 && a->bytes == 24);
+    icae_torch_file_close(&file);
     /* A scalar, as a parameter. */
     a = read_one(&file, PROGRAM(WITH("ctorch._utils\n_rebuild_parameter\n" TENSOR(
                             SIX, "K\5", ")", ")") "\210" DICT "\207R")));
     ck_assert(a->rank == 0 && a->bytes == 4);
+    icae_torch_file_close(&file);
+}
+END_TEST
+
+/* Tied weights: two tensors of one storage, whose bytes are checked once. */
+START_TEST(reads_two_tensors_of_one_storage) {
+#define ROW(key, offset)                                                                       \
+    "X\1\0\0\0" key TENSOR(SIX, offset, PAIR("\1", "\3"), PAIR("\3", "\1")) "s"
+    icae_torch_file file;
+    const char *path = stored(test_folder("torch-tied"),
+                              PROGRAM("\200\2}" ROW("a", "K\0") ROW("b", "K\3") "."), NULL);
+    ck_ok(icae_torch_file_open(&file, path, &error));
+    ck_assert_uint_eq(file.n_entries, 2);
+    ck_assert_ptr_eq((const char *)file.entries[1].data,
+                     (const char *)file.entries[0].data + 3 * sizeof(float));
     icae_torch_file_close(&file);
 }
 END_TEST
@@ -118,6 +140,8 @@ START_TEST(reads_every_type_and_names_what_is_none) {
          ICAE_TORCH_OTHER, "LongStorage"},
         {PROGRAM(WITH("G\277\370\0\0\0\0\0\0")), ICAE_TORCH_NUMBER, "number"},
         {PROGRAM(WITH("\212\2\377\377")), ICAE_TORCH_OTHER, "whole number"},
+        {PROGRAM(WITH("\212\2\377\177")), ICAE_TORCH_OTHER, "whole number"},
+        {PROGRAM(WITH("\212\0")), ICAE_TORCH_OTHER, "whole number"},
         {PROGRAM(WITH("N")), ICAE_TORCH_OTHER, "None"},
         {PROGRAM(WITH("\210")), ICAE_TORCH_OTHER, "truth value"},
         {PROGRAM(WITH("](K\1K\2eNa")), ICAE_TORCH_OTHER, "list"},
@@ -312,6 +336,17 @@ START_TEST(refuses_deep_nesting) {
 }
 END_TEST
 
+/* Held against the limit before a byte is looked at. */
+START_TEST(refuses_pickles_of_over_64_mebibytes) {
+    pickle p;
+    pickle_ref top;
+    ck_refused(pickle_read(&p, "x.pt: data.pkl", (const unsigned char *)"\200\2}.",
+                           (64u << 20) + 1, NULL, NULL, &top, &error),
+               "x.pt: data.pkl: has 67108865 bytes of pickle, at most 67108864 are read");
+    pickle_release(&p);
+}
+END_TEST
+
 #define PLAIN "\200\2}."
 
 START_TEST(refuses_other_archives) {
@@ -320,6 +355,7 @@ START_TEST(refuses_other_archives) {
         const char *sentence;
         icae_status status;
     } rows[] = {
+        {{"any/byteorder", "MIDDLE", 6}, "byte order is 'MIDDLE'", ICAE_UNSUPPORTED},
         {{"any/byteorder", "big", 3}, "byte order is 'big', expected little", ICAE_UNSUPPORTED},
         {{"two/data.pkl", "x", 1}, "has two data.pkl", ICAE_FORMAT},
         {{"any/data/0", "x", 1}, "zip entry 'any/data/0': stands there twice", ICAE_FORMAT},
@@ -328,6 +364,14 @@ START_TEST(refuses_other_archives) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         expect_refusal(stored(folder, PROGRAM(PLAIN), &rows[i].more), rows[i].sentence,
                        rows[i].status);
+    }
+    /* Entries that are not of the folder: before it, and its name cut off. */
+    const stored_entry strangers[] = {{"aaa/x", "x", 1}, {"an", "x", 1}};
+    for (size_t i = 0; i < 2; i++) {
+        icae_torch_file with;
+        ck_ok(
+            icae_torch_file_open(&with, stored(folder, PROGRAM(PLAIN), &strangers[i]), &error));
+        icae_torch_file_close(&with);
     }
     const stored_entry little = {"any/byteorder", "little", 6};
     icae_torch_file file;
@@ -346,6 +390,8 @@ START_TEST(refuses_other_archives) {
         "\200\2\212\12l\374\234F\371 j\250P\31.\200\2M\351\3.\200\2}q\1(U\20protocol_version";
     ck_ok(icae_file_write(path, legacy, sizeof legacy - 1, &error));
     expect_refusal(path, "format from before 1.6; rewrite it", ICAE_UNSUPPORTED);
+    ck_assert(icae_torch_file_begins((const unsigned char *)legacy, sizeof legacy - 1));
+    ck_assert(!icae_torch_file_begins((const unsigned char *)legacy, 13));
     ck_ok(icae_file_write(path, "", 0, &error));
     expect_refusal(path, "does not begin as a zip archive", ICAE_FORMAT);
     icae_torch_file gone;
@@ -436,6 +482,8 @@ START_TEST(refuses_changed_zip64_records) {
         {48, "\1", "its two zip end records contradict each other"},
         {0, "Q", "the zip64 end record is not where its locator says"},
         {16, "\1", "is one of several zip disks"},
+        {20, "\1", "is one of several zip disks"},
+        {56 + 9, "\377", "the zip64 end record is not where its locator says"},
         {56 + 8, "\1", "the zip64 end record is not where its locator says"},
     };
     const char *path = test_path(test_folder("torch-zip64"), "x.pt");
@@ -453,7 +501,107 @@ START_TEST(refuses_changed_zip64_records) {
 }
 END_TEST
 
+/* The record would reach into its locator. */
+START_TEST(refuses_a_zip64_record_that_is_cut) {
+    const char *path = test_path(test_folder("torch-zip64-cut"), "x.pt");
+    char *data;
+    size_t bytes;
+    icae_torch_file file;
+    ck_ok(icae_file_read(golden, 1 << 20, &data, &bytes, &error));
+    data[bytes - 98 + 56 + 8] = (char)(data[bytes - 98 + 56 + 8] + 8);
+    ck_ok(icae_file_write(path, data, bytes, &error));
+    ck_refused(icae_torch_file_open(&file, path, &error),
+               "the zip64 end record is not where its locator says");
+    free(data);
+}
+END_TEST
+
+/* What is written is read: all of the archive and the pickle, until its end shows a tensor. */
+START_TEST(reads_tensors_of_every_type_that_is_written) {
+    static const icae_dtype dtypes[] = {ICAE_DTYPE_F32, ICAE_DTYPE_F16, ICAE_DTYPE_BF16};
+    static const double numbers[6];
+    const char *path = test_path(test_folder("torch-written"), "x.pt");
+    for (size_t i = 0; i < 3; i++) {
+        icae_torch_file file;
+        ck_ok(icae_torch_write(path, dtypes[i], 2, 3, numbers, &error));
+        ck_refused(icae_torch_file_open(&file, path, &error),
+                   "holds a tensor, expected a dictionary");
+    }
+}
+END_TEST
+
+/* The 32-bit record may leave everything to that of zip64. */
+START_TEST(takes_the_directory_from_zip64_records_alone) {
+    const char *path = test_path(test_folder("torch-zip64-alone"), "x.pt");
+    char *data;
+    size_t bytes;
+    icae_torch_file file;
+    ck_ok(icae_file_read(golden, 1 << 20, &data, &bytes, &error));
+    memset(data + bytes - 22 + 10, 0xFF, 10); /* entries, size and place of the directory */
+    ck_ok(icae_file_write(path, data, bytes, &error));
+    ck_ok(icae_torch_file_open(&file, path, &error));
+    ck_assert_uint_eq(file.n_entries, 32);
+    icae_torch_file_close(&file);
+    free(data);
+}
+END_TEST
+
+/* The zip64 field of an entry: 64-bit values for those that are full, among fields of other programs. The
+ * archive is the one above; its first entry has 4 bytes at place 0. */
+START_TEST(reads_the_zip64_fields_of_entries) {
+    enum { DIRECTORY = 110, NAME = 12, FIELD = DIRECTORY + 46 + NAME, END = 224 };
+    static const char full[] = "\377\377\377\377\377\377\377\377";
+#define FOUR "\4\0\0\0\0\0\0\0"
+    static const struct {
+        int full_sizes; /* bytes: 4, the stored size alone; 8, both */
+        bool is_place_full;
+        const char *field;
+        size_t n;
+        const char *sentence; /* NULL: accepted */
+    } rows[] = {
+        {8, false, "\1\0\20\0" FOUR FOUR, 20, NULL},
+        {8, true, "\1\0\30\0" FOUR FOUR "\0\0\0\0\0\0\0\0", 28, NULL},
+        {0, true, "ab\2\0xy\1\0\10\0\0\0\0\0\0\0\0\0", 18, NULL},
+        {0, false, "ab\2\0xy", 6, NULL},
+        {0, false, "abc", 3, NULL},
+        {0, false, "ab\3\0xy", 6, "its zip64 field is damaged"},
+        {8, false, "\1\0\10\0" FOUR, 12, "its zip64 field is damaged"},
+        {4, false, "abc", 3, "its zip64 field is damaged"},
+        {8, false, "ab\2\0xy", 6, "its zip64 field is damaged"},
+        {0, true, "abc", 3, "its zip64 field is damaged"},
+        {0, true, "\1\0\10\0\0\0\0\0\0\0\0\200", 12, "lies outside the file"},
+    };
+    const char *folder = test_folder("torch-zip64-fields"), *path = test_path(folder, "y.pt");
+    char *data;
+    size_t bytes;
+    ck_ok(icae_file_read(stored(folder, PROGRAM(PLAIN), NULL), 1 << 20, &data, &bytes, &error));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        icae_text out = {0};
+        icae_text_append(&out, data, FIELD);
+        icae_text_append(&out, rows[i].field, rows[i].n);
+        icae_text_append(&out, data + FIELD, bytes - FIELD);
+        memcpy(out.data + DIRECTORY + 20, full, (size_t)rows[i].full_sizes);
+        if (rows[i].is_place_full) memcpy(out.data + DIRECTORY + 42, full, 4);
+        out.data[DIRECTORY + 30] = (char)rows[i].n;
+        out.data[END + rows[i].n + 12] = (char)(END - DIRECTORY + rows[i].n);
+        ck_ok(icae_file_write(path, out.data, out.length, &error));
+        icae_text_release(&out);
+        if (rows[i].sentence) {
+            expect_refusal(path, rows[i].sentence, ICAE_FORMAT);
+            continue;
+        }
+        icae_torch_file file;
+        ck_ok(icae_torch_file_open(&file, path, &error));
+        icae_torch_file_close(&file);
+    }
+    free(data);
+}
+END_TEST
+
 SUITE_OF(torch_file, 60, reads_what_torch_saved, reads_views_of_a_storage,
-         reads_every_type_and_names_what_is_none, refuses_broken_pickles_with_the_reason,
-         refuses_deep_nesting, refuses_other_archives, refuses_changed_archives,
-         refuses_every_truncation, refuses_changed_zip64_records)
+         reads_two_tensors_of_one_storage, reads_every_type_and_names_what_is_none,
+         refuses_broken_pickles_with_the_reason, refuses_deep_nesting,
+         refuses_pickles_of_over_64_mebibytes, refuses_other_archives, refuses_changed_archives,
+         refuses_every_truncation, refuses_changed_zip64_records,
+         refuses_a_zip64_record_that_is_cut, reads_tensors_of_every_type_that_is_written,
+         takes_the_directory_from_zip64_records_alone, reads_the_zip64_fields_of_entries)

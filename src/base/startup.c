@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* The environment that libraries read before main; see icae/startup.h. */
+#include "icae/startup.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void icae_startup_tune(char **argv) {
+    bool is_waiting_set = getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY");
+    bool is_heap_set = getenv("GLIBC_TUNABLES") != NULL;
+    if (is_waiting_set && is_heap_set) return;
+    if (!is_waiting_set && setenv("GOMP_SPINCOUNT", "2000", 1)) return;
+    if (!is_heap_set && setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 1)) return;
+    /* By its own path, so that ps and pkill still know the program by its name. execv comes back only when
+     * it failed: then everything is as it was. */
+    char path[4096];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0) return;
+    path[length] = '\0';
+    execv(path, argv);
+}
