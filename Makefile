@@ -64,10 +64,9 @@ MODEFLAGS_debug := -O0 -g3
 MODEFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer
 MODEFLAGS_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
-# Only what is measured is counted; kernels without optimization would take hours. No test can take the way
-# in which an assertion fails, so the measured files have none.
+# Only what is measured is counted; kernels without optimization would take hours.
 MODEFLAGS_coverage = $(if $(filter src/base/% src/formats/% src/icae/% src/learn/%,$<),-O0 -g \
-	-DNDEBUG --coverage -fprofile-update=atomic,-O2)
+	--coverage -fprofile-update=atomic,-O2)
 MODEFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 MODEFLAGS_f64 := -O2 -g -DICAE_F64 -ffp-contract=fast -fno-math-errno
 ifeq ($(MODEFLAGS_$(MODE)),)
@@ -238,8 +237,8 @@ RELIABILITY := $(BUILD)/reliability
 MOST_FAULTS ?= 400
 WRAPPED := malloc calloc realloc aligned_alloc free strdup strndup vasprintf asprintf inflateInit2_ \
 	open close read write fsync rename renameat2 mkdir remove unlink truncate mmap opendir flock gzopen \
-	gzread gzerror readdir stat lstat fstat icae_arena_alloc icae_arena_array icae_arena_copy \
-	icae_checkpoint_save icae_model_open
+	gzread gzerror readdir stat lstat fstat icae_checkpoint_save icae_arena_alloc icae_arena_array \
+	icae_arena_copy icae_model_open
 .PHONY: torture faults check-faults controls tsan coverage soak
 .PRECIOUS: $(BUILD)/tests/reliability/%.o
 $(BUILD)/soak: $(addprefix $(BUILD)/tests/reliability/,soak.o tiny_run.o) $(BUILD)/libicae.a

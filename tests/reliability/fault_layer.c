@@ -156,15 +156,15 @@ WRAP(int, inflateInit2_, z_streamp stream, int bits, const char *version, int si
                                    : __real_inflateInit2_(stream, bits, version, size);
 }
 
-/* An arena asks the system once for many pieces: here any of them may be the one that it has to ask for. */
+/* An arena asks the system for a block at a time; a caller must cope with every NULL that it might get. */
 WRAP(void *, icae_arena_alloc, icae_arena *arena, size_t bytes) {
-    return fires(FAULT_arena) ? NULL : __real_icae_arena_alloc(arena, bytes);
+    return fires(FAULT_allocation) ? NULL : __real_icae_arena_alloc(arena, bytes);
 }
-WRAP(void *, icae_arena_array, icae_arena *arena, size_t count, size_t bytes) {
-    return fires(FAULT_arena) ? NULL : __real_icae_arena_array(arena, count, bytes);
+WRAP(void *, icae_arena_array, icae_arena *arena, size_t count, size_t bytes_each) {
+    return fires(FAULT_allocation) ? NULL : __real_icae_arena_array(arena, count, bytes_each);
 }
 WRAP(char *, icae_arena_copy, icae_arena *arena, const char *text, size_t length) {
-    return fires(FAULT_arena) ? NULL : __real_icae_arena_copy(arena, text, length);
+    return fires(FAULT_allocation) ? NULL : __real_icae_arena_copy(arena, text, length);
 }
 
 void fault_hook_json(void) {

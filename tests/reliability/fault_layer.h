@@ -13,7 +13,6 @@
 /* FAULT(name, errno it fails with, whether the caller must cope with it and succeed) */
 #define FAULT_LIST(FAULT)                                                                      \
     FAULT(allocation, ENOMEM, false)                                                           \
-    FAULT(arena, ENOMEM, false)                                                                \
     FAULT(open, EIO, false)                                                                    \
     FAULT(read, EIO, false)                                                                    \
     FAULT(map, ENOMEM, false)                                                                  \

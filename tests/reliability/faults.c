@@ -81,12 +81,10 @@ static long run_once(const scenario *s, scenario_state *state, fault_kind kind, 
     return seen;
 }
 
-/* Whether it needs what scenario_open opens. */
-static bool needs_model(const scenario *s) {
-    const scenario *f = format_scenarios;
-    while (f->name && f != s)
-        f++;
-    return f != s;
+static bool is_in(const scenario *table, const scenario *s) {
+    while (table->name && table != s)
+        table++;
+    return table == s;
 }
 
 static void run_child(const scenario *s, fault_kind kind, const char *folder, long most) {
@@ -94,8 +92,9 @@ static void run_child(const scenario *s, fault_kind kind, const char *folder, lo
     scenario_state state = {.be = NULL};
     fault_hook_json();
     snprintf(state.folder, sizeof state.folder, "%s", folder);
-    fault_spare_bases(s->spares_base);
-    if (needs_model(s) && scenario_open(&state, folder, &error)) {
+    fault_spare_bases(is_in(training_scenarios, s));
+    bool needs_model = !is_in(format_scenarios, s);
+    if (needs_model && scenario_open(&state, folder, &error)) {
         complain("opening", error.message);
         exit(EXIT_FAILURE);
     }
@@ -112,7 +111,7 @@ static void run_child(const scenario *s, fault_kind kind, const char *folder, lo
         run_once(s, &state, kind, shared->nth);
         shared->tried++;
     }
-    if (needs_model(s)) scenario_close(&state);
+    if (needs_model) scenario_close(&state);
     exit(*shared->complaint ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
@@ -142,40 +141,40 @@ static bool run_kind(const scenario *s, fault_kind kind, const char *folder, lon
     return is_good;
 }
 
-typedef struct totals {
+typedef struct sums {
     long tried, failed;
     int broken;
-} totals;
+} sums;
 
-static void run_table(const scenario *table, const char *folder, long most, const char *only,
-                      totals *sums) {
-    for (const scenario *s = table; s->name; s++) {
-        if (only && !strstr(s->name, only)) continue;
-        long here = 0, errors = 0, calls = 0;
-        double begun = icae_clock_seconds();
-        for (int kind = 0; kind < FAULT_COUNT; kind++) {
-            sums->broken += !run_kind(s, (fault_kind)kind, folder, most);
-            here += shared->tried;
-            errors += shared->failed;
-            calls += shared->total;
-        }
-        printf("%-20s %5ld of %6ld calls failed, %5ld errors told, %.0f s\n", s->name, here,
-               calls, errors, icae_clock_seconds() - begun);
-        sums->tried += here;
-        sums->failed += errors;
+/* One scenario with every kind of fault. */
+static void run_scenario(const scenario *s, const char *folder, long most, sums *all) {
+    long tried = 0, failed = 0, calls = 0;
+    double begun = icae_clock_seconds();
+    for (int kind = 0; kind < FAULT_COUNT; kind++) {
+        all->broken += !run_kind(s, (fault_kind)kind, folder, most);
+        tried += shared->tried;
+        failed += shared->failed;
+        calls += shared->total;
     }
+    printf("%-20s %5ld of %6ld calls failed, %5ld errors told, %.0f s\n", s->name, tried, calls,
+           failed, icae_clock_seconds() - begun);
+    all->tried += tried;
+    all->failed += failed;
 }
 
 static int run_all(const char *folder, long most, const char *only) {
-    const scenario *const tables[] = {format_scenarios, scenarios, scenarios_exchange,
-                                      scenarios_run};
-    totals sums = {0};
+    const scenario *const tables[] = {format_scenarios, scenarios, exchange_scenarios,
+                                      run_scenarios, training_scenarios};
+    sums all = {0};
     double start = icae_clock_seconds();
-    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
-        run_table(tables[i], folder, most, only, &sums);
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        for (const scenario *s = tables[i]; s->name; s++) {
+            if (!only || strstr(s->name, only)) run_scenario(s, folder, most, &all);
+        }
+    }
     printf("faults: %ld tried, %ld ended in an error, %d not as they should; %.0f s\n",
-           sums.tried, sums.failed, sums.broken, icae_clock_seconds() - start);
-    return sums.broken ? EXIT_FAILURE : EXIT_SUCCESS;
+           all.tried, all.failed, all.broken, icae_clock_seconds() - start);
+    return all.broken ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv) {

@@ -20,7 +20,7 @@ const char scenario_adapter[] = ADAPTER;
 static const char text_of_test[] =
     "The library opens at nine on weekdays, at ten on Saturdays.";
 
-const char *at(const scenario_state *state, const char *name) {
+static const char *at(const scenario_state *state, const char *name) {
     static char ring[4][4096];
     static unsigned next;
     char *path = ring[next++ % 4];
@@ -28,7 +28,7 @@ const char *at(const scenario_state *state, const char *name) {
     return path;
 }
 
-icae_status expect(bool condition, const char *what, icae_error *error) {
+icae_status scenario_expect(bool condition, const char *what, icae_error *error) {
     return condition ? ICAE_OK : icae_fail(error, ICAE_INVALID, "%s", what);
 }
 
@@ -49,7 +49,8 @@ static icae_status check_file(scenario_state *state, icae_status status, icae_er
     if (read) return read;
     bool is_new = !strcmp(data, "brand new"), is_old = !strcmp(data, "old");
     free(data);
-    return expect(status ? is_old || is_new : is_new, "the file is neither old nor new", error);
+    return scenario_expect(status ? is_old || is_new : is_new,
+                           "the file is neither old nor new", error);
 }
 
 static icae_status append_record(scenario_state *state, icae_error *error) {
@@ -62,7 +63,7 @@ static icae_status check_record(scenario_state *state, icae_status status, icae_
     if (read) return read;
     bool is_there = !strncmp(data, "old", 3), is_whole = !strcmp(data, "old and more\n");
     free(data);
-    return expect(status ? is_there : is_whole, "the log lost a record", error);
+    return scenario_expect(status ? is_there : is_whole, "the log lost a record", error);
 }
 
 /* ---- adapters ---- */
@@ -96,7 +97,7 @@ static icae_status load_saved(scenario_state *state, int *which, icae_error *err
         if (loaded->fingerprint == icae_adapter_hash(state->adapters[i])) *which = i;
     }
     icae_adapter_free(loaded);
-    return expect(*which >= 0, "the adapter is neither of the two", error);
+    return scenario_expect(*which >= 0, "the adapter is neither of the two", error);
 }
 
 static icae_status check_fresh_adapter(scenario_state *state, icae_status status,
@@ -104,14 +105,14 @@ static icae_status check_fresh_adapter(scenario_state *state, icae_status status
     if (status && !icae_path_exists(at(state, "adapter"))) return ICAE_OK;
     int which;
     icae_status loaded = load_saved(state, &which, error);
-    return loaded ? loaded : expect(which == 0, "another adapter", error);
+    return loaded ? loaded : scenario_expect(which == 0, "another adapter", error);
 }
 
 static icae_status check_second_adapter(scenario_state *state, icae_status status,
                                         icae_error *error) {
     int which;
     icae_status loaded = load_saved(state, &which, error);
-    return loaded ? loaded : expect(status || which == 1, "the old adapter", error);
+    return loaded ? loaded : scenario_expect(status || which == 1, "the old adapter", error);
 }
 
 /* Between the renames a mixture may stand there; it must be refused, never taken. */
@@ -122,7 +123,7 @@ static icae_status check_mixed_adapter(scenario_state *state, icae_status status
     icae_status loaded = load_saved(state, &which, &reason);
     if (loaded && status) return ICAE_OK;
     if (loaded) return icae_fail(error, loaded, "%s", reason.message);
-    return expect(status || which == 1, "the old adapter", error);
+    return scenario_expect(status || which == 1, "the old adapter", error);
 }
 
 static icae_status load_adapter(scenario_state *state, icae_error *error) {
@@ -148,7 +149,7 @@ static icae_status forget_export(scenario_state *state, icae_error *error) {
 
 static icae_status check_export(scenario_state *state, icae_status status, icae_error *error) {
     if (status) return ICAE_OK; /* the next check is of what is there in the end */
-    return expect(icae_file_bytes(at(state, "adapter.gguf")) > 1000, "no file", error);
+    return scenario_expect(icae_file_bytes(at(state, "adapter.gguf")) > 1000, "no file", error);
 }
 
 /* ---- checkpoints ---- */
@@ -184,14 +185,14 @@ static icae_status check_checkpoint(scenario_state *state, icae_status status,
     int64_t step;
     icae_status loaded = load_newest(state, &step, error);
     if (loaded) return loaded;
-    return expect(status ? step == 1 || step == 2 : step == 2, "not the checkpoint saved",
-                  error);
+    return scenario_expect(status ? step == 1 || step == 2 : step == 2,
+                           "not the checkpoint saved", error);
 }
 
 static icae_status load_checkpoint(scenario_state *state, icae_error *error) {
     int64_t step;
     icae_status status = load_newest(state, &step, error);
-    return status ? status : expect(step == 1, "another checkpoint", error);
+    return status ? status : scenario_expect(step == 1, "another checkpoint", error);
 }
 
 /* ---- models, compressing, asking ---- */
@@ -360,28 +361,36 @@ static icae_status check_training(scenario_state *state, icae_status status,
 /* ---- the table ---- */
 
 const scenario scenarios[] = {
-    {"write a file", true, false, write_old_file, write_new_file, check_file},
-    {"append to a log", true, false, write_old_file, append_record, check_record},
-    {"save an adapter", true, false, forget_adapter, save_first, check_fresh_adapter},
-    {"replace an adapter", true, false, save_first, save_second, check_second_adapter},
-    {"replace its files", true, false, save_with_company, save_second, check_mixed_adapter},
-    {"export to gguf", true, false, forget_export, export_adapter, check_export},
-    {"save a checkpoint", true, false, begin_run, save_checkpoint, check_checkpoint},
-    {"load a checkpoint", false, false, begin_run, load_checkpoint, NULL},
-    {"load an adapter", false, false, NULL, load_adapter, NULL},
-    {"open a base", false, false, NULL, open_model, NULL},
-    {"open a session", false, false, NULL, open_session, NULL},
-    {"compress", false, false, forget_slots, compress, check_slots},
-    {"load slots", false, false, NULL, load_slots, NULL},
-    {"ask", false, false, NULL, ask, NULL},
-    {"rehearse a step", true, false, NULL, rehearse, NULL},
-    {"train", false, true, forget_training, train_afresh, check_training},
-    {"resume", false, true, stop_training, resume_training, check_training},
-    {"train with prefetch", false, true, forget_training, train_ahead, NULL},
+    {"write a file", true, write_old_file, write_new_file, check_file},
+    {"append to a log", true, write_old_file, append_record, check_record},
+    {"save an adapter", true, forget_adapter, save_first, check_fresh_adapter},
+    {"replace an adapter", true, save_first, save_second, check_second_adapter},
+    {"replace its files", true, save_with_company, save_second, check_mixed_adapter},
+    {"export to gguf", true, forget_export, export_adapter, check_export},
+    {"save a checkpoint", true, begin_run, save_checkpoint, check_checkpoint},
+    {"load a checkpoint", false, begin_run, load_checkpoint, NULL},
+    {"load an adapter", false, NULL, load_adapter, NULL},
+    {"open a base", false, NULL, open_model, NULL},
+    {"open a session", false, NULL, open_session, NULL},
+    {"compress", false, forget_slots, compress, check_slots},
+    {"load slots", false, NULL, load_slots, NULL},
+    {"ask", false, NULL, ask, NULL},
+    {"rehearse a step", true, NULL, rehearse, NULL},
+    {.name = NULL},
+};
+
+const scenario training_scenarios[] = {
+    {"train", false, forget_training, train_afresh, check_training},
+    {"resume", false, stop_training, resume_training, check_training},
+    {"train with prefetch", false, forget_training, train_ahead, NULL},
     {.name = NULL},
 };
 
 /* ---- what they share ---- */
+
+const char *scenario_path(const scenario_state *state, const char *name) {
+    return at(state, name);
+}
 
 static icae_status open_adapters(scenario_state *state, icae_error *error) {
     icae_adapter_settings settings = icae_adapter_defaults(state->model);
@@ -413,8 +422,8 @@ icae_status scenario_open(scenario_state *state, const char *folder, icae_error 
 }
 
 void scenario_close(scenario_state *state) {
-    scenarios_exchange_close();
-    scenarios_run_close();
+    exchange_scenarios_close();
+    run_scenarios_close();
     free(state->reference);
     icae_slots_free(state->slots);
     icae_session_close(state->session);

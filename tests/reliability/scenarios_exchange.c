@@ -21,7 +21,7 @@ static struct {
     bool is_joined_whole;   /* whether the last join left all or nothing of its second part */
 } kept;
 
-void scenarios_exchange_close(void) {
+void exchange_scenarios_close(void) {
     icae_model_close(kept.released[0]);
     icae_model_close(kept.released[1]);
     icae_tokenizer_free(kept.marked);
@@ -33,22 +33,22 @@ void scenarios_exchange_close(void) {
 static const icae_import as_written = {.layout = -1};
 
 static icae_status forget_peft(scenario_state *state, icae_error *error) {
-    return icae_folder_remove(at(state, "peft"), error);
+    return icae_folder_remove(scenario_path(state, "peft"), error);
 }
 
 static icae_status export_peft(scenario_state *state, icae_error *error) {
-    return icae_adapter_export_peft(state->adapters[0], at(state, "peft"), state->model,
-                                    ICAE_DTYPE_F16, "org/base", error);
+    return icae_adapter_export_peft(state->adapters[0], scenario_path(state, "peft"),
+                                    state->model, ICAE_DTYPE_F16, "org/base", error);
 }
 
 static icae_status keep_peft(scenario_state *state, icae_error *error) {
-    return icae_path_exists(at(state, "peft")) ? ICAE_OK : export_peft(state, error);
+    return icae_path_exists(scenario_path(state, "peft")) ? ICAE_OK : export_peft(state, error);
 }
 
 static icae_status keep_gguf(scenario_state *state, icae_error *error) {
-    if (icae_path_exists(at(state, "lora.gguf"))) return ICAE_OK;
-    return icae_adapter_export_gguf(state->adapters[0], at(state, "lora.gguf"), state->model,
-                                    ICAE_DTYPE_F32, error);
+    if (icae_path_exists(scenario_path(state, "lora.gguf"))) return ICAE_OK;
+    return icae_adapter_export_gguf(state->adapters[0], scenario_path(state, "lora.gguf"),
+                                    state->model, ICAE_DTYPE_F32, error);
 }
 
 /* On a backend of its own, as a pool keeps what it was given back. */
@@ -57,11 +57,11 @@ static icae_status import(scenario_state *state, bool is_peft, icae_error *error
     icae_adapter *adapter = NULL;
     icae_status status = icae_backend_create(&be, NULL, 1, error);
     if (!status && is_peft) {
-        status = icae_adapter_import_peft(&adapter, at(state, "peft"), &as_written,
+        status = icae_adapter_import_peft(&adapter, scenario_path(state, "peft"), &as_written,
                                           state->model, be, error);
     } else if (!status) {
-        status = icae_adapter_import_gguf(&adapter, at(state, "lora.gguf"), &as_written,
-                                          state->model, be, error);
+        status = icae_adapter_import_gguf(&adapter, scenario_path(state, "lora.gguf"),
+                                          &as_written, state->model, be, error);
     }
     icae_adapter_free(adapter);
     icae_backend_free(be);
@@ -77,7 +77,7 @@ static icae_status import_gguf(scenario_state *state, icae_error *error) {
 }
 
 static icae_status check_peft(scenario_state *state, icae_status status, icae_error *error) {
-    if (status && !icae_path_exists(at(state, "peft"))) return ICAE_OK;
+    if (status && !icae_path_exists(scenario_path(state, "peft"))) return ICAE_OK;
     return import_peft(state, error);
 }
 
@@ -134,26 +134,28 @@ static icae_status keep_raw_slots(scenario_state *state, icae_error *error) {
 
 static icae_status forget_raw_slots(scenario_state *state, icae_error *error) {
     icae_status status = keep_raw_slots(state, error);
-    return status ? status : icae_folder_remove(at(state, "raw.slots"), error);
+    return status ? status : icae_folder_remove(scenario_path(state, "raw.slots"), error);
 }
 
 static icae_status load_raw_slots(scenario_state *state, icae_error *error) {
     icae_slots slots = {0};
-    icae_status status = icae_slots_load(&slots, at(state, "raw.slots"), NULL, NULL, error);
+    icae_status status =
+        icae_slots_load(&slots, scenario_path(state, "raw.slots"), NULL, NULL, error);
     if (!status)
-        status = expect(slots.n_raw == 1 && icae_slots_raw_tokens(&slots) == 5, "lost", error);
+        status = scenario_expect(slots.n_raw == 1 && icae_slots_raw_tokens(&slots) == 5, "lost",
+                                 error);
     icae_slots_release(&slots);
     return status;
 }
 
 static icae_status save_raw_slots(scenario_state *state, icae_error *error) {
-    icae_status status = icae_slots_save(&kept.raw, at(state, "raw.slots"), error);
+    icae_status status = icae_slots_save(&kept.raw, scenario_path(state, "raw.slots"), error);
     return status ? status : load_raw_slots(state, error);
 }
 
 static icae_status check_raw_slots(scenario_state *state, icae_status status,
                                    icae_error *error) {
-    if (status && !icae_path_exists(at(state, "raw.slots"))) return ICAE_OK;
+    if (status && !icae_path_exists(scenario_path(state, "raw.slots"))) return ICAE_OK;
     return load_raw_slots(state, error);
 }
 
@@ -174,35 +176,36 @@ static icae_status join_slots(scenario_state *state, icae_error *error) {
 
 static icae_status check_joined(scenario_state *state, icae_status status, icae_error *error) {
     (void)state, (void)status;
-    return expect(kept.is_joined_whole, "a join that failed left half of it", error);
+    return scenario_expect(kept.is_joined_whole, "a join that failed left half of it", error);
 }
 
 static icae_status forget_rows(scenario_state *state, icae_error *error) {
     /* only without gaps in the positions has a torch tensor what is needed */
     state->adapters[1]->settings.layout = ICAE_LAYOUT_APPEND;
-    icae_status status = icae_folder_remove(at(state, "rows.pt"), error);
-    return status ? status : icae_folder_remove(at(state, "rows.safetensors"), error);
+    icae_status status = icae_folder_remove(scenario_path(state, "rows.pt"), error);
+    return status ? status
+                  : icae_folder_remove(scenario_path(state, "rows.safetensors"), error);
 }
 
 static icae_status export_rows(scenario_state *state, icae_error *error) {
-    icae_status status =
-        icae_slots_export_embeds(state->slots, at(state, "rows.safetensors"), state->model,
-                                 state->adapters[0], ICAE_TASK_AE, ICAE_DTYPE_BF16, error);
+    icae_status status = icae_slots_export_embeds(
+        state->slots, scenario_path(state, "rows.safetensors"), state->model,
+        state->adapters[0], ICAE_TASK_AE, ICAE_DTYPE_BF16, error);
     if (status) return status;
-    return icae_slots_export_torch(state->slots, at(state, "rows.pt"), state->adapters[1],
-                                   ICAE_TASK_LM, ICAE_DTYPE_F16, error);
+    return icae_slots_export_torch(state->slots, scenario_path(state, "rows.pt"),
+                                   state->adapters[1], ICAE_TASK_LM, ICAE_DTYPE_F16, error);
 }
 
 static icae_status check_rows(scenario_state *state, icae_status status, icae_error *error) {
     static int64_t all[2]; /* of the first run, in peace */
-    const int64_t bytes[] = {icae_file_bytes(at(state, "rows.safetensors")),
-                             icae_file_bytes(at(state, "rows.pt"))};
+    const int64_t bytes[] = {icae_file_bytes(scenario_path(state, "rows.safetensors")),
+                             icae_file_bytes(scenario_path(state, "rows.pt"))};
     bool is_whole = true;
     for (int i = 0; i < 2; i++) {
         if (!status && !all[i]) all[i] = bytes[i];
         is_whole = is_whole && (bytes[i] == all[i] || (status && bytes[i] < 0));
     }
-    return expect(is_whole, "half a file", error);
+    return scenario_expect(is_whole, "half a file", error);
 }
 
 /* A text of which a part is kept, read again beside a prompt without slots. */
@@ -246,20 +249,21 @@ static icae_status open_marked_tokenizer(scenario_state *state, icae_error *erro
     if (kept.marked) return ICAE_OK;
     char *text;
     size_t bytes;
-    icae_status status = icae_folder_make(at(state, "marked"), error);
+    icae_status status = icae_folder_make(scenario_path(state, "marked"), error);
     if (!status) {
         status = icae_file_read("tests/golden/llama/model/tokenizer.json", 1 << 20, &text,
                                 &bytes, error);
     }
     if (status) return status;
-    status = icae_file_write(at(state, "marked/tokenizer.json"), text, bytes, error);
+    status = icae_file_write(scenario_path(state, "marked/tokenizer.json"), text, bytes, error);
     free(text);
     if (!status) {
-        status = icae_file_write(at(state, "marked/tokenizer_config.json"), config,
+        status = icae_file_write(scenario_path(state, "marked/tokenizer_config.json"), config,
                                  sizeof config - 1, error);
     }
     return status ? status
-                  : icae_tokenizer_open_folder(&kept.marked, at(state, "marked"), error);
+                  : icae_tokenizer_open_folder(&kept.marked, scenario_path(state, "marked"),
+                                               error);
 }
 
 static icae_status talk(const icae_adapter_settings *settings, icae_error *error) {
@@ -291,31 +295,27 @@ static icae_status chat(scenario_state *state, icae_error *error) {
 /* Memory that ends must not make it another template. */
 static icae_status check_chat(scenario_state *state, icae_status status, icae_error *error) {
     (void)state, (void)status;
-    return expect(!strcmp(kept.chosen, "chatml"), "another template was chosen", error);
+    return scenario_expect(!strcmp(kept.chosen, "chatml"), "another template was chosen",
+                           error);
 }
 
 static icae_status count_tokens(scenario_state *state, icae_error *error) {
     int64_t tokens;
-    icae_base *base;
-    (void)state;
-    icae_status status = icae_base_open(&base, "tests/golden/llama/model", error);
-    if (!status) status = icae_base_count_tokens(base, "Who came in May?", 16, &tokens, error);
-    icae_base_close(base);
-    return status;
+    return icae_base_count_tokens(state->base, "Who came in May?", 16, &tokens, error);
 }
 
 /* ---- the table ---- */
 
-const scenario scenarios_exchange[] = {
-    {"export to peft", true, false, forget_peft, export_peft, check_peft},
-    {"import from peft", true, false, keep_peft, import_peft, NULL},
-    {"import from gguf", true, false, keep_gguf, import_gguf, NULL},
-    {"convert released", true, false, open_released_bases, convert_released, NULL},
-    {"save raw slots", true, false, forget_raw_slots, save_raw_slots, check_raw_slots},
-    {"join slots", true, false, keep_raw_slots, join_slots, check_joined},
-    {"export rows", true, false, forget_rows, export_rows, check_rows},
-    {"compress and write", true, false, NULL, compress_and_write, NULL},
-    {"chat", true, false, open_marked_tokenizer, chat, check_chat},
-    {"count tokens", true, true, NULL, count_tokens, NULL},
+const scenario exchange_scenarios[] = {
+    {"export to peft", true, forget_peft, export_peft, check_peft},
+    {"import from peft", true, keep_peft, import_peft, NULL},
+    {"import from gguf", true, keep_gguf, import_gguf, NULL},
+    {"convert released", true, open_released_bases, convert_released, NULL},
+    {"save raw slots", true, forget_raw_slots, save_raw_slots, check_raw_slots},
+    {"join slots", true, keep_raw_slots, join_slots, check_joined},
+    {"export rows", true, forget_rows, export_rows, check_rows},
+    {"compress and write", true, NULL, compress_and_write, NULL},
+    {"chat", true, open_marked_tokenizer, chat, check_chat},
+    {"count tokens", true, NULL, count_tokens, NULL},
     {.name = NULL},
 };

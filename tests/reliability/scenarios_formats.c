@@ -23,11 +23,15 @@ static const float numbers[] = {1, 2, 3, 4, 5, 6};
 
 static icae_status put_file(const scenario_state *state, const char *name, const char *text,
                             icae_error *error) {
-    return icae_file_write(at(state, name), text, strlen(text), error);
+    return icae_file_write(scenario_path(state, name), text, strlen(text), error);
+}
+
+static icae_status expect(bool condition, const char *what, icae_error *error) {
+    return condition ? ICAE_OK : icae_fail(error, ICAE_INVALID, "%s", what);
 }
 
 static icae_status forget(scenario_state *state, icae_error *error) {
-    return icae_folder_remove(at(state, "made"), error);
+    return icae_folder_remove(scenario_path(state, "made"), error);
 }
 
 /* ---- JSON ---- */
@@ -41,7 +45,7 @@ static icae_status put_json(scenario_state *state, icae_error *error) {
 
 static icae_status read_json(scenario_state *state, icae_error *error) {
     icae_json *json;
-    icae_status status = icae_json_open(&json, at(state, "a.json"), error);
+    icae_status status = icae_json_open(&json, scenario_path(state, "a.json"), error);
     if (status) return status;
     icae_json_free(json);
     status = icae_json_parse(&json, "memory", document, sizeof document - 1, error);
@@ -75,18 +79,20 @@ static const icae_safetensors_source sources[] = {
 static const char *const metadata[] = {"format", "pt", "author", "a test"};
 
 static icae_status put_safetensors(scenario_state *state, icae_error *error) {
-    return icae_safetensors_write(at(state, "a.safetensors"), sources, 2, metadata, 2, error);
+    return icae_safetensors_write(scenario_path(state, "a.safetensors"), sources, 2, metadata,
+                                  2, error);
 }
 
 static icae_status read_safetensors(scenario_state *state, icae_error *error) {
     icae_safetensors file;
-    icae_status status = icae_safetensors_open(&file, at(state, "a.safetensors"), error);
+    icae_status status =
+        icae_safetensors_open(&file, scenario_path(state, "a.safetensors"), error);
     if (!status) icae_safetensors_close(&file);
     return status;
 }
 
 static icae_status write_safetensors(scenario_state *state, icae_error *error) {
-    return icae_safetensors_write(at(state, "made"), sources, 2, metadata, 2, error);
+    return icae_safetensors_write(scenario_path(state, "made"), sources, 2, metadata, 2, error);
 }
 
 static void bring(const void *user, const void *data, size_t offset, size_t bytes, void *out) {
@@ -95,13 +101,14 @@ static void bring(const void *user, const void *data, size_t offset, size_t byte
 }
 
 static icae_status write_safetensors_from(scenario_state *state, icae_error *error) {
-    return icae_safetensors_write_from(at(state, "made"), sources, 2, bring, NULL, error);
+    return icae_safetensors_write_from(scenario_path(state, "made"), sources, 2, bring, NULL,
+                                       error);
 }
 
 /* Whole or absent. */
 static icae_status check_safetensors(scenario_state *state, icae_status status,
                                      icae_error *error) {
-    const char *path = at(state, "made");
+    const char *path = scenario_path(state, "made");
     if (status && !icae_path_exists(path)) return ICAE_OK;
     icae_safetensors file;
     icae_status opened = icae_safetensors_open(&file, path, error);
@@ -114,7 +121,14 @@ static icae_status check_safetensors(scenario_state *state, icae_status status,
 /* ---- GGUF, and tokenizers in it ---- */
 
 static const char *const merges[] = {"a b", "\xC4\xA0 ab", "a a"};
-static const char *const spelled[] = {"a", "b", "ab", "\304\240", "\304\240ab", "aa", "<s>"};
+static const char *const spelled[] = {"a",
+                                      "b",
+                                      "ab",
+                                      "\xC4\xA0",
+                                      "\xC4\xA0"
+                                      "ab",
+                                      "aa",
+                                      "<s>"};
 static const char *const pieces[] = {"<unk>", "<s>", MARK, "a", "b", "ab", MARK "ab", "<0x0A>"};
 
 static void put_array(icae_gguf_writer *writer, const char *key, icae_gguf_type type,
@@ -161,19 +175,19 @@ static icae_status write_model(const char *path, bool is_marked, icae_error *err
 }
 
 static icae_status put_gguf(scenario_state *state, icae_error *error) {
-    return write_model(at(state, "a.gguf"), false, error);
+    return write_model(scenario_path(state, "a.gguf"), false, error);
 }
 
 static icae_status put_marked_gguf(scenario_state *state, icae_error *error) {
-    return write_model(at(state, "a.gguf"), true, error);
+    return write_model(scenario_path(state, "a.gguf"), true, error);
 }
 
 static icae_status write_gguf(scenario_state *state, icae_error *error) {
-    return write_model(at(state, "made"), false, error);
+    return write_model(scenario_path(state, "made"), false, error);
 }
 
 static icae_status check_gguf(scenario_state *state, icae_status status, icae_error *error) {
-    const char *path = at(state, "made");
+    const char *path = scenario_path(state, "made");
     if (status && !icae_path_exists(path)) return ICAE_OK;
     icae_gguf file;
     icae_status opened = icae_gguf_open(&file, path, error);
@@ -217,7 +231,8 @@ static icae_status use_tokenizer(const icae_tokenizer *tokenizer, icae_error *er
 
 static icae_status use_folder(scenario_state *state, icae_error *error) {
     icae_tokenizer *tokenizer;
-    icae_status status = icae_tokenizer_open_folder(&tokenizer, at(state, "tokenizer"), error);
+    icae_status status =
+        icae_tokenizer_open_folder(&tokenizer, scenario_path(state, "tokenizer"), error);
     if (status) return status;
     status = use_tokenizer(tokenizer, error);
     icae_tokenizer_free(tokenizer);
@@ -227,7 +242,7 @@ static icae_status use_folder(scenario_state *state, icae_error *error) {
 static icae_status use_gguf(scenario_state *state, icae_error *error) {
     icae_gguf file;
     icae_tokenizer *tokenizer;
-    icae_status status = icae_gguf_open(&file, at(state, "a.gguf"), error);
+    icae_status status = icae_gguf_open(&file, scenario_path(state, "a.gguf"), error);
     if (status) return status;
     status = icae_tokenizer_from_gguf(&tokenizer, &file, error);
     icae_gguf_close(&file);
@@ -238,8 +253,8 @@ static icae_status use_gguf(scenario_state *state, icae_error *error) {
 }
 
 static icae_status begin_folder(scenario_state *state, icae_error *error) {
-    icae_status status = icae_folder_remove(at(state, "tokenizer"), error);
-    return status ? status : icae_folder_make(at(state, "tokenizer"), error);
+    icae_status status = icae_folder_remove(scenario_path(state, "tokenizer"), error);
+    return status ? status : icae_folder_make(scenario_path(state, "tokenizer"), error);
 }
 
 /* The filler is so long that the pool of texts has to grow while merges are read. */
@@ -295,8 +310,8 @@ static icae_status put_tokenizer_model(scenario_state *state, icae_error *error)
 #undef PIECE
     icae_status status = begin_folder(state, error);
     if (!status) { /* its last byte, a 0, is the one that ends the text above */
-        status =
-            icae_file_write(at(state, "tokenizer/tokenizer.model"), model, sizeof model, error);
+        status = icae_file_write(scenario_path(state, "tokenizer/tokenizer.model"), model,
+                                 sizeof model, error);
     }
     if (!status) {
         status =
@@ -317,11 +332,11 @@ static icae_status read_torch(scenario_state *state, icae_error *error) {
 }
 
 static icae_status write_torch(scenario_state *state, icae_error *error) {
-    return icae_torch_write(at(state, "made"), ICAE_DTYPE_F32, 2, 3, numbers, error);
+    return icae_torch_write(scenario_path(state, "made"), ICAE_DTYPE_F32, 2, 3, numbers, error);
 }
 
 static icae_status check_torch(scenario_state *state, icae_status status, icae_error *error) {
-    const char *path = at(state, "made");
+    const char *path = scenario_path(state, "made");
     if (status && !icae_path_exists(path)) return ICAE_OK;
     icae_torch_file file; /* a lone tensor is refused, but only after all of it was read */
     icae_error reason = {0};
@@ -340,9 +355,9 @@ static icae_status put_lines(scenario_state *state, icae_error *error) {
     for (int i = 0; i < 300 * 1024 / 8; i++)
         icae_text_append_string(&text, "12345678");
     icae_text_append_string(&text, "\nthree\n");
-    icae_status status =
-        text.failed ? icae_fail_memory(error, "lines")
-                    : icae_file_write(at(state, "lines"), text.data, text.length, error);
+    icae_status status = text.failed ? icae_fail_memory(error, "lines")
+                                     : icae_file_write(scenario_path(state, "lines"), text.data,
+                                                       text.length, error);
     icae_text_release(&text);
     return status;
 }
@@ -351,7 +366,7 @@ static icae_status read_lines(scenario_state *state, icae_error *error) {
     icae_lines *lines;
     const char *line = "";
     size_t bytes;
-    icae_status status = icae_lines_open(&lines, at(state, "lines"), error);
+    icae_status status = icae_lines_open(&lines, scenario_path(state, "lines"), error);
     if (status) return status;
     while (!status && line)
         status = icae_lines_next(lines, 1 << 20, &line, &bytes, error);
@@ -365,19 +380,19 @@ static icae_status read_lines(scenario_state *state, icae_error *error) {
 /* ---- the table ---- */
 
 const scenario format_scenarios[] = {
-    {"read json", true, false, put_json, read_json, NULL},
-    {"write json", true, false, NULL, write_json, NULL},
-    {"read safetensors", true, false, put_safetensors, read_safetensors, NULL},
-    {"write safetensors", true, false, forget, write_safetensors, check_safetensors},
-    {"bring safetensors", true, false, forget, write_safetensors_from, check_safetensors},
-    {"write gguf", true, false, forget, write_gguf, check_gguf},
-    {"tokenizer.json", true, false, put_tokenizer_json, use_folder, NULL},
-    {"marked tokenizer.json", true, false, put_marked_json, use_folder, NULL},
-    {"tokenizer.model", true, false, put_tokenizer_model, use_folder, NULL},
-    {"tokenizer of gguf", true, false, put_gguf, use_gguf, NULL},
-    {"pieces of gguf", true, false, put_marked_gguf, use_gguf, NULL},
-    {"read .pt", true, false, NULL, read_torch, NULL},
-    {"write .pt", true, false, forget, write_torch, check_torch},
-    {"read lines", true, false, put_lines, read_lines, NULL},
+    {"read json", true, put_json, read_json, NULL},
+    {"write json", true, NULL, write_json, NULL},
+    {"read safetensors", true, put_safetensors, read_safetensors, NULL},
+    {"write safetensors", true, forget, write_safetensors, check_safetensors},
+    {"bring safetensors", true, forget, write_safetensors_from, check_safetensors},
+    {"write gguf", true, forget, write_gguf, check_gguf},
+    {"tokenizer.json", true, put_tokenizer_json, use_folder, NULL},
+    {"marked tokenizer.json", true, put_marked_json, use_folder, NULL},
+    {"tokenizer.model", true, put_tokenizer_model, use_folder, NULL},
+    {"tokenizer of gguf", true, put_gguf, use_gguf, NULL},
+    {"pieces of gguf", true, put_marked_gguf, use_gguf, NULL},
+    {"read .pt", true, NULL, read_torch, NULL},
+    {"write .pt", true, forget, write_torch, check_torch},
+    {"read lines", true, put_lines, read_lines, NULL},
     {.name = NULL},
 };

@@ -31,7 +31,8 @@ static icae_status open_parts(const scenario_state *state, trainer *t, icae_sett
     *t = (trainer){.settings = settings, .model = state->model, .folder = {.lock = -1}};
     *settings = (icae_settings){0};
     icae_adapter_settings shape;
-    icae_status status = tiny_run_settings(settings, at(state, "parts"), small_steps, error);
+    icae_status status =
+        tiny_run_settings(settings, scenario_path(state, "parts"), small_steps, error);
     if (!status) status = icae_settings_check(settings, error);
     if (!status) status = icae_settings_adapter(settings, state->model, &shape, error);
     if (!status) status = icae_backend_create(&t->be, NULL, 1, error);
@@ -101,7 +102,7 @@ static icae_status keep_left_out(scenario_state *state, icae_error *error) {
         status = open_parts(state, &skipping, &skipping_settings, error);
         if (!status) status = icae_feed_next(skipping.feed, 2, &left_out, error);
         if (status) return status;
-        strncpy(folder, at(state, "skipped"), sizeof folder - 1);
+        strncpy(folder, scenario_path(state, "skipped"), sizeof folder - 1);
         skipping.folder.skipped = folder;
     }
     return icae_folder_remove(folder, error);
@@ -116,10 +117,10 @@ static icae_status write_left_out(scenario_state *state, icae_error *error) {
 
 static icae_status check_left_out(scenario_state *state, icae_status status,
                                   icae_error *error) {
-    int64_t bytes = icae_file_bytes(at(state, "skipped/step-0.jsonl"));
+    int64_t bytes = icae_file_bytes(scenario_path(state, "skipped/step-0.jsonl"));
     static int64_t all; /* of the first run, in peace */
     if (!status && !all) all = bytes;
-    return expect(bytes == all || (status && bytes < 0), "half a file", error);
+    return scenario_expect(bytes == all || (status && bytes < 0), "half a file", error);
 }
 
 /* ---- the folder ---- */
@@ -133,15 +134,15 @@ static icae_status litter(scenario_state *state, icae_error *error) {
                                           "run/checkpoints/.tmp-step-9"};
     icae_status status = ICAE_OK;
     for (size_t i = 0; i < sizeof folders / sizeof folders[0] && !status; i++)
-        status = icae_folder_make(at(state, folders[i]), error);
+        status = icae_folder_make(scenario_path(state, folders[i]), error);
     for (size_t i = 0; i < sizeof files / sizeof files[0] && !status; i++)
-        status = icae_file_write(at(state, files[i]), "x", 1, error);
+        status = icae_file_write(scenario_path(state, files[i]), "x", 1, error);
     return status;
 }
 
 static icae_status tidy(scenario_state *state, icae_error *error) {
     icae_run_folder folder;
-    icae_status status = icae_run_folder_open(&folder, at(state, "run"), error);
+    icae_status status = icae_run_folder_open(&folder, scenario_path(state, "run"), error);
     if (!status) status = icae_file_append(folder.metrics, "{}\n{}\n", 6, error);
     if (!status) status = icae_run_folder_cut_metrics(&folder, 3, error);
     icae_run_folder_close(&folder);
@@ -149,28 +150,29 @@ static icae_status tidy(scenario_state *state, icae_error *error) {
 }
 
 static icae_status check_tidied(scenario_state *state, icae_status status, icae_error *error) {
-    if (icae_file_bytes(at(state, "run/notes")) != 1)
+    if (icae_file_bytes(scenario_path(state, "run/notes")) != 1)
         return icae_fail(error, ICAE_INVALID, "a file of somebody else's is gone");
     if (status) return ICAE_OK;
-    return expect(!icae_path_exists(at(state, "run/.config.json.tmp-123")) &&
-                      !icae_path_exists(at(state, "run/.adapter.tmp-77")) &&
-                      !icae_path_exists(at(state, "run/adapter/.icae.tmp-5")) &&
-                      !icae_path_exists(at(state, "run/checkpoints/.tmp-step-9")) &&
-                      icae_file_bytes(at(state, "run/metrics.jsonl")) == 3,
-                  "something was left", error);
+    return scenario_expect(
+        !icae_path_exists(scenario_path(state, "run/.config.json.tmp-123")) &&
+            !icae_path_exists(scenario_path(state, "run/.adapter.tmp-77")) &&
+            !icae_path_exists(scenario_path(state, "run/adapter/.icae.tmp-5")) &&
+            !icae_path_exists(scenario_path(state, "run/checkpoints/.tmp-step-9")) &&
+            icae_file_bytes(scenario_path(state, "run/metrics.jsonl")) == 3,
+        "something was left", error);
 }
 
-void scenarios_run_close(void) {
+void run_scenarios_close(void) {
     icae_json_free(position);
     if (!left_out) return;
     icae_feed_step_free(left_out);
     close_parts(&skipping);
 }
 
-const scenario scenarios_run[] = {
-    {"take two steps", true, false, NULL, take_steps, NULL},
-    {"go on in the data", true, false, keep_position, go_on, NULL},
-    {"keep a lost step", true, false, keep_left_out, write_left_out, check_left_out},
-    {"open a run's folder", true, false, litter, tidy, check_tidied},
+const scenario run_scenarios[] = {
+    {"take two steps", true, NULL, take_steps, NULL},
+    {"go on in the data", true, keep_position, go_on, NULL},
+    {"keep a lost step", true, keep_left_out, write_left_out, check_left_out},
+    {"open a run's folder", true, litter, tidy, check_tidied},
     {.name = NULL},
 };
