@@ -326,7 +326,10 @@ static bool take_token(void *user, int64_t request, int32_t id) {
 static void generation_release(generation *g) {
     for (size_t i = 0; i < g->n; i++) {
         if (g->questions) question_release(&g->questions[i]);
-        if (g->writers) icae_text_release(&g->writers[i].text);
+        if (!g->writers) continue;
+        /* half a character may wait in the stream of a text that was given up */
+        icae_token_stream_finish(&g->writers[i].stream, &g->writers[i].text);
+        icae_text_release(&g->writers[i].text);
     }
     if (g->made) icae_results_release(g->made, (int64_t)g->n);
     free(g->questions);

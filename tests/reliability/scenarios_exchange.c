@@ -241,6 +241,29 @@ static icae_status compress_and_write(scenario_state *state, icae_error *error) 
     return status;
 }
 
+/* Slots refined by gradient descent, and two texts written side by side. */
+static icae_status refine_and_write(scenario_state *state, icae_error *error) {
+    static const char text[] = "The library opens at nine on weekdays, at ten on Saturdays.";
+    const icae_session_options options = {.n_threads = 1, .refine_steps = 2};
+    const icae_generation what = {.mode = ICAE_RECONSTRUCT, .max_tokens = 4};
+    icae_generated results[2] = {{0}};
+    icae_slots *slots = NULL;
+    icae_session *session;
+    icae_status status =
+        icae_session_open(&session, state->base, scenario_adapter, &options, error);
+    if (!status) status = icae_session_compress(session, text, sizeof text - 1, &slots, error);
+    if (!status) {
+        const icae_slots *const both[] = {slots, slots};
+        status =
+            icae_session_generate_batch(session, both, 2, &what, NULL, NULL, results, error);
+    }
+    icae_generated_release(&results[0]);
+    icae_generated_release(&results[1]);
+    icae_slots_free(slots);
+    icae_session_close(session);
+    return status;
+}
+
 /* ---- chat ---- */
 
 static icae_status open_marked_tokenizer(scenario_state *state, icae_error *error) {
@@ -315,6 +338,7 @@ const scenario exchange_scenarios[] = {
     {"join slots", true, keep_raw_slots, join_slots, check_joined},
     {"export rows", true, forget_rows, export_rows, check_rows},
     {"compress and write", true, NULL, compress_and_write, NULL},
+    {"refine and write", true, NULL, refine_and_write, NULL},
     {"chat", true, open_marked_tokenizer, chat, check_chat},
     {"count tokens", true, NULL, count_tokens, NULL},
     {.name = NULL},

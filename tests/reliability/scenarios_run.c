@@ -12,8 +12,12 @@
 #include "scenarios.h"
 #include "tiny_run.h"
 
-static const char *const small_steps[] = {"train.batch=2", "train.micro_batch=1",
-                                          "data.prefetch_steps=0", NULL};
+static const char *const small_steps[] = {"train.batch=2",
+                                          "train.micro_batch=1",
+                                          "data.prefetch_steps=0",
+                                          "adapter.slot_values=residual",
+                                          "adapter.memory_inputs=pooled",
+                                          NULL};
 
 static void close_parts(trainer *t) {
     icae_feed_close(t->feed);

@@ -86,6 +86,30 @@ START_TEST(reads_chat_templates_of_every_age) {
 }
 END_TEST
 
+/* An adapter that does not say how it was asked gets what suits the base, as far as that is known. */
+START_TEST(warns_of_a_template_that_nobody_knows) {
+    static const char config[] = "{\"chat_template\": \"### {{ m }}\"}";
+    char folder[600];
+    size_t bytes;
+    snprintf(folder, sizeof folder, "%s", test_folder("adapter-template"));
+    catch_warnings(folder);
+    save_unsealed(folder, 1);
+    char *data = read_whole(folder, "icae.json", &bytes), *keys = strstr(data, CHAT_KEYS);
+    ck_assert_ptr_nonnull(keys);
+    memmove(keys, keys + strlen(CHAT_KEYS), strlen(keys + strlen(CHAT_KEYS)) + 1);
+    write_whole(folder, "icae.json", data, strlen(data));
+    free(data);
+    copy_file("tests/golden/llama/model", folder, "tokenizer.json");
+    write_whole(folder, "tokenizer_config.json", config, sizeof config - 1);
+    icae_model model = small_model();
+    ck_ok(icae_tokenizer_open_folder(&model.tokenizer, folder, &error));
+    ck_ok(load_for(folder, &model, &error));
+    ck_assert(has_warned(folder, "its chat template is none of those known here; questions are "
+                                 "set in 'chatml'"));
+    icae_tokenizer_free(model.tokenizer);
+}
+END_TEST
+
 START_TEST(names_both_bases_when_they_differ) {
     const char *folder = test_folder("adapter-base");
     save_unsealed(folder, 1);
@@ -401,7 +425,8 @@ START_TEST(refuses_what_is_no_adapter_folder) {
 END_TEST
 
 SUITE_OF(adapter_files, 60, reads_chat_templates_of_every_age,
-         names_both_bases_when_they_differ, refuses_another_tokenizer,
-         refuses_a_damaged_icae_json, refuses_peft_features_that_it_does_not_compute,
-         turns_rslora_into_plain_alpha, accepts_half_precision_and_the_longer_names,
+         warns_of_a_template_that_nobody_knows, names_both_bases_when_they_differ,
+         refuses_another_tokenizer, refuses_a_damaged_icae_json,
+         refuses_peft_features_that_it_does_not_compute, turns_rslora_into_plain_alpha,
+         accepts_half_precision_and_the_longer_names,
          refuses_missing_extra_misshapen_and_broken_tensors, refuses_what_is_no_adapter_folder)
