@@ -228,6 +228,35 @@ START_TEST(a_dialogue_stands_before_its_question) {
 }
 END_TEST
 
+START_TEST(slots_of_another_session_are_refused_by_all_names) {
+    const char *folder = test_folder("api-others");
+    char *data;
+    size_t bytes;
+    copy_adapter(folder, "");
+    const char *memory = test_path(folder, "memory.safetensors");
+    ck_ok(icae_file_read(memory, 1 << 20, &data, &bytes, &error));
+    data[bytes - 2] = (char)(data[bytes - 2] ^ 1);
+    ck_ok(icae_file_write(memory, data, bytes, &error));
+    free(data);
+    icae_base *base = open_base();
+    icae_session *session = open_session(base), *other;
+    ck_ok(icae_session_open(&other, base, folder, NULL, &error));
+    icae_slots *slots = compress(other);
+    const icae_generation wish = {.mode = ICAE_CONTINUE, .max_tokens = 2};
+    char sentence[64];
+    snprintf(sentence, sizeof sentence, "the slots are of base %016llx and adapter",
+             (unsigned long long)icae_base_describe(base).fingerprint);
+    ck_refused(icae_session_generate(session, slots, &wish, NULL, NULL, NULL, &error),
+               sentence);
+    ck_ok(icae_session_generate(other, slots, &wish, NULL, NULL, NULL, &error));
+    ck_ok(icae_session_generate_batch(other, NULL, 0, &wish, NULL, NULL, NULL, &error));
+    icae_slots_free(slots);
+    icae_session_close(session);
+    icae_session_close(other);
+    icae_base_close(base);
+}
+END_TEST
+
 START_TEST(refuses_what_makes_no_sense) {
     icae_base *base;
     icae_session *session;
@@ -354,5 +383,6 @@ END_TEST
 
 SUITE_OF(api, 120, pieces_add_up_to_the_text, callback_stops_generation,
          slots_survive_their_file_and_join, an_answer_ends_at_the_templates_token,
-         a_dialogue_stands_before_its_question, refuses_what_makes_no_sense,
+         a_dialogue_stands_before_its_question,
+         slots_of_another_session_are_refused_by_all_names, refuses_what_makes_no_sense,
          sessions_in_threads_share_a_base, example_program_works_and_fails_politely)

@@ -129,6 +129,23 @@ START_TEST(a_run_that_did_not_write_down_its_compute_can_go_on) {
 }
 END_TEST
 
+START_TEST(a_run_goes_on_without_the_history_that_was_lost) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-history");
+    char out[700], metrics[800];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(metrics, sizeof metrics, "%s/metrics.jsonl", out);
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    ck_assert_int_eq(truncate(metrics, 0), 0); /* shorter than the checkpoint knows it */
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=5"), &resume, NULL, &error));
+    ck_assert_int_eq(unlink(metrics), 0);
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=6"), &resume, NULL, &error));
+    char *kept = slurp(metrics, NULL);
+    ck_assert_msg(!strncmp(kept, "{\"step\": 6,", 11), "%s", kept);
+    free(kept);
+}
+END_TEST
+
 START_TEST(what_a_killed_run_left_is_swept_away) {
     static const char *const left[] = {".config.json.tmp-123", ".adapter.tmp-77",
                                        "adapter/.icae.tmp-5"};
@@ -402,7 +419,7 @@ SUITE_OF(resume, 120, changed_settings_are_refused_or_said,
          other_threads_and_other_kernels_are_refused_or_said,
          data_of_the_same_length_but_not_the_same_are_noticed,
          a_run_that_did_not_write_down_its_compute_can_go_on,
-         what_a_killed_run_left_is_swept_away,
+         a_run_goes_on_without_the_history_that_was_lost, what_a_killed_run_left_is_swept_away,
          a_signal_in_the_first_evaluation_ends_it_within_a_sample,
          a_signal_in_a_later_evaluation_saves_the_step_before_it,
          an_evaluation_that_was_ended_is_made_up_for,
