@@ -121,14 +121,8 @@ static icae_status check_safetensors(scenario_state *state, icae_status status,
 /* ---- GGUF, and tokenizers in it ---- */
 
 static const char *const merges[] = {"a b", "\xC4\xA0 ab", "a a"};
-static const char *const spelled[] = {"a",
-                                      "b",
-                                      "ab",
-                                      "\xC4\xA0",
-                                      "\xC4\xA0"
-                                      "ab",
-                                      "aa",
-                                      "<s>"};
+static const char *const spelled[] = {"a",  "b",  "ab", "\xC4\xA0", "\xC4\xA0\x61\x62",
+                                      "aa", "<s>"}; /* the fifth: a space, then "ab" */
 static const char *const pieces[] = {"<unk>", "<s>", MARK, "a", "b", "ab", MARK "ab", "<0x0A>"};
 
 static void put_array(icae_gguf_writer *writer, const char *key, icae_gguf_type type,
