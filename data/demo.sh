@@ -75,8 +75,9 @@ score adapters/smollm2-135m-4x runs/heldout.jsonl --refine 100
 title "3. Its training goes on (about two minutes)"
 train configs/smollm2-64x16-cpu.json runs/demo-more --set out=runs/demo-more \
   --set adapter.start=adapters/smollm2-135m-4x --set objective.first_context=0 --set objective.grow_steps=0 \
-  --set train.steps=40 --set train.lr=2e-4 --set train.warmup_steps=10 --set evaluate.every=40 --set evaluate.samples=32
+  --set train.steps=40 --set train.lr=5e-5 --set train.warmup_steps=10 --set evaluate.every=40 --set evaluate.samples=32
 told runs/demo-more
+echo "  So few steps move little; what hours do stands in docs/training-on-a-cpu.md."
 
 title "4. An adapter from nothing, on the texts (about 5 minutes on 2 cores)"
 train configs/smollm2-demo.json runs/demo
