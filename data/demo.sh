@@ -99,7 +99,7 @@ score runs/demo-passages/adapter data/samples/passages.jsonl --samples 3
 
 title "Done in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. To try next:"
 cat <<EOF
-  $build/icae compress -m $base -a adapters/smollm2-135m-4x --refine 100 --report my.html LICENSE
+  $build/icae compress -m $base -a adapters/smollm2-135m-4x --refine 100 --report my.html LICENSE    (my.html has it, span by span)
   $build/icae ask -m $base -a runs/demo/adapter runs/heldout.slots "What is this about?"
   $build/icae-pretrain configs/smollm2-64x16-cpu.json
 The course of the training is drawn in runs/demo/loss.svg.

@@ -8,7 +8,8 @@
  * slot like any other. What is optimised is restoring alone, so the letter of a text gains most.
  *
  * Each span is a problem of its own: its slots depend on nothing but its own tokens, and with them on no
- * other span of the text.
+ * other span of the text. It is also what a span holds by itself: a decoder that reads several refined spans at
+ * once sees what it was never refined for.
  * Source of the idea: Kuratov et al., "Cramming 1568 Tokens into a Single Vector and Back Again",
  * arXiv 2502.13063; of Adam: Kingma and Ba, arXiv 1412.6980.
  */
@@ -40,8 +41,8 @@ typedef bool icae_refine_progress(void *user, int64_t done, int64_t total);
  *
  *   graph     is begun and used
  *   ids       [slots->n_tokens] the text's tokens
- *   slots     made by this model and adapter; each span ends with the best values that were seen, so none gets
- *             worse. On failure they are as they were.
+ *   slots     made by this model and adapter; each span ends with the first values that make all its tokens
+ *             certain, else with those of the least loss. On failure they are as they were.
  *   steps     the most a span gets; it ends earlier once every token is predicted with a probability of 0.7,
  *             for then greedy writing restores it exactly
  *   progress  may be NULL; refined may be NULL

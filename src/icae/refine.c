@@ -27,7 +27,6 @@ typedef struct lane {
     const int32_t *ids;
     int64_t steps;
     double rate, best, first; /* sums of nll; best is of what stands in `values` */
-    bool is_certain;
 } lane;
 
 typedef struct refinement {
