@@ -205,6 +205,7 @@ static icae_status compress(job *j, icae_error *error) {
         if (!status) {
             status = icae_fidelity_compress(e->graph, e->model, e->adapter, j->ids, (int64_t)n,
                                             &how, &j->slots, &j->fidelity, error);
+            j->refined = j->fidelity.refined;
         }
         j->slots.source_bytes = j->bytes;
         j->slots.source_hash = icae_hash64(j->text, j->bytes, 0);

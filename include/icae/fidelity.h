@@ -17,6 +17,7 @@
 #define ICAE_FIDELITY_H
 
 #include "icae/generate.h"
+#include "icae/refine.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -52,7 +53,9 @@ typedef struct icae_fidelity {
     size_t *starts; /* [n_spans + 1] bytes at which spans begin */
     icae_fidelity_mark *marks;
     int64_t n_marks, n_numbers, n_numbers_lost, n_names, n_names_lost;
-    double nll;        /* of compressed spans, teacher-forced */
+    icae_refined
+        refined; /* icae_fidelity_compress: what refining did; zeroed where there was none */
+    double nll;  /* of compressed spans, teacher-forced */
     int64_t n_targets; /* that bear it */
     /* The text's second half, predicted behind its first: behind its slots, as it is, behind nothing. */
     double continuation_slots, continuation_raw, continuation_none;

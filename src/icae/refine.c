@@ -14,8 +14,6 @@
 
 #include "icae/params.h"
 
-enum { TOKENS_AT_ONCE = 1024 }; /* rows of the decoder's pack; more bring no more speed */
-
 /* Steps as wide as a share of the slots' own root mean square; betas as for any short optimisation. */
 static const double RATE = 0.05, BETA1 = 0.9, BETA2 = 0.95, EPS = 1e-12;
 /* A token is certain from here on: -log 0.7. */
@@ -197,8 +195,9 @@ static icae_status prepare(refinement *r, icae_error *error) {
     int64_t longest = 0, n_compressed = slots->n_spans - slots->n_raw;
     for (int64_t s = 0; s < slots->n_spans; s++)
         if (slots->span_lengths[s] > longest) longest = slots->span_lengths[s];
-    r->n_lanes = TOKENS_AT_ONCE / (longest + slots->slots_per_span + 1);
-    if (r->n_lanes < 1) r->n_lanes = 1;
+    int64_t rows = longest + slots->slots_per_span +
+                   icae_adapter_task_tokens(&r->adapter->settings, ICAE_TASK_AE);
+    r->n_lanes = icae_pass_limit(rows) / rows; /* as a pass of training has them */
     if (r->n_lanes > n_compressed) r->n_lanes = n_compressed;
     size_t count = (size_t)(icae_slots_vectors(slots) * slots->width);
     int64_t shape[2] = {r->n_lanes * slots->slots_per_span, slots->width};

@@ -11,7 +11,6 @@
 
 #include "evaluate_internal.h"
 #include "icae/metrics.h"
-#include "icae/refine.h"
 
 enum { SPANS_AT_ONCE = 8, LEAST_CONTINUATION = 16, MOST_HALF = 512 };
 
@@ -383,6 +382,7 @@ static icae_status compress_and_restore(const icae_eval_engine *engine, const in
                                         icae_slots *slots, icae_fidelity *fidelity,
                                         icae_error *error) {
     icae_fidelity_how told = *how;
+    icae_refined refined = {0};
     icae_slots_release(slots);
     icae_fidelity_release(fidelity);
     icae_status status =
@@ -390,9 +390,10 @@ static icae_status compress_and_restore(const icae_eval_engine *engine, const in
                             plan->lengths, plan->is_raw, slots, error);
     if (!status && how->refine > 0) {
         status = icae_refine(engine->graph, engine->model, engine->adapter, ids, how->refine,
-                             show_refining, &told, slots, NULL, error);
+                             show_refining, &told, slots, &refined, error);
     }
     if (!status) status = begin(engine, ids, slots, how, fidelity, error);
+    fidelity->refined = refined;
     return status;
 }
 

@@ -268,6 +268,10 @@ START_TEST(compress_refines_and_tells) {
     ck_assert_double_ge(of[EXACT], of[CERTAIN]);
     ck_assert_double_gt(of[KEPT], 0.5);
     icae_json_free(json);
+    made = run_in(folder, "$ICAE compress " WITH " --refine 400 --min-fidelity 0.5 %s/text.txt",
+                  folder);
+    ck_assert_int_eq(made.code, 0);
+    ck_assert_ptr_nonnull(strstr(made.out, "spans to the letter"));
     made = run_in(folder, "$ICAE compress " WITH " --refine 3 %s/text.txt", folder);
     ck_assert_int_eq(made.code, 0);
     ck_assert_ptr_nonnull(strstr(made.out, "in 3 steps a span"));
