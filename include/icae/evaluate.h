@@ -48,7 +48,8 @@ typedef struct icae_eval_settings {
     const int64_t *cells; /* [2 n_cells] latency: texts side by side, tokens of each */
     int64_t n_cells;
     uint64_t seed;
-    bool is_loss_only; /* ae, random, qa: no free-running text */
+    bool spans_together; /* ae, random: the base reads all spans of a text at once */
+    bool is_loss_only;   /* ae, random, qa: no free-running text */
 } icae_eval_settings;
 
 /* What one row is measured on; a suite reads the fields that it collected. */
@@ -184,10 +185,6 @@ icae_status icae_eval_write_page(icae_text *out, const icae_eval_table *const *t
                                  size_t n_tables, icae_error *error);
 
 /* ---- parts ---- */
-
-/* The longest a restoration may get: an eighth and a little more than the original, so that running
- * on behind its end is seen and counted against it. */
-int64_t icae_eval_restored_limit(int64_t context_tokens);
 
 /* A sequence read by the bare base; targets are ids[first .. n-1], first >= 1. */
 typedef struct icae_eval_sequence {

@@ -165,7 +165,7 @@ static icae_status choose_length(const generation *g, part *p, icae_error *error
     int64_t first = first_position(g->session, &p->slots, &q->request), room = context - first;
     int64_t wanted = what->max_tokens;
     if (what->mode == ICAE_RECONSTRUCT && (wanted == 0 || w->end - w->first > 1))
-        wanted = p->slots.n_tokens + p->slots.n_tokens / 8 + 8;
+        wanted = icae_restored_limit(p->slots.n_tokens);
     else if (wanted == 0)
         wanted = DEFAULT_TOKENS;
     if (wanted > MOST_TOKENS) wanted = MOST_TOKENS;

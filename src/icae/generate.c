@@ -457,6 +457,10 @@ static icae_status run_generator(generator *gen, int64_t n_requests, icae_error 
     return status;
 }
 
+int64_t icae_restored_limit(int64_t tokens) {
+    return tokens + tokens / 8 + 8;
+}
+
 icae_status icae_generate(icae_graph *graph, const icae_model *model,
                           const icae_adapter *adapter, const icae_request *requests,
                           int64_t n_requests, const icae_sampling *sampling,

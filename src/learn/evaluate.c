@@ -42,10 +42,6 @@ int64_t icae_eval_span(const icae_eval_engine *engine) {
     return settings->memory_slots * settings->compression_rate;
 }
 
-int64_t icae_eval_restored_limit(int64_t context_tokens) {
-    return context_tokens + context_tokens / 8 + 8;
-}
-
 double icae_eval_recovered(double slots, double raw, double none) {
     double gap = none - raw;
     return gap > 0 ? (none - slots) / gap : (double)NAN;

@@ -122,7 +122,7 @@ static icae_status restore_batch(const icae_eval_engine *engine, const span_batc
     for (int64_t i = 0; i < batch->n; i++) {
         requests[i] = (icae_request){.slots = &batch->slots[i],
                                      .task = ICAE_TASK_AE,
-                                     .max_tokens = icae_eval_restored_limit(batch->items[i].n),
+                                     .max_tokens = icae_restored_limit(batch->items[i].n),
                                      .stop = stop};
     }
     icae_status status = icae_eval_slot_losses(engine, batch->items, batch->slots, batch->n,

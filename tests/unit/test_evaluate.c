@@ -121,6 +121,7 @@ START_TEST(ae_and_lm_losses_are_the_golden_ones) {
             icae_eval_settings settings = settings_of(g, suite);
             settings.batch = batch;
             settings.is_loss_only = true;
+            settings.spans_together = true; /* as the golden losses are */
             icae_eval_row *rows = calloc(SAMPLES, sizeof *rows);
             ck_ok(icae_eval_run(suite, &g->engine, &settings, &g->items, NULL, NULL, rows,
                                 &error));
