@@ -90,12 +90,28 @@ typedef struct icae_eval_line {
     const icae_eval_row *rows; /* [n] */
 } icae_eval_line;
 
+/* How a column comes from the values a, b, c of a line's rows. */
+typedef enum icae_eval_form {
+    ICAE_EVAL_SUM,       /* of a */
+    ICAE_EVAL_MEAN,      /* of a, over the rows */
+    ICAE_EVAL_RATIO,     /* sum of a / sum of b */
+    ICAE_EVAL_PPL,       /* exp of that */
+    ICAE_EVAL_MEDIAN,    /* of a */
+    ICAE_EVAL_RECOVERED, /* of sums of losses: (c - a) / (c - b), slots, raw text, nothing */
+    ICAE_EVAL_OWN        /* `of` tells */
+} icae_eval_form;
+
 typedef struct icae_eval_column {
-    const char *key;                          /* in JSON and CSV */
-    const char *heading;                      /* in tables, its unit included */
-    int digits;                               /* behind the point, in tables */
-    double (*of)(const icae_eval_line *line); /* NaN: there is none */
+    const char *key;     /* in JSON and CSV */
+    const char *heading; /* in tables, its unit included */
+    int digits;          /* behind the point, in tables */
+    icae_eval_form form;
+    int a, b, c; /* indices of values */
+    double (*of)(const icae_eval_line *line);
 } icae_eval_column;
+
+/* NaN: there is none. */
+double icae_eval_column_value(const icae_eval_column *column, const icae_eval_line *line);
 
 typedef struct icae_eval_suite {
     const char *name, *title;

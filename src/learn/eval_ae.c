@@ -29,13 +29,13 @@ enum {
     NGRAMS = MATCHES + ICAE_BLEU_ORDER,
     WORDS = NGRAMS + ICAE_BLEU_ORDER, /* of the restored text */
     ORIGINAL_WORDS,
+    BLEU, /* of the text alone */
     N_VALUES
 };
 static const char *const value_names[] = {
-    "tokens",         "slots",    "targets", "nll",     "restored_tokens", "prefix_tokens",
-    "prefix",         "accuracy", "exact",   "match1",  "match2",          "match3",
-    "match4",         "ngrams1",  "ngrams2", "ngrams3", "ngrams4",         "words",
-    "original_words", NULL};
+    "tokens",   "slots",   "targets", "nll",    "restored_tokens", "prefix_tokens", "prefix",
+    "accuracy", "exact",   "match1",  "match2", "match3",          "match4",        "ngrams1",
+    "ngrams2",  "ngrams3", "ngrams4", "words",  "original_words",  "bleu",          NULL};
 _Static_assert(sizeof value_names / sizeof *value_names == N_VALUES + 1, "a name each");
 _Static_assert((int)N_VALUES <= (int)ICAE_EVAL_VALUES, "rows have room");
 
@@ -84,6 +84,7 @@ static icae_status score(const icae_model *model, const icae_eval_item *item,
     size_t n = (size_t)item->n, n_made = (size_t)made->n;
     size_t prefix = icae_prefix_match(made->ids, n_made, item->ids, n);
     put_bleu(row->values, &bleu);
+    row->values[BLEU] = icae_bleu_sentence_score(&bleu);
     row->values[RESTORED] = (double)made->n;
     row->values[PREFIX] = (double)prefix;
     row->values[PREFIX_EM] = icae_prefix_exact_match(made->ids, n_made, item->ids, n);
@@ -290,61 +291,24 @@ static icae_status collect_random(const icae_eval_engine *engine,
 
 /* ---- columns ---- */
 
-static double of_tokens(const icae_eval_line *line) {
-    return line->sums[TOKENS];
-}
-static double of_slots(const icae_eval_line *line) {
-    return line->sums[SLOTS];
-}
-static double of_targets(const icae_eval_line *line) {
-    return line->sums[TARGETS];
-}
-static double of_rate(const icae_eval_line *line) {
-    return line->sums[TOKENS] / line->sums[SLOTS];
-}
-static double of_loss(const icae_eval_line *line) {
-    return line->sums[NLL] / line->sums[TARGETS];
-}
 static double of_bleu(const icae_eval_line *line) {
     icae_bleu bleu = get_bleu(line->sums);
     return icae_bleu_score(&bleu);
 }
-static double row_bleu(const icae_eval_row *row) {
-    icae_bleu bleu = get_bleu(row->values);
-    return icae_bleu_sentence_score(&bleu);
-}
-static double of_median_bleu(const icae_eval_line *line) {
-    return icae_eval_median(line, row_bleu);
-}
-static double of_prefix(const icae_eval_line *line) {
-    return line->sums[PREFIX_EM] / (double)line->n;
-}
-static double row_prefix(const icae_eval_row *row) {
-    return row->values[PREFIX_EM];
-}
-static double of_median_prefix(const icae_eval_line *line) {
-    return icae_eval_median(line, row_prefix);
-}
-static double of_accuracy(const icae_eval_line *line) {
-    return line->sums[ACCURACY] / (double)line->n;
-}
-static double of_exact(const icae_eval_line *line) {
-    return line->sums[EXACT];
-}
 
 static const icae_eval_column columns[] = {
-    {"context_tokens", "tokens", 0, of_tokens},
-    {"slots", "slots", 0, of_slots},
-    {"targets", "tokens scored", 0, of_targets},
-    {"tokens_per_slot", "tokens a slot", 2, of_rate},
-    {"loss", "loss (nats/token)", 4, of_loss},
-    {"bleu4", "BLEU-4 (0-100)", 2, of_bleu},
-    {"median_bleu4", "median BLEU-4", 2, of_median_bleu},
-    {"prefix_em", "exact prefix (0-1)", 4, of_prefix},
-    {"median_prefix_em", "median exact prefix", 4, of_median_prefix},
-    {"token_accuracy", "token accuracy (0-1)", 4, of_accuracy},
-    {"exact", "exact texts", 0, of_exact},
-    {NULL, NULL, 0, NULL},
+    {"context_tokens", "tokens", 0, ICAE_EVAL_SUM, .a = TOKENS},
+    {"slots", "slots", 0, ICAE_EVAL_SUM, .a = SLOTS},
+    {"targets", "tokens scored", 0, ICAE_EVAL_SUM, .a = TARGETS},
+    {"tokens_per_slot", "tokens a slot", 2, ICAE_EVAL_RATIO, .a = TOKENS, .b = SLOTS},
+    {"loss", "loss (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL, .b = TARGETS},
+    {"bleu4", "BLEU-4 (0-100)", 2, ICAE_EVAL_OWN, .of = of_bleu},
+    {"median_bleu4", "median BLEU-4", 2, ICAE_EVAL_MEDIAN, .a = BLEU},
+    {"prefix_em", "exact prefix (0-1)", 4, ICAE_EVAL_MEAN, .a = PREFIX_EM},
+    {"median_prefix_em", "median exact prefix", 4, ICAE_EVAL_MEDIAN, .a = PREFIX_EM},
+    {"token_accuracy", "token accuracy (0-1)", 4, ICAE_EVAL_MEAN, .a = ACCURACY},
+    {"exact", "exact texts", 0, ICAE_EVAL_SUM, .a = EXACT},
+    {.key = NULL},
 };
 
 const icae_eval_suite icae_suite_ae = {

@@ -103,7 +103,7 @@ static double column_of(const golden *g, const char *suite_name, const char *key
     bool is_there = false;
     for (const icae_eval_column *c = suite->columns; c->key; c++) {
         if (strcmp(c->key, key) != 0) continue;
-        value = c->of(&table.lines[0]);
+        value = icae_eval_column_value(c, &table.lines[0]);
         is_there = true;
     }
     ck_assert_msg(is_there, "%s has no column %s", suite_name, key);
