@@ -37,6 +37,8 @@
 
 enum { PAIR = 2 * WIDE, MOST_ROWS = 8, X_MAX = 32767 };
 static const real SMALLEST = 0x1p-100f;
+/* Rows below which a team of threads takes longer to come together than one to round them. */
+enum { WORTH_ROWS = 16 };
 
 typedef struct pair {
     int16_t values[4][16];
@@ -393,9 +395,11 @@ bool LEVEL_NAME(icae_cpu_few_int_)(icae_backend *be, int64_t T, int64_t N, int64
     pair *rounded = (pair *)(void *)memory;
     real *sums = (real *)(void *)(memory + x_bytes);
     const few f = {T, N, K, pairs, rounded, sums, w, add, y};
+    const int threads = T * N * K >= FEW_WORTH_THREADS ? be->n_threads : 1;
+#pragma omp parallel for schedule(static)                                                      \
+    num_threads(threads) if (threads > 1 && T >= WORTH_ROWS)
     for (int64_t t = 0; t < T; t++)
         round_row(&f, x, t, rounded, sums);
-    const int threads = T * N * K >= FEW_WORTH_THREADS ? be->n_threads : 1;
     const int64_t rows = part_rows(w, threads), parts = (N + rows - 1) / rows;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (int64_t part = 0; part < parts; part++)
