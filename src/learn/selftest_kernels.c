@@ -33,6 +33,10 @@ static void probe_linear(bench *p) {
     p->be->k.linear(p->be, T, N, K, p->a, &p->weight, false, p->out);
 }
 
+static void probe_linear_reading(bench *p) {
+    p->be->k.linear_reading(p->be, T, N, K, p->a, &p->weight, false, p->out);
+}
+
 static void probe_linear_few(bench *p) {
     p->be->k.linear_few(p->be, 3, N, K, p->a, &p->weight, false, p->out);
 }
@@ -155,6 +159,7 @@ static const struct {
     bool is_per_dtype, is_rounding; /* of the input, to 16 bits */
 } probes[] = {
     {"linear", probe_linear, true, false},
+    {"linear_reading", probe_linear_reading, true, true},
     {"linear_few", probe_linear_few, true, true},
     {"linear_dx", probe_linear_dx, true, false},
     {"linear_bf16", probe_linear_bf16, true, false},

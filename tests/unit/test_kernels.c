@@ -77,7 +77,7 @@ static real *reals_of_16_bits(int64_t n, int64_t width) {
     return x;
 }
 
-/* linear_few may round x to 16 bits: what has no more of them is held to the tolerance of all products, and
+/* linear_few and linear_reading may round x to 16 bits: what has no more of them is held to the tolerance of all products, and
  * anything else to that of rounding. K errors of at most 2^-16 are, added up, 9e-6 sqrt(K) at one
  * standard deviation with weights of about 1. */
 static void compare_product(const char *what, icae_backend *be, icae_backend *ref,
@@ -85,7 +85,7 @@ static void compare_product(const char *what, icae_backend *be, icae_backend *re
                             int64_t from, int64_t to) {
     const double tolerance = 8e-5; /* sums of up to 1120 */
     const real *x = random_reals(T * from, 3);
-    if (fast == be->k.linear_few) {
+    if (fast == be->k.linear_few || fast == be->k.linear_reading) {
         const double rounding = 4 * 9e-6 * sqrt((double)from);
         const real *exact = reals_of_16_bits(T * from, from);
         compare_results(what, be, ref, fast, slow, T, w, exact, to, tolerance);
@@ -145,6 +145,16 @@ static void check_linear_few(icae_backend *be, icae_backend *ref) {
     compare_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, false,
                      few_counts, COUNT(few_counts));
     compare_wide_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few);
+}
+
+static void check_linear_reading(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_reading", be, ref, be->k.linear_reading, ref->k.linear_reading,
+                     false, many_counts, COUNT(many_counts));
+    compare_wide_products("linear_reading", be, ref, be->k.linear_reading,
+                          ref->k.linear_reading);
+    icae_matrix w = random_matrix(ICAE_DTYPE_Q4_1, 20, 96, 6); /* few panels, many rows */
+    compare_product("linear_reading", be, ref, be->k.linear_reading, ref->k.linear_reading, 400,
+                    &w, 96, 20);
 }
 
 static void check_linear_dx(icae_backend *be, icae_backend *ref) {
@@ -674,6 +684,7 @@ static const struct {
     {"copy_out", check_memory},
     {"linear", check_linear},
     {"linear_few", check_linear_few},
+    {"linear_reading", check_linear_reading},
     {"linear_dx", check_linear_dx},
     {"linear_bf16", check_linear_bf16},
     {"linear_bf16_dx", check_linear_bf16_dx},
