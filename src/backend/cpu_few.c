@@ -8,13 +8,13 @@
  * GROUP rows of w go side by side, so that x is loaded once for all of them, and up to MANY rows of x, so
  * that a weight is widened once for all of them.
  *
- * In float this is for plain types, and at a level without vectors of integers for all; quantised weights
- * are multiplied in integers (cpu_few_int.c).
+ * At AVX2 this is for plain types, and quantised weights are multiplied in integers (cpu_few_int.c). At AVX-512
+ * that gains one row of x nothing: memory sets the pace of both.
  *
  * On processors that multiply bfloat16 a second copy of this file makes linear_few_bf16: rows of x are rounded
  * once, weights after widening, and VDPBF16PS takes two products to each of 16 float sums. One sequence alone
- * gains nothing by it, memory and widening set the pace; eight side by side do. A nibble needs no conversion
- * there: all 16 values that a block can hold are made by one multiply-add, and the nibbles pick among
+ * gains nothing by it, memory and widening set the pace; eight side by side do. With 16 floats to a vector a
+ * nibble needs no conversion: all 16 values that a block can hold are made by one multiply-add, and the nibbles pick among
  * them. What comes out of widening equals icae_dtype_widen's bits in every type.
  *
  * The sums of a row of x are the same chain of multiply-adds wherever it stands. Threads share the rows
@@ -32,6 +32,11 @@ typedef uint16_t input; /* bfloat16 */
 typedef real input;
 #endif
 
+/* With 16 floats to a vector quantised types are widened by tables of scales; with 8 they are multiplied
+ * in integers; without vectors of the processor's own the one way to widen is as good as any. */
+#define HAS_TABLES  (HAS_FLOAT_SIMD && VECTOR_BYTES == 64)
+#define HAS_INTEGER (HAS_FLOAT_SIMD && VECTOR_BYTES == 32)
+
 /* Rows of w, and rows of x with them: a vector of sums for each pair. With more rows of x than FEW_AT_ONCE
  * registers suffice for PAIR rows of w only. (Eight at once do not pay in float: multiply-adds take longer
  * than widening twice.) */
@@ -48,10 +53,10 @@ typedef struct few {
 
 /* Types whose scales are widened for a stretch at a time. */
 ALWAYS_INLINE bool is_by_stretches(icae_dtype dtype) {
-    return IS_BF16 && (has_headers(dtype) || has_stretches(dtype));
+    return HAS_TABLES && (has_headers(dtype) || has_stretches(dtype));
 }
 
-#if IS_BF16
+#if HAS_TABLES
 
 /* scale q + offset of 32 integers of four bits: bits `shift` .. shift + 3 of 16 bytes at `first`, then of
  * 16 at `second` with its own shift */
@@ -234,7 +239,7 @@ ALWAYS_INLINE void few_tile(icae_dtype dtype, const int columns, const int rows,
         const unsigned char *coming = is_last ? next : w + (size_t)(start / WIDE + n) * step;
         /* A row's last stretch may be shorter than this one: beyond it nothing may be read. */
         const int64_t n_coming = is_last ? n : least(n, (whole - start) / WIDE - n);
-#if IS_BF16
+#if HAS_TABLES
         const unsigned char *stretch = w + (size_t)start / (8 * WIDE) * bytes_of_eight(dtype);
         for (int g = 0; is_by_stretches(dtype) && g < columns; g++)
             widen_scales(dtype, stretch + (size_t)g * row_bytes, n, g, s);
@@ -298,7 +303,7 @@ ALWAYS_INLINE void few_rows(icae_dtype dtype, const int rows, const few *f, cons
 }
 
 ALWAYS_INLINE void few_part(icae_dtype dtype, const few *f, int64_t from, int64_t to) {
-    if (HAS_FLOAT_SIMD && !IS_BF16 && (has_headers(dtype) || has_stretches(dtype))) return;
+    if (HAS_INTEGER && (has_headers(dtype) || has_stretches(dtype))) return;
     int64_t rows;
     for (int64_t t = 0; t < f->T; t += rows) {
         const input *x = f->x + t * f->x_row;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * linear_few for quantised weights in integers (see cpu_few.c for the rest). Compiled once per level;
- * what a level without vectors of integers does is in cpu_few.c.
+ * linear_few for quantised weights in integers, at AVX2. Compiled once per level; what the others do, and
+ * why, is in cpu_few.c.
  *
  *     y[t, n] (+)= x^[t,:] . w[n,:]       x^ = x with 16 bits for each value
  *
@@ -12,7 +12,7 @@
  */
 #include "backend/cpu_int.h"
 
-#if HAS_FLOAT_SIMD
+#if HAS_FLOAT_SIMD && VECTOR_BYTES == 32
 
 enum { MOST_ROWS = 8 };
 /* Rows below which a team of threads takes longer to come together than one to round them. */
