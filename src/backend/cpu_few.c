@@ -14,8 +14,8 @@
  * On processors that multiply bfloat16 a second copy of this file makes linear_few_bf16: rows of x are rounded
  * once, weights after widening, and VDPBF16PS takes two products to each of 16 float sums. One sequence alone
  * gains nothing by it, memory and widening set the pace; eight side by side do. With 16 floats to a vector a
- * nibble needs no conversion: all 16 values that a block can hold are made by one multiply-add, and the nibbles pick among
- * them. What comes out of widening equals icae_dtype_widen's bits in every type.
+ * nibble needs no conversion: all 16 values that a block can hold are made by one multiply-add, and the
+ * nibbles pick among them. What comes out of widening equals icae_dtype_widen's bits in every type.
  *
  * The sums of a row of x are the same chain of multiply-adds wherever it stands. Threads share the rows
  * of w, in parts that stay in the second-level cache while all rows of x pass by.
