@@ -100,7 +100,7 @@ endif
 
 LAYERS := base formats backend autograd model icae learn
 LIBSOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.c)))
-SIMDSOURCES := $(addprefix src/backend/,cpu_simd.c cpu_linear.c cpu_few.c cpu_attention.c)
+SIMDSOURCES := $(addprefix src/backend/,cpu_simd.c cpu_linear.c cpu_few.c cpu_few_int.c cpu_linear_int.c cpu_attention.c)
 LIBOBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(SIMDSOURCES) $(BF16SOURCES),$(LIBSOURCES))) \
 	$(foreach level,$(BF16LEVEL),$(patsubst %.c,$(BUILD)/%_$(level).o,$(BF16SOURCES))) \
 	$(foreach level,$(LEVELS),$(patsubst %.c,$(BUILD)/%_$(level).o,$(wildcard $(SIMDSOURCES))))

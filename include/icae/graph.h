@@ -72,6 +72,10 @@ void icae_graph_resize(icae_graph *graph, uint64_t sizes);
 icae_backend *icae_graph_backend(const icae_graph *graph);
 bool icae_graph_is_generating(const icae_graph *graph);
 void icae_graph_set_generating(icae_graph *graph, bool is_generating); /* from here on */
+/* From here on until begin: a text is read, for slots or before writing. No backward follows, and linear may use
+ * the kernel made for that. (What training looks at without a backward keeps training's sums.) */
+void icae_graph_set_reading(icae_graph *graph);
+bool icae_graph_is_reading(const icae_graph *graph);
 /* ICAE_OK, or the first failure since begin with its sentence. */
 icae_status icae_graph_status(const icae_graph *graph, icae_error *error);
 

@@ -23,7 +23,7 @@ struct icae_graph {
     int64_t n_nodes, node_capacity;
     icae_tensor **tensors; /* all of this step, to release what nobody said icae_done to */
     int64_t n_tensors, tensor_capacity;
-    bool is_recording, is_generating;
+    bool is_recording, is_generating, is_reading;
     bool would_record; /* something asked to be recorded while recording was paused */
     icae_error error;  /* sticky */
     icae_profile *profile;
@@ -80,6 +80,7 @@ void icae_graph_begin(icae_graph *graph, bool is_recording, bool is_generating) 
     forget_step(graph);
     graph->is_recording = is_recording;
     graph->is_generating = is_generating;
+    graph->is_reading = false;
     graph->would_record = false;
     graph->error = (icae_error){0};
     graph->be->is_out_of_memory = false;
@@ -97,6 +98,14 @@ icae_backend *icae_graph_backend(const icae_graph *graph) {
 
 bool icae_graph_is_generating(const icae_graph *graph) {
     return graph->is_generating;
+}
+
+bool icae_graph_is_reading(const icae_graph *graph) {
+    return graph->is_reading;
+}
+
+void icae_graph_set_reading(icae_graph *graph) {
+    graph->is_reading = true;
 }
 
 void icae_graph_set_generating(icae_graph *graph, bool is_generating) {

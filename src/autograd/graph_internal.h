@@ -31,6 +31,10 @@ static inline icae_product *icae_frozen_product_few(const icae_backend *be) {
     return be->compute == ICAE_COMPUTE_BF16 ? be->k.linear_few_bf16 : be->k.linear_few;
 }
 
+static inline icae_product *icae_frozen_product_reading(const icae_backend *be) {
+    return be->compute == ICAE_COMPUTE_BF16 ? be->k.linear_bf16 : be->k.linear_reading;
+}
+
 static inline icae_product *icae_frozen_product_dx(const icae_backend *be) {
     return be->compute == ICAE_COMPUTE_BF16 ? be->k.linear_bf16_dx : be->k.linear_dx;
 }

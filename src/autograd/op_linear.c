@@ -89,8 +89,9 @@ icae_tensor *icae_linear(icae_graph *graph, icae_tensor *x, icae_tensor *w, icae
     icae_tensor *y = icae_graph_result(graph, 2, shape);
     if (!y) return NULL;
     icae_backend *be = icae_graph_backend(graph);
-    icae_product *multiply =
-        icae_graph_is_generating(graph) ? icae_frozen_product_few(be) : icae_frozen_product(be);
+    icae_product *multiply = icae_graph_is_generating(graph) ? icae_frozen_product_few(be)
+                             : icae_graph_is_reading(graph)  ? icae_frozen_product_reading(be)
+                                                             : icae_frozen_product(be);
     icae_matrix matrix = icae_tensor_matrix(w);
     if (residual) {
         be->k.copy(be, icae_values(y), residual->data, (size_t)(T * N) * sizeof(icae_real));

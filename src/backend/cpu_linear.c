@@ -194,6 +194,7 @@ static void gather(icae_backend *be, int64_t n, const icae_matrix *w, const int3
 
 void LEVEL_NAME(icae_cpu_linear_)(icae_kernels *table) {
     table->linear = linear;
+    table->linear_reading = linear; /* where cpu_linear_int.c has nothing better */
     table->linear_dx = linear_dx;
     table->linear_bf16 = linear_bf16;
     table->linear_bf16_dx = linear_bf16_dx;

@@ -489,6 +489,7 @@ static void ref_adamw(icae_backend *be, int64_t n, const icae_adamw_step *step, 
 
 /* One loop serves several rows here; only the fast tables tell them apart. */
 #define ref_linear_few      ref_linear
+#define ref_linear_reading  ref_linear
 #define ref_linear_few_bf16 ref_linear_bf16
 #define ref_copy_in         ref_copy
 #define ref_copy_out        ref_copy

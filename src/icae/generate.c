@@ -250,6 +250,7 @@ static icae_status prefill(generator *gen, int64_t first, int64_t end, int64_t r
                            icae_error *error) {
     icae_graph *graph = gen->graph;
     icae_graph_begin(graph, false, false);
+    icae_graph_set_reading(graph);
     int64_t n = end - first, at = 0;
     int64_t *starts = icae_graph_arena(graph, ((size_t)n + 1) * sizeof *starts);
     int32_t *positions = icae_graph_arena(graph, (size_t)(rows + 1) * sizeof *positions);

@@ -58,6 +58,14 @@ static void run_linear_few(icae_backend *be, const row_kernel *k, int64_t T, con
     free((char *)w.data - 1);
 }
 
+static void run_linear_reading(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
+                               real *y) {
+    icae_matrix w = random_matrix(k->dtype, k->out, k->in, 1);
+    be->k.linear_reading(be, T, k->out, k->in, x, &w, false, y);
+    be->k.linear_reading(be, T, k->out, k->in, x, &w, true, y);
+    free((char *)w.data - 1);
+}
+
 static void run_linear_dx(icae_backend *be, const row_kernel *k, int64_t T, const real *x,
                           real *y) {
     icae_matrix w = random_matrix(k->dtype, k->in, k->out, 1);
@@ -190,7 +198,14 @@ static const row_kernel row_kernels[] = {
     {"linear_few BF16", 576, 300, ICAE_DTYPE_BF16, run_linear_few},
     {"linear_few Q8_0", 96, 64, ICAE_DTYPE_Q8_0, run_linear_few},
     {"linear_few Q4_1", 576, 300, ICAE_DTYPE_Q4_1, run_linear_few},
+    {"linear_few Q4_0", 2144, 21, ICAE_DTYPE_Q4_0, run_linear_few},
+    {"linear_few Q4_K", 512, 37, ICAE_DTYPE_Q4_K, run_linear_few},
+    {"linear_few Q5_K", 256, 35, ICAE_DTYPE_Q5_K, run_linear_few},
     {"linear_few Q6_K", 512, 70, ICAE_DTYPE_Q6_K, run_linear_few},
+    {"linear_reading Q8_0", 96, 64, ICAE_DTYPE_Q8_0, run_linear_reading},
+    {"linear_reading Q4_0", 2144, 40, ICAE_DTYPE_Q4_0, run_linear_reading},
+    {"linear_reading Q4_1", 1088, 96, ICAE_DTYPE_Q4_1, run_linear_reading},
+    {"linear_reading Q5_K", 256, 35, ICAE_DTYPE_Q5_K, run_linear_reading},
     {"linear_dx F32", 70, 45, ICAE_DTYPE_F32, run_linear_dx},
     {"linear_dx Q8_0", 1050, 64, ICAE_DTYPE_Q8_0, run_linear_dx},
     {"linear_dx Q4_1", 75, 96, ICAE_DTYPE_Q4_1, run_linear_dx},
@@ -401,6 +416,44 @@ START_TEST(rope_and_its_inverse_restore) {
 }
 END_TEST
 
+/* A row with a value that is no number has no number in its result; one of tiny values or zeros has zeros
+ * or less than anybody would notice, and its neighbours notice neither. */
+START_TEST(what_is_no_number_comes_through_products) {
+    enum { T = 5, N = 9 };
+    static const real odd[T] = {NAN, INFINITY, 0, (real)1e-38, 1};
+    for (const char *const *level = icae_backend_levels(); *level; level++) {
+        icae_backend *be = test_backend(*level, 1);
+        for (int dtype = 0; dtype < ICAE_DTYPE_COUNT; dtype++) {
+            const int64_t K = 768, blocks = K / 32;
+            icae_matrix w = random_matrix((icae_dtype)dtype, N, K, 8);
+            for (int64_t place = 0; place < 2 * K; place += blocks + 1) {
+                real *x = random_reals(T * K, 9), *y = output(T * N);
+                for (int64_t t = 0; t < T; t++) {
+                    for (int64_t k = 0; k < K && (t == 2 || t == 3); k++)
+                        x[t * K + k] *= odd[t];
+                    if (t < 2) x[t * K + place % K] = odd[t];
+                }
+                (place < K ? be->k.linear_few : be->k.linear_reading)(be, T, N, K, x, &w, false,
+                                                                      y);
+                for (int64_t i = 0; i < T * N; i++) {
+                    if (i < 2 * N)
+                        ck_assert_msg(!isfinite(y[i]), "%s %s: %g", *level,
+                                      icae_dtype_describe((icae_dtype)dtype)->name,
+                                      (double)y[i]);
+                    else if (i < 4 * N)
+                        ck_assert_double_le(fabs((double)y[i]), 1e-33);
+                    else
+                        ck_assert(isfinite(y[i]));
+                }
+                free(x), free(y);
+            }
+            free((char *)w.data - 1);
+        }
+        icae_backend_free(be);
+    }
+}
+END_TEST
+
 START_TEST(products_with_the_identity_copy) {
     enum { T = 29, D = 70 };
     static float identity[D * D];
@@ -477,5 +530,6 @@ END_TEST
 SUITE_OF(kernel_rows, 300, a_row_has_the_same_bits_in_every_batch,
          the_number_of_threads_changes_no_bit, a_span_has_the_same_bits_in_every_pack,
          a_nan_in_a_later_token_stays_there, attention_over_equal_values_gives_that_value,
-         rope_and_its_inverse_restore, products_with_the_identity_copy,
-         gradient_of_cross_entropy_sums_to_zero, dropout_keeps_the_mean_and_its_share)
+         rope_and_its_inverse_restore, what_is_no_number_comes_through_products,
+         products_with_the_identity_copy, gradient_of_cross_entropy_sums_to_zero,
+         dropout_keeps_the_mean_and_its_share)

@@ -47,11 +47,11 @@ static void check_memory(icae_backend *be, icae_backend *ref) {
 typedef void product(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
                      const icae_matrix *w, bool add, real *y);
 
-/* y[T,to] from x[T,from] */
-static void compare_product(const char *what, icae_backend *be, icae_backend *ref,
+/* y[T,to] from x[T,from], within `tolerance` */
+static void compare_results(const char *what, icae_backend *be, icae_backend *ref,
                             product *fast, product *slow, int64_t T, const icae_matrix *w,
-                            int64_t from, int64_t to) {
-    const real *x = random_reals(T * from, 3), *before = random_reals(T * to, 4);
+                            const real *x, int64_t to, double tolerance) {
+    const real *before = random_reals(T * to, 4);
     for (int add = 0; add < 2; add++) {
         real *got = add ? output_from(before, T * to) : output(T * to);
         real *want = add ? output_from(before, T * to) : output(T * to);
@@ -61,9 +61,37 @@ static void compare_product(const char *what, icae_backend *be, icae_backend *re
         snprintf(name, sizeof name, "%s %s T=%d N=%d K=%d add=%d at %s", what,
                  icae_dtype_describe(w->dtype)->name, (int)T, (int)w->rows, (int)w->cols, add,
                  be->name);
-        same_values(name, got, want, T * to, 8e-5); /* sums of up to 1120 */
+        same_values(name, got, want, T * to, tolerance);
         free(got);
         free(want);
+    }
+}
+
+/* n values of 16 bits, the largest possible one among every 32 of a row of `width` (and fewer at its end). */
+static real *reals_of_16_bits(int64_t n, int64_t width) {
+    real *x = random_reals(n, 3);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = i % width % 32 == 5 || i % width % 32 == 0
+                   ? (real)0x7FFFp-15
+                   : (real)ldexp(rint(ldexp(x[i], 14)), -15);
+    return x;
+}
+
+/* linear_few and linear_reading may round x to 16 bits: what has no more of them is held to the tolerance of all products, and
+ * anything else to that of rounding. K errors of at most 2^-16 are, added up, 9e-6 sqrt(K) at one
+ * standard deviation with weights of about 1. */
+static void compare_product(const char *what, icae_backend *be, icae_backend *ref,
+                            product *fast, product *slow, int64_t T, const icae_matrix *w,
+                            int64_t from, int64_t to) {
+    const double tolerance = 8e-5; /* sums of up to 1120 */
+    const real *x = random_reals(T * from, 3);
+    if (fast == be->k.linear_few || fast == be->k.linear_reading) {
+        const double rounding = 4 * 9e-6 * sqrt((double)from);
+        const real *exact = reals_of_16_bits(T * from, from);
+        compare_results(what, be, ref, fast, slow, T, w, exact, to, tolerance);
+        compare_results(what, be, ref, fast, slow, T, w, x, to, tolerance + rounding);
+    } else {
+        compare_results(what, be, ref, fast, slow, T, w, x, to, tolerance);
     }
 }
 
@@ -117,6 +145,16 @@ static void check_linear_few(icae_backend *be, icae_backend *ref) {
     compare_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few, false,
                      few_counts, COUNT(few_counts));
     compare_wide_products("linear_few", be, ref, be->k.linear_few, ref->k.linear_few);
+}
+
+static void check_linear_reading(icae_backend *be, icae_backend *ref) {
+    compare_products("linear_reading", be, ref, be->k.linear_reading, ref->k.linear_reading,
+                     false, many_counts, COUNT(many_counts));
+    compare_wide_products("linear_reading", be, ref, be->k.linear_reading,
+                          ref->k.linear_reading);
+    icae_matrix w = random_matrix(ICAE_DTYPE_Q4_1, 20, 96, 6); /* few panels, many rows */
+    compare_product("linear_reading", be, ref, be->k.linear_reading, ref->k.linear_reading, 400,
+                    &w, 96, 20);
 }
 
 static void check_linear_dx(icae_backend *be, icae_backend *ref) {
@@ -646,6 +684,7 @@ static const struct {
     {"copy_out", check_memory},
     {"linear", check_linear},
     {"linear_few", check_linear_few},
+    {"linear_reading", check_linear_reading},
     {"linear_dx", check_linear_dx},
     {"linear_bf16", check_linear_bf16},
     {"linear_bf16_dx", check_linear_bf16_dx},
