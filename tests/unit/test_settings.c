@@ -53,7 +53,7 @@ static const struct {
     {"{\n\n \"train\": {\n  \"stepz\": 3}}", ":4: train.stepz: unknown key 'stepz'"},
     {"{\"train\": {\"stepz\": 3}}", "did you mean 'steps'?"},
     {"{\"train\": {\"steps\": 1.5}}", "train.steps: expected a whole number"},
-    {"{\"train\": {\"steps\": 0}}", "train.steps: expected 1 to"},
+    {"{\"train\": {\"steps\": -1}}", "train.steps: expected 0 to"},
     {"{\"train\": {\"schedule\": \"cosin\"}}", "\"cosine\""},
     {"{\"train\": {\"checkpointing\": 1}}", "expected true or false"},
     {"{\"adapter\": {\"dropout\": 1}}", "adapter.dropout: expected 0 to 0.99"},
