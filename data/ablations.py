@@ -31,12 +31,13 @@ PAGE = """# Ablations
 
 One switch at a time, everything else as in [{config}](../{config}): made by `make ablations`, which trains the variants of
 [{list}](../{list}) and writes this page from their `metrics.jsonl`; nothing here is written by hand. Every variant reads the same
-{tokens} context tokens ({steps} steps) in texts of at most {context} tokens, {compute}, {threads}. The paper's ablations are of 512 tokens
-and 128 slots on a 7B model; the switches are the same, the scale is what one core does in minutes. So a row says what a
+{tokens} context tokens ({steps} steps) in texts of at most {context} tokens, {compute}, {threads}. The paper puts
+512 tokens into 128 slots of a 7B model; the switches here are the same, the scale is what one core does in minutes. So a row tells what a
 switch does in the first minutes of training, not where it ends.
 
-Losses are nats a token on {samples} held-out texts, the same for all rows; each row is one run, and two runs of one recipe (`train.seed`) differ,
-too: smaller differences than theirs say nothing. BLEU-4 and whole texts are of {restored} texts restored freely at the end.
+Losses are nats a token on {samples} held-out texts, the same for all rows; BLEU-4 is of {restored} texts restored freely at the end. Each row is one
+run, and two runs of one recipe (`train.seed`) differ, too: what differs less says nothing. Every row's command is `icae-pretrain {config} --set
+out=FOLDER` and a `--set` for each of its switches.
 
 """
 
@@ -231,10 +232,10 @@ def draw(args, plan, results):
 
 def row(plan, variant, result):
     last = result["last"]
-    restored = [f"{last['bleu4']:.1f}", f"{last['exact']} of {last['restored']}"] if last.get("restored") else ["", ""]
+    bleu = f"{last['bleu4']:.1f}" if last.get("restored") else ""
     switches = " ".join(f"`{assignment}`" for assignment in variant["set"]) or f"`{plan['config']}`"
     return [variant["name"], variant["question"], switches, thousands(result["trained"]), thousands(result["tokens"]),
-            *(f"{loss:.2f}" for loss in result["losses"]), *restored]
+            *(f"{loss:.2f}" for loss in result["losses"]), bleu]
 
 
 def write_page(args, plan, steps):
@@ -256,7 +257,7 @@ def write_page(args, plan, steps):
     for picture in draw(args, plan, results):
         out.append(f"![{picture['title']}]({picture['file']})\n\n")
     head = ["variant", "question", "switches", "trained numbers", "context tokens", "loss at the start",
-            f"at step {first['middle_step']}", f"at step {steps}", "BLEU-4", "whole texts"]
+            f"at step {first['middle_step']}", f"at step {steps}", "BLEU-4"]
     out.append("| " + " | ".join(head) + " |\n| " + " | ".join(["---"] * len(head)) + " |\n")
     for variant in plan["variants"]:
         if variant["name"] in results:
