@@ -33,8 +33,8 @@ MARGIN = 0.1  # nats a token; as in src/learn/eval_qa.c
 
 # name, what it is, the paper's result
 EXPERIMENTS = [
-    ("ae", "autoencoding, one span (512 -> 128): BLEU-4 / loss",
-     "Llama-7b 99.1 / 0.017; Llama-2-7b 99.5 / 0.009; Llama-2-13b 99.8 / 0.004"),
+    ("ae", "autoencoding, one span: BLEU-4 / loss",
+     "512 -> 128: Llama-7b 99.1 / 0.017; Llama-2-7b 99.5 / 0.009; Llama-2-13b 99.8 / 0.004"),
     ("lengths", "autoencoding by length: BLEU-4 (median) / exact prefix (median)",
      "at 500 tokens, k = 128: BLEU over 0.95 (median over 0.98), median exact prefix about 0.6"),
     ("lm", "continuation: perplexity from raw context -> from slots",
@@ -138,7 +138,8 @@ def ours(folder, name, suffix):
         return None
     lines = results["lines"]
     if name == "ae":
-        text = f"{results['bleu4']:.1f} / {results['loss']:.3f} ({results['tokens_per_slot']:.2f} tokens a slot)"
+        text = f"{results['settings']['tokens']} -> {results['slots'] / results['n']:.0f}: " \
+               f"{results['bleu4']:.1f} / {results['loss']:.3f}"
     elif name == "lengths":
         text = "; ".join(f"{line['group']} tokens: {line['bleu4']:.1f} ({line['median_bleu4']:.1f}) / "
                          f"{line['prefix_em']:.2f} ({line['median_prefix_em']:.2f})" for line in lines)

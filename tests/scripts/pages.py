@@ -187,11 +187,12 @@ def results(**values):
 
 class Experiments(Folder):
     def test_the_page_has_a_row_for_what_there_is(self):
-        self.write("runs/experiments/mine/ae/results.json", results(bleu4=98.76, loss=0.0123, tokens_per_slot=4.0))
-        self.write("runs/experiments/mine/ae-refined/results.json", results(bleu4=100, loss=0, tokens_per_slot=4))
+        span = {"settings": {"tokens": 64}, "slots": 80, "n": 5}
+        self.write("runs/experiments/mine/ae/results.json", results(bleu4=98.76, loss=0.0123, **span))
+        self.write("runs/experiments/mine/ae-refined/results.json", results(bleu4=100, loss=0, **span))
         self.run_script("experiments.py")
         page = self.read("docs/experiments.md")
-        self.assertIn("| ours | 98.8 / 0.012 (4.00 tokens a slot) | 5 | base.gguf | mine | texts.jsonl | `icae eval` |", page)
+        self.assertIn("| ours | 64 -> 16: 98.8 / 0.012 | 5 | base.gguf | mine | texts.jsonl | `icae eval` |", page)
         self.assertEqual(page.count("| ours, slots refined |"), 1)
         self.assertEqual(page.count("| paper |"), 7)
         self.assertNotIn("ablations.svg", page)
