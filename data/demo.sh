@@ -71,6 +71,10 @@ echo "  In one pass the encoder keeps the sense and many words, not the letter (
 title "2. The same slots, refined for this very passage by gradient descent"
 show adapters/smollm2-135m-4x runs/heldout.txt --refine 100
 score adapters/smollm2-135m-4x runs/heldout.jsonl --refine 100
+echo "  and a longer text, $(wc -c < LICENSE) bytes of LICENSE, span by span:"
+"$build/icae" compress -m $base -a adapters/smollm2-135m-4x -o runs/LICENSE.slots --refine 100 LICENSE
+"$build/icae" reconstruct -q -m $base -a adapters/smollm2-135m-4x runs/LICENSE.slots > runs/LICENSE.restored.txt
+if cmp -s LICENSE runs/LICENSE.restored.txt; then echo "  restored to the letter"; else diff LICENSE runs/LICENSE.restored.txt || true; fi
 
 title "3. Its training goes on (about two minutes)"
 train configs/smollm2-64x16-cpu.json runs/demo-more --set out=runs/demo-more \

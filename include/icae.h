@@ -132,8 +132,10 @@ typedef struct icae_generation {
     const char *prompt; /* ICAE_ASK: UTF-8, 0-terminated; special tokens in it are plain text */
     const icae_turn *turns; /* ICAE_ASK: the dialogue before this prompt, oldest turn first */
     size_t n_turns;
-    int64_t
-        max_tokens; /* 0: for RECONSTRUCT the source's length and an eighth more, else 256 */
+    int64_t max_tokens; /* 0: for RECONSTRUCT an eighth more than the source, else 256 */
+    /* ICAE_RECONSTRUCT: let the base read all spans at once, as adapters can that were trained to restore
+     * texts of several. false: it restores span after span, each from its own slots, some side by side. */
+    bool spans_together;
     double temperature; /* 0: always the likeliest token */
     double top_p;       /* keep the likeliest tokens of this total probability; 0 and 1: all */
     int64_t top_k;      /* keep this many; 0: all */
@@ -147,7 +149,7 @@ typedef bool icae_piece_callback(void *user, const char *piece, size_t bytes);
 typedef struct icae_generated {
     char *text; /* all of it, 0-terminated; free with icae_generated_release */
     size_t bytes;
-    int64_t prompt_tokens; /* chat prefix, slots, task token, dialogue, prompt, chat suffix */
+    int64_t prompt_tokens; /* chat prefix, slots, task tokens, dialogue, prompt, chat suffix */
     int64_t generated_tokens;
     bool is_complete; /* ended by the end token (of an answer: the chat template's), not by
                          max_tokens or the base's context */
@@ -159,6 +161,9 @@ typedef struct icae_generated {
  *   slots     made by this session's base and adapter
  *   callback  may be NULL; user is handed to it
  *   result    may be NULL; on failure it is left empty
+ *
+ * Spans that are kept raw come back as they are, between the others. A span that does not end by itself
+ * ends after its length and an eighth more; max_tokens is of the whole text.
  *
  * A prompt that does not fit behind the slots into the base's context is ICAE_INVALID; a max_tokens
  * that does not fit is lowered to what does. Slots that stand for more tokens than the base's context

@@ -148,20 +148,15 @@ static int64_t pass_limit(const engine *e, const work *w) {
                                                                      : size.decoder_tokens);
 }
 
-/* Forward and backward of a batch, in passes as a training run makes them; where their sizes differ, buffers
- * that wait for the old size go back first. */
+/* Forward and backward of a batch, in passes as a training run makes them. */
 static icae_status run_batch(engine *e, const icae_batch *batch, int64_t limit,
-                             const icae_run *run, int64_t *last_rows, double *sum,
-                             icae_error *error) {
+                             const icae_run *run, double *sum, icae_error *error) {
     for (int64_t first = 0, end; first < batch->n_jobs; first = end) {
         end = icae_pass_end(e->adapter, batch, first, limit, false);
         icae_graph_begin(e->graph, true, false);
         icae_batch part;
         if (!icae_batch_part(e->graph, batch, first, end, &part))
             return icae_graph_status(e->graph, error);
-        icae_batch_size size = icae_batch_measure(e->adapter, &part);
-        if (size.encoder_tokens != *last_rows && e->be->pool) icae_pool_trim(e->be->pool);
-        *last_rows = size.encoder_tokens;
         double nll[BENCH_BATCH];
         icae_tensor *loss =
             icae_batch_loss(e->graph, e->model, e->adapter, &part, run, nll, NULL);
@@ -181,14 +176,12 @@ static icae_status train_round(engine *e, const work *w, icae_optimizer *optimiz
                                icae_error *error) {
     icae_params *params = &e->adapter->params;
     double sum = 0;
-    int64_t last_rows = 0;
     for (int64_t b = 0; b < w->n_batches; b++) {
         icae_params_zero_gradients(params);
         icae_run run = {.is_training = true,
                         .is_checkpointed = is_saving,
                         .seed = icae_mix64(seed, (uint64_t)b)};
-        icae_status status =
-            run_batch(e, &w->batches[b], pass_limit(e, w), &run, &last_rows, &sum, error);
+        icae_status status = run_batch(e, &w->batches[b], pass_limit(e, w), &run, &sum, error);
         if (status) return status;
         icae_optimizer_step(optimizer, params, 1e-4);
     }

@@ -215,7 +215,7 @@ static icae_status compress(job *j, icae_error *error) {
     int64_t tokens = j->slots.n_tokens, context = e->model->config.context_length;
     if (tokens > context) {
         icae_log_warning("the text has %lld tokens, the base was trained on contexts of "
-                         "%lld: it can be compressed, but little of it can be read back",
+                         "%lld: it can be restored, span by span, but not read as one text",
                          (long long)tokens, (long long)context);
     }
     return ICAE_OK;

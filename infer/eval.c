@@ -115,6 +115,7 @@ static icae_eval_settings settings_of(const command_run *run, const icae_eval_su
                                    .stride = given->stride,
                                    .generate = given->generate,
                                    .refine = given->refine,
+                                   .spans_together = given->is_together,
                                    .cells = run->cells,
                                    .n_cells = run->n_cells,
                                    .seed = (uint64_t)given->seed};

@@ -47,6 +47,7 @@ static const option_row rows[] = {
     {0, "min-fidelity", "X", TAKES_REPORT, KIND_NUMBER, AT(min_fidelity), 0, 1, "halve spans that keep less than X of their tokens, or keep them as text"},
     {0, "refine", "N", TAKES_REPORT | TAKES_EVAL, KIND_INTEGER, AT(refine), 0, 100000, "make the slots better for this very text, by at most N steps of gradient descent (0)"},
     {0, "into", "FOLDER", TAKES_INTO, KIND_STRING, AT(into), 0, 0, "write each file's text there, as NAME.txt"},
+    {0, "together", NULL, TAKES_INTO | TAKES_EVAL, KIND_FLAG, AT(is_together), 0, 0, "let the base read all spans of a text at once; eval: ae, random"},
     {'n', "length", "TOKENS", TAKES_LENGTH, KIND_INTEGER, AT(length), 1, COUNT, "write at most so many tokens"},
     {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them; qa: questions"},
     {0, "questions", "FILE", TAKES_EVAL, KIND_STRING, AT(questions), 0, 0, "all: questions for qa, JSON lines with input, prompt, answer"},

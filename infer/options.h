@@ -52,6 +52,7 @@ typedef struct options {
     int64_t steps;       /* bench */
     const char *lengths; /* bench and eval */
     bool is_checkpointed, is_quick;
+    bool is_together;                                            /* reconstruct, eval */
     const char *to, *dtype, *task, *base_name, *memory, *layout; /* convert */
     int64_t memory_slots, rate; /* 0: not given; compress and eval take the rate, too */
     bool is_forced;

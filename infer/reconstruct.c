@@ -5,6 +5,19 @@
 #include "icae/log.h"
 #include "speak.h"
 
+/* A span that its slots do not hold runs on until it is cut; the report shows which. */
+static void tell_why_incomplete(const options *given, const speaker *s, icae_mode mode,
+                                const icae_generated *result) {
+    bool is_apart = mode == ICAE_RECONSTRUCT && !given->is_together;
+    if (is_apart && given->length == 0 && icae_slots_describe(s->slots).spans > 1) {
+        icae_log_info("(some spans did not end by themselves and were cut: compress --report "
+                      "shows what the slots hold)");
+        return;
+    }
+    icae_log_info("(cut after %lld tokens; -n TOKENS asks for more)",
+                  (long long)result->generated_tokens);
+}
+
 /* The text goes out exactly as it was made: only a terminal gets a line's end behind it. */
 static int write_text(const options *given, icae_mode mode) {
     speaker s;
@@ -30,10 +43,7 @@ static int write_text(const options *given, icae_mode mode) {
     } else {
         if (isatty(STDOUT_FILENO)) putchar('\n');
         code = finish_output();
-        if (!result.is_complete) {
-            icae_log_info("(cut after %lld tokens; -n TOKENS asks for more)",
-                          (long long)result.generated_tokens);
-        }
+        if (!result.is_complete) tell_why_incomplete(given, &s, mode, &result);
         icae_log_detail("%lld tokens in %.2f s", (long long)result.generated_tokens, elapsed_s);
     }
     icae_generated_release(&result);

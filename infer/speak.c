@@ -43,6 +43,7 @@ void speaker_close(speaker *s) {
 icae_generation speaker_wish(const options *given, icae_mode mode, const char *prompt) {
     return (icae_generation){.mode = mode,
                              .prompt = prompt,
+                             .spans_together = given->is_together,
                              .max_tokens = given->length,
                              .temperature = given->temperature,
                              .top_p = given->top_p,

@@ -48,7 +48,8 @@ typedef struct icae_eval_settings {
     const int64_t *cells; /* [2 n_cells] latency: texts side by side, tokens of each */
     int64_t n_cells;
     uint64_t seed;
-    bool is_loss_only; /* ae, random, qa: no free-running text */
+    bool spans_together; /* ae, random: the base reads all spans of a text at once */
+    bool is_loss_only;   /* ae, random, qa: no free-running text */
 } icae_eval_settings;
 
 /* What one row is measured on; a suite reads the fields that it collected. */
@@ -89,12 +90,28 @@ typedef struct icae_eval_line {
     const icae_eval_row *rows; /* [n] */
 } icae_eval_line;
 
+/* How a column comes from the values a, b, c of a line's rows. */
+typedef enum icae_eval_form {
+    ICAE_EVAL_SUM,       /* of a */
+    ICAE_EVAL_MEAN,      /* of a, over the rows */
+    ICAE_EVAL_RATIO,     /* sum of a / sum of b */
+    ICAE_EVAL_PPL,       /* exp of that */
+    ICAE_EVAL_MEDIAN,    /* of a */
+    ICAE_EVAL_RECOVERED, /* of sums of losses: (c - a) / (c - b), slots, raw text, nothing */
+    ICAE_EVAL_OWN        /* `of` tells */
+} icae_eval_form;
+
 typedef struct icae_eval_column {
-    const char *key;                          /* in JSON and CSV */
-    const char *heading;                      /* in tables, its unit included */
-    int digits;                               /* behind the point, in tables */
-    double (*of)(const icae_eval_line *line); /* NaN: there is none */
+    const char *key;     /* in JSON and CSV */
+    const char *heading; /* in tables, its unit included */
+    int digits;          /* behind the point, in tables */
+    icae_eval_form form;
+    int a, b, c; /* indices of values */
+    double (*of)(const icae_eval_line *line);
 } icae_eval_column;
+
+/* NaN: there is none. */
+double icae_eval_column_value(const icae_eval_column *column, const icae_eval_line *line);
 
 typedef struct icae_eval_suite {
     const char *name, *title;
@@ -184,10 +201,6 @@ icae_status icae_eval_write_page(icae_text *out, const icae_eval_table *const *t
                                  size_t n_tables, icae_error *error);
 
 /* ---- parts ---- */
-
-/* The longest a restoration may get: an eighth and a little more than the original, so that running
- * on behind its end is seen and counted against it. */
-int64_t icae_eval_restored_limit(int64_t context_tokens);
 
 /* A sequence read by the bare base; targets are ids[first .. n-1], first >= 1. */
 typedef struct icae_eval_sequence {

@@ -62,6 +62,11 @@ icae_status icae_compress_text(icae_graph *graph, const icae_model *model,
                                const icae_adapter *adapter, const char *text, size_t bytes,
                                icae_slots *slots, int32_t **ids, icae_error *error);
 
+/* The longest that so many tokens may become when they are restored: an eighth and 8 more, so that running on
+ * behind their end is seen. */
+int64_t icae_restored_limit(int64_t tokens);
+
+/* results [n_requests]; while the callback runs they hold all tokens so far. */
 icae_status icae_generate(icae_graph *graph, const icae_model *model,
                           const icae_adapter *adapter, const icae_request *requests,
                           int64_t n_requests, const icae_sampling *sampling,

@@ -66,6 +66,9 @@ void icae_graph_free(icae_graph *graph);
 /* Forgets all tensors, nodes and errors of the last step. is_recording: whether a backward will
  * follow. is_generating: few rows per product; linear uses the kernel made for that. */
 void icae_graph_begin(icae_graph *graph, bool is_recording, bool is_generating);
+/* What follows has other sizes than the steps before, if `sizes`, any number that stands for them, is another:
+ * buffers that wait for the old ones are given back to the system first. */
+void icae_graph_resize(icae_graph *graph, uint64_t sizes);
 icae_backend *icae_graph_backend(const icae_graph *graph);
 bool icae_graph_is_generating(const icae_graph *graph);
 void icae_graph_set_generating(icae_graph *graph, bool is_generating); /* from here on */

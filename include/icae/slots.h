@@ -42,6 +42,9 @@ icae_status icae_slots_keep_raw(icae_slots *slots, const bool *is_raw, icae_erro
 int64_t icae_slots_vectors(const icae_slots *slots);
 int64_t icae_slots_raw_tokens(const icae_slots *slots);
 int64_t icae_slots_rows(const icae_slots *slots);
+/* Walks over the spans: a zeroed view becomes the first span of `all`, then each time the next one; false
+ * behind the last. A view is slots of one span, raw or not, for reading: all of it points into `all`. */
+bool icae_slots_next_span(const icae_slots *all, icae_slots *view);
 icae_status icae_slots_save(const icae_slots *slots, const char *path, icae_error *error);
 /* model, adapter: refuse slots made for others, naming both; both NULL: only inspect. */
 icae_status icae_slots_load(icae_slots *slots, const char *path, const icae_model *model,

@@ -27,6 +27,7 @@ struct icae_graph {
     bool would_record; /* something asked to be recorded while recording was paused */
     icae_error error;  /* sticky */
     icae_profile *profile;
+    uint64_t sizes; /* of the last steps; 0: of none yet */
 };
 
 const char *const icae_op_names[] = {
@@ -82,6 +83,12 @@ void icae_graph_begin(icae_graph *graph, bool is_recording, bool is_generating) 
     graph->would_record = false;
     graph->error = (icae_error){0};
     graph->be->is_out_of_memory = false;
+}
+
+void icae_graph_resize(icae_graph *graph, uint64_t sizes) {
+    if (graph->sizes && graph->sizes != sizes && graph->be->pool)
+        icae_pool_trim(graph->be->pool);
+    graph->sizes = sizes;
 }
 
 icae_backend *icae_graph_backend(const icae_graph *graph) {

@@ -1,163 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Compression of one text, and writing from slots with a KV cache; see icae/generate.h.
+ * Writing from slots with a KV cache; see icae/generate.h.
  *
- * Prefill runs every request by itself (their lengths differ and each is one matrix product deep);
- * after that all running requests go side by side, one row each.
+ * Prefill packs as many requests as fill PREFILL_ROWS; after that all running requests go side by side, one
+ * row each.
  */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "icae/generate.h"
+#include "icae/generate_internal.h"
 #include "icae/rng.h"
 
+/* Rows of inputs that are read in one go: enough for matrix products at full speed. */
+enum { PREFILL_ROWS = 512 };
 /* Loops over a vocabulary keep so many results side by side, for the compiler's vectors. */
 enum { LANES = 16 };
-
-/* A base or an adapter with broken numbers shows itself here, where its first result appears. */
-static icae_status check_finite(const icae_real *values, int64_t n, const char *what,
-                                const icae_model *model, icae_error *error) {
-    icae_real zeros[LANES] = {0}; /* 0 * x is NaN for what is not finite, and stays so */
-    for (int64_t i = 0; i < n / LANES * LANES; i += LANES) {
-        for (int j = 0; j < LANES; j++)
-            zeros[j] += 0 * values[i + j];
-    }
-    for (int64_t i = n / LANES * LANES; i < n; i++)
-        zeros[0] += 0 * values[i];
-    for (int j = 1; j < LANES; j++)
-        zeros[0] += zeros[j];
-    if (isfinite(zeros[0])) return ICAE_OK;
-    return icae_fail(error, ICAE_FORMAT,
-                     "%s are not finite numbers: the base %s or the adapter is damaged, or "
-                     "was made with values too large for it",
-                     what, model->path);
-}
-
-/* ---- compression ---- */
-
-/* Spans on their way through the encoder. */
-typedef struct encoding {
-    icae_graph *graph;
-    const icae_model *model;
-    const icae_adapter *adapter;
-    const int32_t *ids;
-    icae_slots *slots;
-    int64_t span, token; /* the next span, and where it begins */
-    int64_t encoded;     /* spans whose slots are there */
-} encoding;
-
-/* Encodes up to `most` compressed spans as one pack; raw ones between them are copied. */
-static icae_status encode_some(encoding *e, int64_t most, icae_error *error) {
-    icae_graph *graph = e->graph;
-    icae_slots *slots = e->slots;
-    int64_t row = slots->slots_per_span * slots->width, count = 0;
-    icae_graph_begin(graph, false, false);
-    icae_context *contexts = icae_graph_arena(graph, (size_t)most * sizeof *contexts);
-    int64_t *firsts = icae_graph_arena(graph, ((size_t)most + 1) * sizeof *firsts);
-    icae_real *host = icae_graph_arena(graph, (size_t)(most * row) * sizeof *host);
-    if (!contexts || !firsts || !host) return icae_graph_status(graph, error);
-    for (; e->span < slots->n_spans && count < most; e->span++) {
-        int64_t n = slots->span_lengths[e->span];
-        if (!slots->is_raw || !slots->is_raw[e->span])
-            contexts[count++] = (icae_context){e->ids + e->token, n, 0};
-        e->token += n;
-    }
-    if (count == 0) return ICAE_OK;
-    icae_run run = {0};
-    icae_tensor *made = icae_encode(graph, e->model, e->adapter, contexts, count, &run, firsts);
-    if (!made) return icae_graph_status(graph, error);
-    assert(icae_tensor_count(made) == count * row);
-    icae_tensor_read(graph, made, host);
-    icae_status status = check_finite(host, count * row, "the memory slots", e->model, error);
-    for (int64_t i = 0; i < count * row; i++)
-        slots->values[e->encoded * row + i] = (float)host[i];
-    e->encoded += count;
-    return status ? status : icae_graph_status(graph, error);
-}
-
-static void copy_raw(const int32_t *ids, icae_slots *slots) {
-    int32_t *out = slots->raw_ids;
-    for (int64_t s = 0; s < slots->n_spans; s++) {
-        int64_t n = slots->span_lengths[s];
-        if (slots->is_raw && slots->is_raw[s] && n) {
-            memcpy(out, ids, (size_t)n * sizeof *out);
-            out += n;
-        }
-        ids += n;
-    }
-}
-
-icae_status icae_compress_spans(icae_graph *graph, const icae_model *model,
-                                const icae_adapter *adapter, const int32_t *ids,
-                                int64_t n_spans, const int32_t *lengths, const bool *is_raw,
-                                icae_slots *slots, icae_error *error) {
-    const icae_adapter_settings *settings = &adapter->settings;
-    icae_status status =
-        icae_slots_allocate(slots, n_spans, settings->memory_slots, model->config.width, error);
-    if (status) return status;
-    int64_t longest = 0;
-    for (int64_t s = 0; s < n_spans; s++) {
-        assert(lengths[s] <= settings->memory_slots * settings->compression_rate);
-        slots->span_lengths[s] = lengths[s];
-        slots->n_tokens += lengths[s];
-        if (lengths[s] > longest) longest = lengths[s];
-    }
-    slots->base_fingerprint = model->fingerprint;
-    slots->adapter_fingerprint = adapter->fingerprint;
-    slots->tokenizer_fingerprint =
-        model->tokenizer ? icae_tokenizer_fingerprint(model->tokenizer) : 0;
-    if (is_raw) status = icae_slots_keep_raw(slots, is_raw, error);
-    if (!status) copy_raw(ids, slots);
-
-    /* A few spans at a time, so that a long book needs no more memory than a page. */
-    enum { TOKENS_AT_ONCE = 2048 };
-    int64_t per_span = longest + settings->memory_slots;
-    int64_t group = TOKENS_AT_ONCE / per_span > 0 ? TOKENS_AT_ONCE / per_span : 1;
-    if (group > n_spans) group = n_spans;
-    encoding e = {graph, model, adapter, ids, slots, 0, 0, 0};
-    while (e.span < n_spans && !status)
-        status = encode_some(&e, group, error);
-    if (status) icae_slots_release(slots);
-    return status;
-}
-
-icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
-                              const icae_adapter *adapter, const int32_t *ids, int64_t n,
-                              icae_slots *slots, icae_error *error) {
-    const icae_adapter_settings *settings = &adapter->settings;
-    if (n < 1) return icae_fail(error, ICAE_INVALID, "there is no text to compress");
-    int64_t n_spans = icae_span_count(n, settings->memory_slots, settings->compression_rate);
-    int32_t *lengths = calloc((size_t)n_spans, sizeof *lengths);
-    if (!lengths) return icae_fail_memory(error, "spans");
-    for (int64_t s = 0; s < n_spans; s++)
-        lengths[s] = (int32_t)icae_span_length(n, n_spans, s);
-    icae_status status =
-        icae_compress_spans(graph, model, adapter, ids, n_spans, lengths, NULL, slots, error);
-    free(lengths);
-    return status;
-}
-
-icae_status icae_compress_text(icae_graph *graph, const icae_model *model,
-                               const icae_adapter *adapter, const char *text, size_t bytes,
-                               icae_slots *slots, int32_t **ids, icae_error *error) {
-    int32_t *made = NULL;
-    size_t n;
-    icae_status status = icae_adapter_encode(&adapter->settings, model->tokenizer, text, bytes,
-                                             &made, &n, error);
-    if (status) return status;
-    status = icae_compress_ids(graph, model, adapter, made, (int64_t)n, slots, error);
-    if (!status) {
-        slots->source_bytes = bytes;
-        slots->source_hash = icae_hash64(text, bytes, 0);
-    }
-    if (!status && ids)
-        *ids = made;
-    else
-        free(made);
-    return status;
-}
 
 /* ---- sampling ---- */
 
@@ -274,50 +133,32 @@ static void input_positions(const generator *gen, const icae_request *request, i
                            slots->slots_per_span, after, out);
 }
 
-/* Rows of the spans in order: slots are rows of the second other input, raw spans are tokens. Returns how
- * many there are. */
-static int64_t put_spans(const icae_slots *slots, int32_t *which, int32_t *row) {
-    int64_t at = 0, slot = 0, raw = 0;
+/* Rows of the spans in order: slots are rows of the second other input, from *slot on, raw spans are tokens.
+ * Returns how many there are. */
+static int64_t put_spans(const icae_slots *slots, int32_t *which, int32_t *row, int64_t *slot) {
+    int64_t at = 0, raw = 0;
     for (int64_t s = 0; s < slots->n_spans; s++) {
         bool is_raw = slots->is_raw && slots->is_raw[s];
         int64_t n = is_raw ? slots->span_lengths[s] : slots->slots_per_span;
         for (int64_t i = 0; i < n; i++, at++) {
             which[at] = is_raw ? 0 : 2;
-            row[at] = is_raw ? slots->raw_ids[raw++] : (int32_t)slot++;
+            row[at] = is_raw ? slots->raw_ids[raw++] : (int32_t)(*slot)++;
         }
     }
     return at;
 }
 
-/* Input embeddings of one request: prefix, slots, task token, prompt, closing task token. */
-static icae_tensor *input_embeddings(generator *gen, const icae_request *request,
-                                     int64_t rows) {
-    icae_graph *graph = gen->graph;
-    int32_t *which = icae_graph_arena(graph, (size_t)rows * sizeof *which);
-    int32_t *row = icae_graph_arena(graph, (size_t)rows * sizeof *row);
-    if (!which || !row) return NULL;
-    icae_tensor *others[2];
-    int n_others = 0;
+/* Rows of one request: prefix, slots, task token, prompt, closing task token. Returns how many. */
+static int64_t put_request(const generator *gen, const icae_request *request, int32_t *which,
+                           int32_t *row, int64_t *slot) {
     int64_t n_task = task_tokens(gen, request);
     int64_t at = 0, k = gen->adapter ? gen->adapter->settings.memory_slots : 0;
     for (int64_t i = 0; i < request->n_prefix; i++)
         row[at++] = request->prefix[i];
-    if (request->slots) {
-        int64_t count = icae_slots_vectors(request->slots);
-        int64_t shape[2] = {count, request->slots->width};
-        icae_real *host = icae_graph_arena(graph, (size_t)(count * shape[1]) * sizeof *host);
-        if (!host) return NULL;
-        for (int64_t i = 0; i < count * shape[1]; i++) {
-            host[i] = (icae_real)request->slots->values[i];
-        }
-        others[0] = gen->adapter->memory;
-        others[1] = icae_constant(graph, 2, shape, host);
-        n_others = 2;
-        at += put_spans(request->slots, which + at, row + at);
-        if (n_task > 0) {
-            which[at] = 1;
-            row[at++] = (int32_t)(k + (int64_t)request->task);
-        }
+    if (request->slots) at += put_spans(request->slots, which + at, row + at, slot);
+    if (n_task > 0) {
+        which[at] = 1;
+        row[at++] = (int32_t)(k + (int64_t)request->task);
     }
     for (int64_t i = 0; i < request->n_prompt; i++)
         row[at++] = request->prompt[i];
@@ -325,7 +166,46 @@ static icae_tensor *input_embeddings(generator *gen, const icae_request *request
         which[at] = 1;
         row[at++] = (int32_t)(k + (int64_t)request->task);
     }
+    return at;
+}
+
+/* The slots of requests first .. end - 1 as one tensor; NULL when there are none, or memory ends. */
+static icae_tensor *slots_tensor(const generator *gen, int64_t first, int64_t end) {
+    int64_t shape[2] = {0, gen->model->config.width}, at = 0;
+    for (int64_t r = first; r < end; r++)
+        if (gen->requests[r].slots) shape[0] += icae_slots_vectors(gen->requests[r].slots);
+    if (shape[0] == 0) return NULL;
+    icae_real *host =
+        icae_graph_arena(gen->graph, (size_t)(shape[0] * shape[1]) * sizeof *host);
+    if (!host) return NULL;
+    for (int64_t r = first; r < end; r++) {
+        const icae_slots *slots = gen->requests[r].slots;
+        int64_t n = slots ? icae_slots_vectors(slots) * shape[1] : 0;
+        for (int64_t i = 0; i < n; i++)
+            host[at++] = (icae_real)slots->values[i];
+    }
+    return icae_constant(gen->graph, 2, shape, host);
+}
+
+/* Input embeddings of requests first .. end - 1, end to end: `rows` in all. */
+static icae_tensor *input_embeddings(const generator *gen, int64_t first, int64_t end,
+                                     int64_t rows) {
+    icae_graph *graph = gen->graph;
+    int32_t *which = icae_graph_arena(graph, (size_t)rows * sizeof *which);
+    int32_t *row = icae_graph_arena(graph, (size_t)rows * sizeof *row);
+    if (!which || !row) return NULL;
+    int64_t at = 0, slot = 0;
+    for (int64_t r = first; r < end; r++)
+        at += put_request(gen, &gen->requests[r], which + at, row + at, &slot);
     assert(at == rows);
+    icae_tensor *others[2] = {NULL, NULL};
+    int n_others = 0;
+    if (gen->adapter) {
+        others[n_others++] = gen->adapter->memory;
+        others[n_others] = slots_tensor(gen, first, end);
+        n_others += others[n_others] != NULL;
+    }
+    if (icae_graph_status(graph, NULL)) return NULL;
     return icae_model_inputs(graph, gen->model, n_others, others, rows, which, row);
 }
 
@@ -348,7 +228,7 @@ static icae_status accept(generator *gen, int64_t r, int64_t row, icae_error *er
     int64_t V = gen->model->config.vocabulary;
     const icae_real *logits = gen->logits + row * V;
     icae_status status =
-        check_finite(logits, V, "the scores of the next token", gen->model, error);
+        icae_check_finite(logits, V, "the scores of the next token", gen->model, error);
     if (status) return status;
     int32_t id = draw(gen->sampling, logits, V, r, result->n, gen->work);
     w->token = id;
@@ -365,22 +245,48 @@ static icae_status accept(generator *gen, int64_t r, int64_t row, icae_error *er
     return ICAE_OK;
 }
 
-static icae_status prefill(generator *gen, int64_t r, icae_error *error) {
-    const icae_request *request = &gen->requests[r];
-    writing *w = &gen->writings[r];
-    int64_t rows = input_rows(gen, request);
-    icae_graph_begin(gen->graph, false, false);
-    int64_t starts[2] = {0, rows};
-    int32_t *positions = icae_graph_arena(gen->graph, (size_t)(rows + 1) * sizeof *positions);
-    if (positions) {
-        input_positions(gen, request, rows, 1, positions);
-        w->next_position = positions[rows];
-        icae_pack pack = {1, rows, starts, positions, NULL};
-        int32_t last = (int32_t)rows - 1;
-        run_rows(gen, input_embeddings(gen, request, rows), &pack, &w->cache, 1, &last);
+/* Reads the inputs of requests first .. end - 1, `rows` in all, and draws the first token of each. */
+static icae_status prefill(generator *gen, int64_t first, int64_t end, int64_t rows,
+                           icae_error *error) {
+    icae_graph *graph = gen->graph;
+    icae_graph_begin(graph, false, false);
+    int64_t n = end - first, at = 0;
+    int64_t *starts = icae_graph_arena(graph, ((size_t)n + 1) * sizeof *starts);
+    int32_t *positions = icae_graph_arena(graph, (size_t)(rows + 1) * sizeof *positions);
+    int32_t *last = icae_graph_arena(graph, (size_t)n * sizeof *last);
+    icae_cache **caches = icae_graph_arena(graph, (size_t)n * sizeof *caches);
+    if (!starts || !positions || !last || !caches) return icae_graph_status(graph, error);
+    for (int64_t i = 0; i < n; i++) {
+        const icae_request *request = &gen->requests[first + i];
+        writing *w = &gen->writings[first + i];
+        int64_t own = input_rows(gen, request);
+        input_positions(gen, request, own, 1, positions + at); /* the next one overwrites it */
+        at += own;
+        w->next_position = positions[at];
+        caches[i] = w->cache;
+        last[i] = (int32_t)at - 1;
+        starts[i + 1] = at;
     }
-    icae_status status = icae_graph_status(gen->graph, error);
-    return status ? status : accept(gen, r, 0, error);
+    icae_pack pack = {n, rows, starts, positions, NULL};
+    run_rows(gen, input_embeddings(gen, first, end, rows), &pack, caches, n, last);
+    icae_status status = icae_graph_status(graph, error);
+    for (int64_t i = 0; i < n && !status; i++)
+        status = accept(gen, first + i, i, error);
+    return status;
+}
+
+static icae_status prefill_all(generator *gen, int64_t n_requests, icae_error *error) {
+    icae_status status = ICAE_OK;
+    for (int64_t first = 0, end; first < n_requests && !status; first = end) {
+        int64_t rows = input_rows(gen, &gen->requests[first]);
+        for (end = first + 1; end < n_requests; end++) {
+            int64_t more = input_rows(gen, &gen->requests[end]);
+            if (rows + more > PREFILL_ROWS) break;
+            rows += more;
+        }
+        status = prefill(gen, first, end, rows, error);
+    }
+    return status;
 }
 
 /* One more token for every running request; *n_running tells how many there were. */
@@ -436,7 +342,7 @@ static icae_status check_request(const generator *gen, int64_t r, icae_error *er
     return ICAE_OK;
 }
 
-/* Memory for all requests, then prefill one by one, then steps until none is running. */
+/* Memory for all requests, then prefill, then steps until none is running. */
 static icae_status run_generator(generator *gen, int64_t n_requests, icae_error *error) {
     icae_backend *be = icae_graph_backend(gen->graph);
     icae_status status = ICAE_OK;
@@ -449,12 +355,15 @@ static icae_status run_generator(generator *gen, int64_t n_requests, icae_error 
         status = icae_cache_create(&gen->writings[r].cache, be, &gen->model->config,
                                    input_rows(gen, request) + request->max_tokens, error);
     }
-    for (int64_t r = 0; r < n_requests && !status; r++)
-        status = prefill(gen, r, error);
+    if (!status) status = prefill_all(gen, n_requests, error);
     int64_t n_running = 1;
     while (!status && n_running > 0)
         status = step(gen, n_requests, &n_running, error);
     return status;
+}
+
+int64_t icae_restored_limit(int64_t tokens) {
+    return tokens + tokens / 8 + 8;
 }
 
 icae_status icae_generate(icae_graph *graph, const icae_model *model,

@@ -289,11 +289,20 @@ static bool jobs_are_sound(icae_graph *graph, const icae_batch *batch) {
     return true;
 }
 
-icae_tensor *icae_decode_loss(icae_graph *graph, const icae_model *model,
-                              const icae_adapter *adapter, const icae_batch *batch,
-                              icae_tensor *slots, const int64_t *first_rows,
-                              const icae_run *run, double *job_nll, icae_real *token_nll) {
-    if (!jobs_are_sound(graph, batch)) return NULL;
+/* Checks the jobs, and makes room where they are of other sizes than those before. */
+static bool begin_batch(icae_graph *graph, const icae_adapter *adapter,
+                        const icae_batch *batch) {
+    if (!jobs_are_sound(graph, batch)) return false;
+    icae_batch_size size = icae_batch_measure(adapter, batch);
+    icae_graph_resize(graph,
+                      icae_mix64((uint64_t)size.encoder_tokens, (uint64_t)size.decoder_tokens));
+    return true;
+}
+
+static icae_tensor *decode_loss(icae_graph *graph, const icae_model *model,
+                                const icae_adapter *adapter, const icae_batch *batch,
+                                icae_tensor *slots, const int64_t *first_rows,
+                                const icae_run *run, double *job_nll, icae_real *token_nll) {
     int64_t n_tokens = 0;
     for (int64_t j = 0; j < batch->n_jobs; j++) {
         n_tokens += job_tokens(adapter, batch, &batch->jobs[j]);
@@ -327,17 +336,27 @@ icae_tensor *icae_decode_loss(icae_graph *graph, const icae_model *model,
     return loss;
 }
 
+icae_tensor *icae_decode_loss(icae_graph *graph, const icae_model *model,
+                              const icae_adapter *adapter, const icae_batch *batch,
+                              icae_tensor *slots, const int64_t *first_rows,
+                              const icae_run *run, double *job_nll, icae_real *token_nll) {
+    if (!begin_batch(graph, adapter, batch)) return NULL;
+    return decode_loss(graph, model, adapter, batch, slots, first_rows, run, job_nll,
+                       token_nll);
+}
+
 icae_tensor *icae_batch_loss(icae_graph *graph, const icae_model *model,
                              const icae_adapter *adapter, const icae_batch *batch,
                              const icae_run *run, double *job_nll, icae_real *token_nll) {
     int64_t *first_rows =
         icae_graph_arena(graph, ((size_t)batch->n_contexts + 1) * sizeof *first_rows);
     if (!first_rows) return NULL;
+    if (!begin_batch(graph, adapter, batch)) return NULL;
     icae_tensor *slots =
         icae_encode(graph, model, adapter, batch->contexts, batch->n_contexts, run, first_rows);
     if (!slots) return NULL;
-    icae_tensor *loss = icae_decode_loss(graph, model, adapter, batch, slots, first_rows, run,
-                                         job_nll, token_nll);
+    icae_tensor *loss =
+        decode_loss(graph, model, adapter, batch, slots, first_rows, run, job_nll, token_nll);
     icae_done(graph, slots);
     return loss;
 }

@@ -39,7 +39,8 @@ typedef struct refinement {
     icae_params params;
     lane *lanes;
     int64_t n_lanes;
-    int64_t next_span, next_token, next_value;
+    icae_slots view;    /* of the span that was given out last */
+    int64_t next_token; /* behind it */
     icae_refined told;
 } refinement;
 
@@ -55,14 +56,12 @@ static int64_t targets_of(const refinement *r, const lane *l) {
 
 /* The next span that has slots and tokens; false when there is none. */
 static bool take_span(refinement *r, lane *l) {
-    const icae_slots *slots = r->slots;
-    while (r->next_span < slots->n_spans) {
-        int64_t s = r->next_span++, n = slots->span_lengths[s];
-        bool is_raw = slots->is_raw && slots->is_raw[s];
-        *l = (lane){.span = s, .value = r->next_value, .ids = r->ids + r->next_token};
-        r->next_token += n;
-        if (!is_raw) r->next_value += block(r);
-        if (!is_raw && n > 0) return true;
+    while (icae_slots_next_span(r->slots, &r->view)) {
+        *l = (lane){.span = r->view.span_lengths - r->slots->span_lengths,
+                    .value = r->view.values - r->slots->values,
+                    .ids = r->ids + r->next_token};
+        r->next_token += r->view.n_tokens;
+        if (r->view.n_raw == 0 && r->view.n_tokens > 0) return true;
     }
     *l = (lane){.span = -1};
     return false;

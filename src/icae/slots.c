@@ -89,6 +89,26 @@ int64_t icae_slots_rows(const icae_slots *slots) {
     return icae_slots_vectors(slots) + icae_slots_raw_tokens(slots);
 }
 
+bool icae_slots_next_span(const icae_slots *all, icae_slots *view) {
+    const bool is_first = view->n_spans == 0;
+    const int64_t s = is_first ? 0 : view->span_lengths - all->span_lengths + 1;
+    if (s == all->n_spans) return false;
+    icae_slots next = *all;
+    if (!is_first) {
+        const bool was_raw = view->n_raw > 0;
+        next.values = view->values + (was_raw ? 0 : all->slots_per_span * all->width);
+        next.raw_ids = was_raw ? view->raw_ids + view->n_tokens : view->raw_ids;
+    }
+    next.n_spans = 1;
+    next.span_lengths = all->span_lengths + s;
+    next.n_tokens = all->span_lengths[s];
+    next.is_raw = all->is_raw ? all->is_raw + s : NULL;
+    next.n_raw = next.is_raw && *next.is_raw ? 1 : 0;
+    next.source_bytes = next.source_hash = 0;
+    *view = next;
+    return true;
+}
+
 icae_status icae_slots_keep_raw(icae_slots *slots, const bool *is_raw, icae_error *error) {
     assert(slots->values && !slots->is_raw);
     size_t n = (size_t)slots->n_spans;

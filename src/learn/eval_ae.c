@@ -2,7 +2,8 @@
 /*
  * Suites ae and random: what comes back from the slots of a text.
  *
- * Every item gets its teacher-forced loss, then it is written again freely, greedy, from its slots alone.
+ * Every item gets its teacher-forced loss, then it is written again freely, greedy, from its slots alone:
+ * span after span, as icae_session_generate restores a text, or from all of them at once.
  * `random` measures the same on a text, on the same text with every id + 1, and on random tokens: what
  * only the first restores, the slots hold as language and not as ids (the paper's table 2).
  */
@@ -28,13 +29,13 @@ enum {
     NGRAMS = MATCHES + ICAE_BLEU_ORDER,
     WORDS = NGRAMS + ICAE_BLEU_ORDER, /* of the restored text */
     ORIGINAL_WORDS,
+    BLEU, /* of the text alone */
     N_VALUES
 };
 static const char *const value_names[] = {
-    "tokens",         "slots",    "targets", "nll",     "restored_tokens", "prefix_tokens",
-    "prefix",         "accuracy", "exact",   "match1",  "match2",          "match3",
-    "match4",         "ngrams1",  "ngrams2", "ngrams3", "ngrams4",         "words",
-    "original_words", NULL};
+    "tokens",   "slots",   "targets", "nll",    "restored_tokens", "prefix_tokens", "prefix",
+    "accuracy", "exact",   "match1",  "match2", "match3",          "match4",        "ngrams1",
+    "ngrams2",  "ngrams3", "ngrams4", "words",  "original_words",  "bleu",          NULL};
 _Static_assert(sizeof value_names / sizeof *value_names == N_VALUES + 1, "a name each");
 _Static_assert((int)N_VALUES <= (int)ICAE_EVAL_VALUES, "rows have room");
 
@@ -83,6 +84,7 @@ static icae_status score(const icae_model *model, const icae_eval_item *item,
     size_t n = (size_t)item->n, n_made = (size_t)made->n;
     size_t prefix = icae_prefix_match(made->ids, n_made, item->ids, n);
     put_bleu(row->values, &bleu);
+    row->values[BLEU] = icae_bleu_sentence_score(&bleu);
     row->values[RESTORED] = (double)made->n;
     row->values[PREFIX] = (double)prefix;
     row->values[PREFIX_EM] = icae_prefix_exact_match(made->ids, n_made, item->ids, n);
@@ -91,60 +93,122 @@ static icae_status score(const icae_model *model, const icae_eval_item *item,
     return status;
 }
 
-/* Restores the items of a batch from their slots, and scores what came out. */
-static icae_status restore(const icae_eval_engine *engine, const icae_eval_item *items,
-                           const icae_slots *slots, int64_t count, icae_eval_row *rows,
-                           icae_error *error) {
-    size_t n = (size_t)count;
-    const icae_adapter_settings *settings = &engine->adapter->settings;
-    icae_request *requests = calloc(n, sizeof *requests);
-    icae_result *made = calloc(n, sizeof *made);
-    icae_status status =
-        requests && made ? ICAE_OK : icae_fail_memory(error, "a batch to restore");
-    for (int64_t i = 0; i < count && !status; i++) {
-        requests[i] =
-            (icae_request){.slots = &slots[i],
-                           .task = ICAE_TASK_AE,
-                           .max_tokens = icae_eval_restored_limit(items[i].n),
-                           .stop = icae_adapter_stop(settings, engine->model->tokenizer)};
+/* What is restored by itself: the spans of all items, or, together, the items. */
+typedef struct pieces {
+    icae_eval_item *items; /* [n] with the spans' ids */
+    icae_slots *slots;     /* [n] views */
+    int64_t *first;        /* [items + 1] pieces of each item */
+    icae_request *requests;
+    icae_result *made;
+    double *nll;
+    int64_t n;
+} pieces;
+
+static void pieces_release(pieces *p) {
+    if (p->made) icae_results_release(p->made, p->n);
+    free(p->items);
+    free(p->slots);
+    free(p->first);
+    free(p->requests);
+    free(p->made);
+    free(p->nll);
+}
+
+static icae_status pieces_make(pieces *p, const icae_eval_item *items, const icae_slots *slots,
+                               int64_t n_items, bool are_together, icae_error *error) {
+    int64_t most = 0;
+    for (int64_t i = 0; i < n_items; i++)
+        most += are_together ? 1 : slots[i].n_spans;
+    *p = (pieces){.items = calloc((size_t)most, sizeof *p->items),
+                  .slots = calloc((size_t)most, sizeof *p->slots),
+                  .first = calloc((size_t)n_items + 1, sizeof *p->first),
+                  .requests = calloc((size_t)most, sizeof *p->requests),
+                  .made = calloc((size_t)most, sizeof *p->made),
+                  .nll = calloc((size_t)most, sizeof *p->nll)};
+    if (!p->items || !p->slots || !p->first || !p->requests || !p->made || !p->nll)
+        return icae_fail_memory(error, "a batch to restore");
+    for (int64_t i = 0; i < n_items; i++) {
+        icae_slots view = {0};
+        const int32_t *ids = items[i].ids;
+        while (are_together ? view.n_spans == 0 : icae_slots_next_span(&slots[i], &view)) {
+            if (are_together) view = slots[i];
+            p->items[p->n] = (icae_eval_item){.ids = ids, .n = view.n_tokens};
+            p->slots[p->n++] = view;
+            ids += view.n_tokens;
+        }
+        p->first[i + 1] = p->n;
+    }
+    return ICAE_OK;
+}
+
+/* Writes all pieces again from their slots. */
+static icae_status pieces_restore(const icae_eval_engine *engine, pieces *p,
+                                  icae_error *error) {
+    for (int64_t i = 0; i < p->n; i++) {
+        p->requests[i] = (icae_request){
+            .slots = &p->slots[i],
+            .task = ICAE_TASK_AE,
+            .max_tokens = icae_restored_limit(p->items[i].n),
+            .stop = icae_adapter_stop(&engine->adapter->settings, engine->model->tokenizer)};
     }
     icae_sampling greedy = {.top_p = 1};
-    if (!status) {
-        status = icae_generate(engine->graph, engine->model, engine->adapter, requests, count,
-                               &greedy, NULL, NULL, made, error);
+    return icae_generate(engine->graph, engine->model, engine->adapter, p->requests, p->n,
+                         &greedy, NULL, NULL, p->made, error);
+}
+
+/* What pieces first .. end - 1 became, as one text; its ids are malloc'ed. */
+static icae_status pieces_join(const pieces *p, int64_t first, int64_t end, icae_result *whole,
+                               icae_error *error) {
+    size_t n = 0;
+    for (int64_t i = first; i < end; i++)
+        n += (size_t)p->made[i].n;
+    *whole = (icae_result){.ids = calloc(n + 1, sizeof *whole->ids), .is_stopped = true};
+    if (!whole->ids) return icae_fail_memory(error, "a restored text");
+    for (int64_t i = first; i < end; i++) {
+        if (p->made[i].n)
+            memcpy(whole->ids + whole->n, p->made[i].ids,
+                   (size_t)p->made[i].n * sizeof *whole->ids);
+        whole->n += p->made[i].n;
+        whole->is_stopped &= p->made[i].is_stopped;
     }
-    for (int64_t i = 0; i < count && !status; i++)
-        status = score(engine->model, &items[i], &made[i], &rows[i], error);
-    if (made) icae_results_release(made, count);
-    free(made);
-    free(requests);
+    return ICAE_OK;
+}
+
+static icae_status measure_pieces(const icae_eval_engine *engine,
+                                  const icae_eval_settings *settings,
+                                  const icae_eval_item *items, int64_t n, pieces *p,
+                                  icae_eval_row *rows, icae_error *error) {
+    int eos = icae_adapter_stop(&engine->adapter->settings, engine->model->tokenizer) >= 0;
+    icae_status status = icae_eval_slot_losses(engine, p->items, p->slots, p->n, ICAE_TASK_AE,
+                                               0, NULL, p->nll, error);
+    if (!status && !settings->is_loss_only) status = pieces_restore(engine, p, error);
+    for (int64_t i = 0; i < n && !status; i++) {
+        double *values = rows[i].values;
+        values[TOKENS] = (double)items[i].n;
+        for (int64_t j = p->first[i]; j < p->first[i + 1]; j++) {
+            values[SLOTS] += (double)icae_slots_vectors(&p->slots[j]);
+            values[TARGETS] += (double)(p->items[j].n + eos);
+            values[NLL] += p->nll[j];
+        }
+        if (settings->is_loss_only) continue;
+        icae_result whole;
+        status = pieces_join(p, p->first[i], p->first[i + 1], &whole, error);
+        if (!status) status = score(engine->model, &items[i], &whole, &rows[i], error);
+        icae_results_release(&whole, 1);
+    }
     return status;
 }
 
 static icae_status measure(const icae_eval_engine *engine, const icae_eval_settings *settings,
                            const icae_eval_item *items, int64_t n, icae_eval_row *rows,
                            icae_error *error) {
-    const icae_adapter_settings *adapter = &engine->adapter->settings;
-    int eos = icae_adapter_stop(adapter, engine->model->tokenizer) >= 0;
-    double *nll = calloc((size_t)n, sizeof *nll);
-    if (!nll) return icae_fail_memory(error, "losses");
     icae_eval_slots slots = {0};
+    pieces p = {0};
     icae_status status =
         icae_eval_compress(engine, items, n, false, settings->refine, &slots, error);
-    if (!status) {
-        status = icae_eval_slot_losses(engine, items, slots.of, n, ICAE_TASK_AE, 0, NULL, nll,
-                                       error);
-    }
-    for (int64_t i = 0; i < n && !status; i++) {
-        double *values = rows[i].values;
-        values[TOKENS] = (double)items[i].n;
-        values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
-        values[TARGETS] = (double)(items[i].n + eos);
-        values[NLL] = nll[i];
-    }
-    free(nll);
-    if (!status && !settings->is_loss_only)
-        status = restore(engine, items, slots.of, n, rows, error);
+    if (!status) status = pieces_make(&p, items, slots.of, n, settings->spans_together, error);
+    if (!status) status = measure_pieces(engine, settings, items, n, &p, rows, error);
+    pieces_release(&p);
     icae_eval_slots_release(&slots);
     return status;
 }
@@ -227,68 +291,31 @@ static icae_status collect_random(const icae_eval_engine *engine,
 
 /* ---- columns ---- */
 
-static double of_tokens(const icae_eval_line *line) {
-    return line->sums[TOKENS];
-}
-static double of_slots(const icae_eval_line *line) {
-    return line->sums[SLOTS];
-}
-static double of_targets(const icae_eval_line *line) {
-    return line->sums[TARGETS];
-}
-static double of_rate(const icae_eval_line *line) {
-    return line->sums[TOKENS] / line->sums[SLOTS];
-}
-static double of_loss(const icae_eval_line *line) {
-    return line->sums[NLL] / line->sums[TARGETS];
-}
 static double of_bleu(const icae_eval_line *line) {
     icae_bleu bleu = get_bleu(line->sums);
     return icae_bleu_score(&bleu);
 }
-static double row_bleu(const icae_eval_row *row) {
-    icae_bleu bleu = get_bleu(row->values);
-    return icae_bleu_sentence_score(&bleu);
-}
-static double of_median_bleu(const icae_eval_line *line) {
-    return icae_eval_median(line, row_bleu);
-}
-static double of_prefix(const icae_eval_line *line) {
-    return line->sums[PREFIX_EM] / (double)line->n;
-}
-static double row_prefix(const icae_eval_row *row) {
-    return row->values[PREFIX_EM];
-}
-static double of_median_prefix(const icae_eval_line *line) {
-    return icae_eval_median(line, row_prefix);
-}
-static double of_accuracy(const icae_eval_line *line) {
-    return line->sums[ACCURACY] / (double)line->n;
-}
-static double of_exact(const icae_eval_line *line) {
-    return line->sums[EXACT];
-}
 
 static const icae_eval_column columns[] = {
-    {"context_tokens", "tokens", 0, of_tokens},
-    {"slots", "slots", 0, of_slots},
-    {"targets", "tokens scored", 0, of_targets},
-    {"tokens_per_slot", "tokens a slot", 2, of_rate},
-    {"loss", "loss (nats/token)", 4, of_loss},
-    {"bleu4", "BLEU-4 (0-100)", 2, of_bleu},
-    {"median_bleu4", "median BLEU-4", 2, of_median_bleu},
-    {"prefix_em", "exact prefix (0-1)", 4, of_prefix},
-    {"median_prefix_em", "median exact prefix", 4, of_median_prefix},
-    {"token_accuracy", "token accuracy (0-1)", 4, of_accuracy},
-    {"exact", "exact texts", 0, of_exact},
-    {NULL, NULL, 0, NULL},
+    {"context_tokens", "tokens", 0, ICAE_EVAL_SUM, .a = TOKENS},
+    {"slots", "slots", 0, ICAE_EVAL_SUM, .a = SLOTS},
+    {"targets", "tokens scored", 0, ICAE_EVAL_SUM, .a = TARGETS},
+    {"tokens_per_slot", "tokens a slot", 2, ICAE_EVAL_RATIO, .a = TOKENS, .b = SLOTS},
+    {"loss", "loss (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL, .b = TARGETS},
+    {"bleu4", "BLEU-4 (0-100)", 2, ICAE_EVAL_OWN, .of = of_bleu},
+    {"median_bleu4", "median BLEU-4", 2, ICAE_EVAL_MEDIAN, .a = BLEU},
+    {"prefix_em", "exact prefix (0-1)", 4, ICAE_EVAL_MEAN, .a = PREFIX_EM},
+    {"median_prefix_em", "median exact prefix", 4, ICAE_EVAL_MEDIAN, .a = PREFIX_EM},
+    {"token_accuracy", "token accuracy (0-1)", 4, ICAE_EVAL_MEAN, .a = ACCURACY},
+    {"exact", "exact texts", 0, ICAE_EVAL_SUM, .a = EXACT},
+    {.key = NULL},
 };
 
 const icae_eval_suite icae_suite_ae = {
     .name = "ae",
     .title = "Autoencoding: the text again, from its slots",
-    .note = "Loss is teacher-forced, the end token included. All else is free-running and "
-            "greedy: BLEU-4 as "
+    .note = "Loss is teacher-forced, the end token of every span included. All else is "
+            "free-running and greedy: BLEU-4 as "
             "sacrebleu's corpus score (medians over texts: its sentence score), exactly "
             "restored leading "
             "tokens over all tokens, places with the right token over the longer length.",

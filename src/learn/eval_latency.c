@@ -138,70 +138,37 @@ static icae_status measure(const icae_eval_engine *engine, const icae_eval_setti
 
 /* ---- columns ---- */
 
-static double row_compress(const icae_eval_row *row) {
-    return row->values[COMPRESS_S];
-}
-static double row_slots(const icae_eval_row *row) {
-    return row->values[SLOTS_S];
-}
-static double row_raw(const icae_eval_row *row) {
-    return row->values[RAW_S];
-}
-static double mean_of(const icae_eval_line *line, int value) {
-    return line->sums[value] / (double)line->n;
-}
-
-static double of_batch(const icae_eval_line *line) {
-    return mean_of(line, BATCH);
-}
-static double of_tokens(const icae_eval_line *line) {
-    return mean_of(line, TOKENS);
-}
-static double of_slots(const icae_eval_line *line) {
-    return mean_of(line, SLOTS);
-}
-static double of_generated(const icae_eval_line *line) {
-    return mean_of(line, GENERATED);
-}
-static double of_compress_s(const icae_eval_line *line) {
-    return icae_eval_median(line, row_compress);
-}
-static double of_slots_s(const icae_eval_line *line) {
-    return icae_eval_median(line, row_slots);
-}
-static double of_raw_s(const icae_eval_line *line) {
-    return icae_eval_median(line, row_raw);
-}
 static double of_speedup(const icae_eval_line *line) {
-    return of_raw_s(line) / (of_compress_s(line) + of_slots_s(line));
+    return icae_eval_median(line, RAW_S) /
+           (icae_eval_median(line, COMPRESS_S) + icae_eval_median(line, SLOTS_S));
 }
 static double of_speedup_cached(const icae_eval_line *line) {
-    return of_raw_s(line) / of_slots_s(line);
+    return icae_eval_median(line, RAW_S) / icae_eval_median(line, SLOTS_S);
+}
+static double mib_of(const icae_eval_line *line, int value) {
+    return line->sums[value] / (double)line->n / 0x1p20;
 }
 static double of_slots_kv(const icae_eval_line *line) {
-    return mean_of(line, SLOTS_KV) / 0x1p20;
+    return mib_of(line, SLOTS_KV);
 }
 static double of_raw_kv(const icae_eval_line *line) {
-    return mean_of(line, RAW_KV) / 0x1p20;
-}
-static double of_kv_ratio(const icae_eval_line *line) {
-    return mean_of(line, RAW_KV) / mean_of(line, SLOTS_KV);
+    return mib_of(line, RAW_KV);
 }
 
 static const icae_eval_column columns[] = {
-    {"batch", "texts", 0, of_batch},
-    {"tokens", "tokens of each", 0, of_tokens},
-    {"slots", "slots of each", 0, of_slots},
-    {"generated", "tokens written", 0, of_generated},
-    {"raw_s", "raw (s)", 2, of_raw_s},
-    {"compress_s", "compress (s)", 2, of_compress_s},
-    {"slots_s", "from slots (s)", 2, of_slots_s},
-    {"speedup", "faster, compression included", 2, of_speedup},
-    {"speedup_cached", "faster, slots at hand", 2, of_speedup_cached},
-    {"raw_kv_mib", "KV cache, raw (MiB)", 1, of_raw_kv},
-    {"slots_kv_mib", "KV cache, slots (MiB)", 1, of_slots_kv},
-    {"kv_ratio", "times smaller", 2, of_kv_ratio},
-    {NULL, NULL, 0, NULL},
+    {"batch", "texts", 0, ICAE_EVAL_MEAN, .a = BATCH},
+    {"tokens", "tokens of each", 0, ICAE_EVAL_MEAN, .a = TOKENS},
+    {"slots", "slots of each", 0, ICAE_EVAL_MEAN, .a = SLOTS},
+    {"generated", "tokens written", 0, ICAE_EVAL_MEAN, .a = GENERATED},
+    {"raw_s", "raw (s)", 2, ICAE_EVAL_MEDIAN, .a = RAW_S},
+    {"compress_s", "compress (s)", 2, ICAE_EVAL_MEDIAN, .a = COMPRESS_S},
+    {"slots_s", "from slots (s)", 2, ICAE_EVAL_MEDIAN, .a = SLOTS_S},
+    {"speedup", "faster, compression included", 2, ICAE_EVAL_OWN, .of = of_speedup},
+    {"speedup_cached", "faster, slots at hand", 2, ICAE_EVAL_OWN, .of = of_speedup_cached},
+    {"raw_kv_mib", "KV cache, raw (MiB)", 1, ICAE_EVAL_OWN, .of = of_raw_kv},
+    {"slots_kv_mib", "KV cache, slots (MiB)", 1, ICAE_EVAL_OWN, .of = of_slots_kv},
+    {"kv_ratio", "times smaller", 2, ICAE_EVAL_RATIO, .a = RAW_KV, .b = SLOTS_KV},
+    {.key = NULL},
 };
 
 const icae_eval_suite icae_suite_latency = {

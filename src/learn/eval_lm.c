@@ -119,53 +119,20 @@ static icae_status lm_measure(const icae_eval_engine *engine,
     return status;
 }
 
-static double of_tokens(const icae_eval_line *line) {
-    return line->sums[TOKENS];
-}
-static double of_slots(const icae_eval_line *line) {
-    return line->sums[SLOTS];
-}
-static double of_targets(const icae_eval_line *line) {
-    return line->sums[TARGETS];
-}
-static double loss_of(const icae_eval_line *line, int way) {
-    return line->sums[way] / line->sums[TARGETS];
-}
-static double of_loss(const icae_eval_line *line) {
-    return loss_of(line, NLL_SLOTS);
-}
-static double of_ppl(const icae_eval_line *line) {
-    return exp(loss_of(line, NLL_SLOTS));
-}
-static double of_loss_raw(const icae_eval_line *line) {
-    return loss_of(line, NLL_RAW);
-}
-static double of_ppl_raw(const icae_eval_line *line) {
-    return exp(loss_of(line, NLL_RAW));
-}
-static double of_loss_none(const icae_eval_line *line) {
-    return loss_of(line, NLL_NONE);
-}
-static double of_ppl_none(const icae_eval_line *line) {
-    return exp(loss_of(line, NLL_NONE));
-}
-static double of_recovered(const icae_eval_line *line) {
-    return icae_eval_recovered(line->sums[NLL_SLOTS], line->sums[NLL_RAW],
-                               line->sums[NLL_NONE]);
-}
-
 static const icae_eval_column lm_columns[] = {
-    {"context_tokens", "tokens of context", 0, of_tokens},
-    {"slots", "slots", 0, of_slots},
-    {"targets", "tokens scored", 0, of_targets},
-    {"loss_raw", "loss, raw (nats/token)", 4, of_loss_raw},
-    {"loss", "loss, slots (nats/token)", 4, of_loss},
-    {"loss_none", "loss, nothing (nats/token)", 4, of_loss_none},
-    {"ppl_raw", "perplexity, raw", 3, of_ppl_raw},
-    {"ppl", "perplexity, slots", 3, of_ppl},
-    {"ppl_none", "perplexity, nothing", 3, of_ppl_none},
-    {"recovered", "share of the gap recovered", 4, of_recovered},
-    {NULL, NULL, 0, NULL},
+    {"context_tokens", "tokens of context", 0, ICAE_EVAL_SUM, .a = TOKENS},
+    {"slots", "slots", 0, ICAE_EVAL_SUM, .a = SLOTS},
+    {"targets", "tokens scored", 0, ICAE_EVAL_SUM, .a = TARGETS},
+    {"loss_raw", "loss, raw (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_RAW, .b = TARGETS},
+    {"loss", "loss, slots (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_SLOTS, .b = TARGETS},
+    {"loss_none", "loss, nothing (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_NONE,
+     .b = TARGETS},
+    {"ppl_raw", "perplexity, raw", 3, ICAE_EVAL_PPL, .a = NLL_RAW, .b = TARGETS},
+    {"ppl", "perplexity, slots", 3, ICAE_EVAL_PPL, .a = NLL_SLOTS, .b = TARGETS},
+    {"ppl_none", "perplexity, nothing", 3, ICAE_EVAL_PPL, .a = NLL_NONE, .b = TARGETS},
+    {"recovered", "share of the gap recovered", 4, ICAE_EVAL_RECOVERED, NLL_SLOTS, NLL_RAW,
+     NLL_NONE, NULL},
+    {.key = NULL},
 };
 
 const icae_eval_suite icae_suite_lm = {
@@ -247,21 +214,11 @@ static icae_status ppl_measure(const icae_eval_engine *engine,
     return status;
 }
 
-static double ppl_tokens(const icae_eval_line *line) {
-    return line->sums[PPL_TARGETS];
-}
-static double ppl_loss(const icae_eval_line *line) {
-    return line->sums[PPL_NLL] / line->sums[PPL_TARGETS];
-}
-static double ppl_ppl(const icae_eval_line *line) {
-    return exp(ppl_loss(line));
-}
-
 static const icae_eval_column ppl_columns[] = {
-    {"tokens", "tokens scored", 0, ppl_tokens},
-    {"loss", "loss (nats/token)", 4, ppl_loss},
-    {"ppl", "perplexity", 4, ppl_ppl},
-    {NULL, NULL, 0, NULL},
+    {"tokens", "tokens scored", 0, ICAE_EVAL_SUM, .a = PPL_TARGETS},
+    {"loss", "loss (nats/token)", 4, ICAE_EVAL_RATIO, .a = PPL_NLL, .b = PPL_TARGETS},
+    {"ppl", "perplexity", 4, ICAE_EVAL_PPL, .a = PPL_NLL, .b = PPL_TARGETS},
+    {.key = NULL},
 };
 
 const icae_eval_suite icae_suite_ppl = {

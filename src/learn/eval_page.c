@@ -111,7 +111,7 @@ static double value_of(const icae_eval_suite *suite, const char *key,
     bool is_percent = n && key[n - 1] == '%';
     for (const icae_eval_column *c = suite->columns; c->key; c++) {
         if (strlen(c->key) == n - is_percent && !strncmp(c->key, key, n - is_percent))
-            return (is_percent ? 100 : 1) * c->of(line);
+            return (is_percent ? 100 : 1) * icae_eval_column_value(c, line);
     }
     return (double)NAN;
 }
@@ -160,7 +160,7 @@ static void write_line(icae_text *out, const icae_eval_table *table,
     put_escaped(out, line->label);
     icae_text_printf(out, "</td><td>%lld</td>", (long long)line->n);
     for (const icae_eval_column *c = table->suite->columns; c->key; c++) {
-        double value = c->of(line);
+        double value = icae_eval_column_value(c, line);
         if (isfinite(value))
             icae_text_printf(out, "<td>%.*f</td>", c->digits, value);
         else

@@ -257,53 +257,6 @@ static icae_status measure(const icae_eval_engine *engine, const icae_eval_setti
 
 /* ---- columns ---- */
 
-static double loss_of(const icae_eval_line *line, int way) {
-    return line->sums[way] / line->sums[TARGETS];
-}
-static double mean_of(const icae_eval_line *line, int value) {
-    return line->sums[value] / (double)line->n;
-}
-static double of_tokens(const icae_eval_line *line) {
-    return line->sums[TOKENS];
-}
-static double of_slots(const icae_eval_line *line) {
-    return line->sums[SLOTS];
-}
-static double of_targets(const icae_eval_line *line) {
-    return line->sums[TARGETS];
-}
-static double of_loss(const icae_eval_line *line) {
-    return loss_of(line, NLL_SLOTS);
-}
-static double of_loss_raw(const icae_eval_line *line) {
-    return loss_of(line, NLL_RAW);
-}
-static double of_loss_none(const icae_eval_line *line) {
-    return loss_of(line, NLL_NONE);
-}
-static double of_recovered(const icae_eval_line *line) {
-    return icae_eval_recovered(line->sums[NLL_SLOTS], line->sums[NLL_RAW],
-                               line->sums[NLL_NONE]);
-}
-static double of_rouge(const icae_eval_line *line) {
-    return mean_of(line, ROUGE_SLOTS);
-}
-static double of_rouge_raw(const icae_eval_line *line) {
-    return mean_of(line, ROUGE_RAW);
-}
-static double of_f1(const icae_eval_line *line) {
-    return mean_of(line, F1_SLOTS);
-}
-static double of_f1_raw(const icae_eval_line *line) {
-    return mean_of(line, F1_RAW);
-}
-static double of_exact(const icae_eval_line *line) {
-    return mean_of(line, EXACT_SLOTS);
-}
-static double of_exact_raw(const icae_eval_line *line) {
-    return mean_of(line, EXACT_RAW);
-}
-
 /* Percent of the rows whose nats a token from slots lie below (-1), beside (0), above (1) those of the
  * raw text. */
 static double share(const icae_eval_line *line, int side) {
@@ -326,23 +279,25 @@ static double of_lose(const icae_eval_line *line) {
 }
 
 static const icae_eval_column columns[] = {
-    {"context_tokens", "tokens of context", 0, of_tokens},
-    {"slots", "slots", 0, of_slots},
-    {"targets", "tokens scored", 0, of_targets},
-    {"loss_raw", "loss, raw (nats/token)", 4, of_loss_raw},
-    {"loss", "loss, slots (nats/token)", 4, of_loss},
-    {"loss_none", "loss, nothing (nats/token)", 4, of_loss_none},
-    {"recovered", "share of the gap recovered", 4, of_recovered},
-    {"win", "slots win (%)", 1, of_win},
-    {"lose", "lose (%)", 1, of_lose},
-    {"tie", "tie (%)", 1, of_tie},
-    {"rouge_l", "ROUGE-L, slots (0-1)", 4, of_rouge},
-    {"rouge_l_raw", "ROUGE-L, raw", 4, of_rouge_raw},
-    {"f1", "token F1, slots (0-1)", 4, of_f1},
-    {"f1_raw", "token F1, raw", 4, of_f1_raw},
-    {"exact_match", "exact match, slots (0-1)", 4, of_exact},
-    {"exact_match_raw", "exact match, raw", 4, of_exact_raw},
-    {NULL, NULL, 0, NULL},
+    {"context_tokens", "tokens of context", 0, ICAE_EVAL_SUM, .a = TOKENS},
+    {"slots", "slots", 0, ICAE_EVAL_SUM, .a = SLOTS},
+    {"targets", "tokens scored", 0, ICAE_EVAL_SUM, .a = TARGETS},
+    {"loss_raw", "loss, raw (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_RAW, .b = TARGETS},
+    {"loss", "loss, slots (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_SLOTS, .b = TARGETS},
+    {"loss_none", "loss, nothing (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_NONE,
+     .b = TARGETS},
+    {"recovered", "share of the gap recovered", 4, ICAE_EVAL_RECOVERED, NLL_SLOTS, NLL_RAW,
+     NLL_NONE, NULL},
+    {"win", "slots win (%)", 1, ICAE_EVAL_OWN, .of = of_win},
+    {"lose", "lose (%)", 1, ICAE_EVAL_OWN, .of = of_lose},
+    {"tie", "tie (%)", 1, ICAE_EVAL_OWN, .of = of_tie},
+    {"rouge_l", "ROUGE-L, slots (0-1)", 4, ICAE_EVAL_MEAN, .a = ROUGE_SLOTS},
+    {"rouge_l_raw", "ROUGE-L, raw", 4, ICAE_EVAL_MEAN, .a = ROUGE_RAW},
+    {"f1", "token F1, slots (0-1)", 4, ICAE_EVAL_MEAN, .a = F1_SLOTS},
+    {"f1_raw", "token F1, raw", 4, ICAE_EVAL_MEAN, .a = F1_RAW},
+    {"exact_match", "exact match, slots (0-1)", 4, ICAE_EVAL_MEAN, .a = EXACT_SLOTS},
+    {"exact_match_raw", "exact match, raw", 4, ICAE_EVAL_MEAN, .a = EXACT_RAW},
+    {.key = NULL},
 };
 
 const icae_eval_suite icae_suite_qa = {

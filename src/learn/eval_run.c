@@ -59,6 +59,7 @@ void icae_eval_write_settings(icae_text *out, const icae_eval_settings *settings
         {"stride", settings->stride},
         {"generate", settings->generate},
         {"refine", settings->refine},
+        {"together", settings->spans_together},
         {"seed", (int64_t)settings->seed},
     };
     bool is_first = true;

@@ -58,6 +58,48 @@ static const icae_eval_line *line_at(const icae_eval_table *table, int64_t i) {
     return i < table->n_lines ? &table->lines[i] : &table->total;
 }
 
+/* ---- columns ---- */
+
+static int compare_doubles(const void *a, const void *b) {
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+double icae_eval_median(const icae_eval_line *line, int value) {
+    if (line->n < 1) return (double)NAN;
+    size_t n = (size_t)line->n;
+    double *values = calloc(n, sizeof *values);
+    if (!values) return (double)NAN;
+    for (size_t i = 0; i < n; i++)
+        values[i] = line->rows[i].values[value];
+    qsort(values, n, sizeof *values, compare_doubles);
+    double median = n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+    free(values);
+    return median;
+}
+
+double icae_eval_column_value(const icae_eval_column *column, const icae_eval_line *line) {
+    const double *sums = line->sums;
+    const double a = sums[column->a], b = sums[column->b], c = sums[column->c];
+    switch (column->form) {
+    case ICAE_EVAL_SUM:
+        return a;
+    case ICAE_EVAL_MEAN:
+        return a / (double)line->n;
+    case ICAE_EVAL_RATIO:
+        return a / b;
+    case ICAE_EVAL_PPL:
+        return exp(a / b);
+    case ICAE_EVAL_MEDIAN:
+        return icae_eval_median(line, column->a);
+    case ICAE_EVAL_RECOVERED: /* where the text is worth nothing there is no share of it */
+        return c - b > 0 ? (c - a) / (c - b) : (double)NAN;
+    case ICAE_EVAL_OWN:
+    default:
+        return column->of(line);
+    }
+}
+
 /* ---- JSON ---- */
 
 static void put_string(icae_text *out, const char *key, const char *value) {
@@ -73,7 +115,7 @@ static void put_numbers(icae_text *out, const icae_eval_suite *suite,
     icae_text_printf(out, ", \"n\": %lld", (long long)line->n);
     for (const icae_eval_column *c = suite->columns; c->key; c++) {
         icae_text_printf(out, ", \"%s\": ", c->key);
-        icae_json_write_number(out, c->of(line));
+        icae_json_write_number(out, icae_eval_column_value(c, line));
     }
 }
 
@@ -119,7 +161,7 @@ void icae_eval_write_csv(icae_text *out, const icae_eval_table *table) {
         put_cell(out, line->label);
         icae_text_printf(out, ",%lld", (long long)line->n);
         for (const icae_eval_column *c = table->suite->columns; c->key; c++) {
-            double value = c->of(line);
+            double value = icae_eval_column_value(c, line);
             icae_text_append_char(out, ',');
             if (isfinite(value)) icae_json_write_number(out, value);
         }
@@ -137,7 +179,7 @@ void icae_eval_write_csv(icae_text *out, const icae_eval_table *table) {
 
 static void put_value(icae_text *out, const icae_eval_column *column,
                       const icae_eval_line *line) {
-    double value = column->of(line);
+    double value = icae_eval_column_value(column, line);
     if (isfinite(value))
         icae_text_printf(out, "%.*f", column->digits, value);
     else
@@ -197,6 +239,10 @@ static void put_right(icae_text *out, const char *cell, int width) {
     icae_text_append_string(out, cell);
 }
 
+static double count_samples(const icae_eval_line *line) {
+    return (double)line->n;
+}
+
 void icae_eval_write_text(icae_text *out, const icae_eval_table *table) {
     enum { NAME_WIDTH = 28, LEAST_WIDTH = 10 };
     int64_t n = written_lines(table);
@@ -208,7 +254,8 @@ void icae_eval_write_text(icae_text *out, const icae_eval_table *table) {
         put_right(out, line_at(table, i)->label, LEAST_WIDTH);
     }
     icae_text_append_char(out, '\n');
-    static const icae_eval_column samples = {"n", "samples", 0, NULL};
+    static const icae_eval_column samples = {"n", "samples", 0, ICAE_EVAL_OWN,
+                                             .of = count_samples};
     for (const icae_eval_column *c = &samples; c->key;
          c = c == &samples ? table->suite->columns : c + 1) {
         start = out->length;
@@ -217,10 +264,7 @@ void icae_eval_write_text(icae_text *out, const icae_eval_table *table) {
         for (int64_t i = 0; i < n; i++) {
             const icae_eval_line *line = line_at(table, i);
             icae_text cell = {0};
-            if (c->of)
-                put_value(&cell, c, line);
-            else
-                icae_text_printf(&cell, "%lld", (long long)line->n);
+            put_value(&cell, c, line);
             int width = (int)strlen(line->label);
             icae_text_append_string(out, "  ");
             put_right(out, icae_text_string(&cell), width > LEAST_WIDTH ? width : LEAST_WIDTH);

@@ -42,15 +42,6 @@ int64_t icae_eval_span(const icae_eval_engine *engine) {
     return settings->memory_slots * settings->compression_rate;
 }
 
-int64_t icae_eval_restored_limit(int64_t context_tokens) {
-    return context_tokens + context_tokens / 8 + 8;
-}
-
-double icae_eval_recovered(double slots, double raw, double none) {
-    double gap = none - raw;
-    return gap > 0 ? (none - slots) / gap : (double)NAN;
-}
-
 bool icae_eval_keep_text(icae_eval_row *row, const char *name, const char *text, size_t bytes) {
     icae_text all = {0};
     if (row->texts) icae_text_printf(&all, "%s, ", row->texts);
@@ -61,24 +52,6 @@ bool icae_eval_keep_text(icae_eval_row *row, const char *name, const char *text,
     row->texts = all.failed ? NULL : all.data;
     if (all.failed) icae_text_release(&all);
     return row->texts != NULL;
-}
-
-static int compare_doubles(const void *a, const void *b) {
-    const double *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
-double icae_eval_median(const icae_eval_line *line, double (*of)(const icae_eval_row *row)) {
-    if (line->n < 1) return (double)NAN;
-    size_t n = (size_t)line->n;
-    double *values = calloc(n, sizeof *values);
-    if (!values) return (double)NAN;
-    for (size_t i = 0; i < n; i++)
-        values[i] = of(&line->rows[i]);
-    qsort(values, n, sizeof *values, compare_doubles);
-    double median = n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-    free(values);
-    return median;
 }
 
 /* ---- the bare base ---- */

@@ -92,11 +92,7 @@ icae_status icae_eval_slot_losses(const icae_eval_engine *engine, const icae_eva
 /* Adds "name": "the text of ids" to what is kept of a row; false when memory ends. */
 bool icae_eval_keep_text(icae_eval_row *row, const char *name, const char *text, size_t bytes);
 
-/* The share of what the text is worth that slots recover, from sums of losses on the same targets; NaN
- * where the text is worth nothing. */
-double icae_eval_recovered(double slots, double raw, double none);
-
-/* The middle of n values of a column over a line's rows; NaN for none. */
-double icae_eval_median(const icae_eval_line *line, double (*of)(const icae_eval_row *row));
+/* The middle of a value over a line's rows; NaN for none. */
+double icae_eval_median(const icae_eval_line *line, int value);
 
 #endif

@@ -105,19 +105,6 @@ static void keep_whole(icae_fidelity *fidelity, icae_fidelity_span *span) {
     span->is_exact = true;
 }
 
-/* A view of slots of one span: nothing is copied, nothing is to be released. */
-static icae_slots span_of(const icae_slots *slots, int64_t s, int64_t compressed_before) {
-    icae_slots one = *slots;
-    one.n_spans = 1;
-    one.is_raw = NULL;
-    one.raw_ids = NULL;
-    one.n_raw = 0;
-    one.span_lengths = slots->span_lengths + s;
-    one.n_tokens = slots->span_lengths[s];
-    one.values = slots->values + compressed_before * slots->slots_per_span * slots->width;
-    return one;
-}
-
 /* Which spans a batch holds. */
 typedef struct span_batch {
     int64_t spans[SPANS_AT_ONCE];
@@ -135,7 +122,7 @@ static icae_status restore_batch(const icae_eval_engine *engine, const span_batc
     for (int64_t i = 0; i < batch->n; i++) {
         requests[i] = (icae_request){.slots = &batch->slots[i],
                                      .task = ICAE_TASK_AE,
-                                     .max_tokens = icae_eval_restored_limit(batch->items[i].n),
+                                     .max_tokens = icae_restored_limit(batch->items[i].n),
                                      .stop = stop};
     }
     icae_status status = icae_eval_slot_losses(engine, batch->items, batch->slots, batch->n,
@@ -162,26 +149,23 @@ static icae_status restore_spans(const icae_eval_engine *engine, const int32_t *
                                  const icae_slots *slots, const icae_fidelity_how *how,
                                  icae_fidelity *fidelity, icae_error *error) {
     span_batch batch = {.n = 0};
-    int64_t first = 0, compressed = 0;
+    int64_t first = 0;
+    icae_slots view = {0};
     icae_status status = ICAE_OK;
-    for (int64_t s = 0; s < slots->n_spans && !status; s++) {
+    for (int64_t s = 0; !status && icae_slots_next_span(slots, &view); s++) {
         icae_fidelity_span *span = &fidelity->spans[s];
         span->first = first;
-        span->n = slots->span_lengths[s];
+        span->n = view.n_tokens;
         first += span->n;
-        span->is_raw = slots->is_raw && slots->is_raw[s];
+        span->is_raw = view.n_raw > 0;
         if (span->is_raw) {
             keep_whole(fidelity, span);
+        } else if (span->n == 0) {
+            span->is_exact = true; /* equalising left it empty */
         } else {
-            if (span->n > 0) {
-                batch.spans[batch.n] = s;
-                batch.slots[batch.n] = span_of(slots, s, compressed);
-                batch.items[batch.n++] =
-                    (icae_eval_item){.ids = ids + span->first, .n = span->n};
-            } else {
-                span->is_exact = true; /* equalising left it empty */
-            }
-            compressed++;
+            batch.spans[batch.n] = s;
+            batch.slots[batch.n] = view;
+            batch.items[batch.n++] = (icae_eval_item){.ids = ids + span->first, .n = span->n};
         }
         if (batch.n < SPANS_AT_ONCE && s + 1 < slots->n_spans) continue;
         if (batch.n) status = restore_batch(engine, &batch, fidelity, error);

@@ -77,7 +77,6 @@ void icae_heldout_close(heldout_set *set) {
 static icae_status add_losses(trainer *t, const icae_batch *batch, icae_heldout *result,
                               icae_error *error) {
     icae_graph_begin(t->graph, false, false);
-    icae_trainer_trim(t, batch);
     icae_run run = {0};
     double *nll = icae_graph_arena(t->graph, (size_t)batch->n_jobs * sizeof *nll);
     if (nll) icae_batch_loss(t->graph, t->model, t->adapter, batch, &run, nll, NULL);
@@ -228,7 +227,6 @@ icae_status icae_heldout_run(trainer *t, icae_heldout *result, icae_error *error
     /* Other sizes than training has: their buffers would only wait. */
     if (t->be->pool) icae_pool_trim(t->be->pool);
     icae_memory_return();
-    t->last_rows = 0;
     return status ? icae_fail_within(error, "evaluation at step %lld", (long long)t->state.step)
                   : ICAE_OK;
 }

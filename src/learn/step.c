@@ -71,14 +71,6 @@ static int64_t micro_end(const trainer *t, const icae_batch *batch, int64_t firs
     return end;
 }
 
-void icae_trainer_trim(trainer *t, const icae_batch *batch) {
-    icae_batch_size size = icae_batch_measure(t->adapter, batch);
-    int64_t rows =
-        (int64_t)icae_mix64((uint64_t)size.encoder_tokens, (uint64_t)size.decoder_tokens);
-    if (t->last_rows && rows != t->last_rows && t->be->pool) icae_pool_trim(t->be->pool);
-    t->last_rows = rows;
-}
-
 /* Forward and backward of one micro-batch, nll [end - first]; *is_finite turns false when its loss is
  * not. */
 static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first, int64_t end,
@@ -90,7 +82,6 @@ static icae_status run_micro(trainer *t, const icae_batch *batch, int64_t first,
     if (!jobs) return icae_graph_status(t->graph, error);
     for (int64_t j = 0; j < micro.n_jobs; j++)
         jobs[j].coef = (icae_real)coefs[jobs[j].task];
-    icae_trainer_trim(t, &micro);
     icae_run run = {.is_training = true,
                     .is_checkpointed = t->settings->train.checkpointing,
                     .seed =

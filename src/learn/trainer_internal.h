@@ -80,7 +80,6 @@ struct trainer {
     char *feed_json;   /* position after the last step */
     icae_text pending; /* records not yet in metrics.jsonl */
     double flushed_s;
-    int64_t last_rows; /* encoder and decoder rows of the last pack, see step.c */
     progress progress;
 };
 
@@ -91,10 +90,6 @@ icae_feed_settings icae_trainer_feed_settings(const icae_settings *settings);
 
 /* ---- step.c ---- */
 icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error);
-/* To be called before a pass over `batch`. The pool keeps a free list for each size; when packs change
- * their size, buffers of the old sizes would wait beside those of the new ones and memory would grow to
- * several times the need. */
-void icae_trainer_trim(trainer *t, const icae_batch *batch);
 
 /* ---- skipped.c ---- */
 /* Writes the samples of a step that makes no update into the run folder, for inspection. nll [n_jobs]:

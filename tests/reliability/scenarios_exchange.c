@@ -241,11 +241,11 @@ static icae_status compress_and_write(scenario_state *state, icae_error *error) 
     return status;
 }
 
-/* Slots refined by gradient descent, and two texts written side by side. */
+/* Slots refined by gradient descent, and two texts of some spans written side by side. */
 static icae_status refine_and_write(scenario_state *state, icae_error *error) {
     static const char text[] = "The library opens at nine on weekdays, at ten on Saturdays.";
     const icae_session_options options = {.n_threads = 1, .refine_steps = 2};
-    const icae_generation what = {.mode = ICAE_RECONSTRUCT, .max_tokens = 4};
+    const icae_generation what = {.mode = ICAE_RECONSTRUCT, .max_tokens = 40};
     icae_generated results[2] = {{0}};
     icae_slots *slots = NULL;
     icae_session *session;

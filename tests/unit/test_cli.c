@@ -218,7 +218,7 @@ START_TEST(keeps_as_text_what_slots_would_lose) {
         parse(run_in(folder, "$ICAE inspect --json " WITH " %s/t.slots", folder));
     ck_assert_double_eq(number(seen, "raw_tokens"), number(r, "raw_tokens"));
     static const char *const uses[][2] = {
-        {"reconstruct", ""}, {"continue", ""}, {"ask", "Who?"}};
+        {"reconstruct --together", ""}, {"continue", ""}, {"ask", "Who?"}};
     for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
         const icae_json_value *made =
             parse(run_in(folder, "$ICAE %s -n 3 --json " WITH " %s/t.slots %s", uses[i][0],
@@ -226,6 +226,12 @@ START_TEST(keeps_as_text_what_slots_would_lose) {
         ck_assert_double_ge(number(made, "prompt_tokens"),
                             number(r, "slots") + number(r, "raw_tokens"));
     }
+    /* Span by span the base reads no raw token; all of them are in the text. */
+    const icae_json_value *whole =
+        parse(run_in(folder, "$ICAE reconstruct --json " WITH " %s/t.slots", folder));
+    ck_assert_double_ge(number(whole, "prompt_tokens"), number(r, "slots"));
+    ck_assert_double_lt(number(whole, "prompt_tokens"),
+                        number(r, "slots") + number(r, "raw_tokens"));
     outcome none =
         run_in(folder, "$ICAE compress " WITH " -o %s/n.slots --min-fidelity 1 %s/t.txt",
                folder, folder);

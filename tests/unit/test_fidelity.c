@@ -152,6 +152,18 @@ START_TEST(a_span_is_what_the_suite_measures_of_it) {
     }
     ck_assert_double_eq_tol(f.nll, nll, 1e-9 * nll);
     ck_assert_int_eq(f.n_targets, f.n_tokens + f.n_spans);
+    /* and of the whole text, the same spans one after the other */
+    icae_eval_settings settings = {.samples = 0};
+    icae_eval_item item = {.ids = s.ids, .n = f.n_tokens};
+    icae_eval_row row = {.texts = NULL};
+    ck_ok(ae->measure(&engine, &settings, &item, 1, &row, &error));
+    free(row.texts);
+    ck_assert_double_eq_tol(row.values[icae_eval_value(ae, "nll")], nll, 1e-6 * nll);
+    ck_assert_double_eq(row.values[icae_eval_value(ae, "targets")], (double)f.n_targets);
+    double restored = 0;
+    for (int64_t i = 0; i < f.n_spans; i++)
+        restored += (double)f.spans[i].n_restored;
+    ck_assert_double_eq(row.values[icae_eval_value(ae, "restored_tokens")], restored);
     icae_fidelity_release(&f);
     setting_close(&s);
 }
