@@ -142,7 +142,10 @@ def is_done(folder, steps):
 def run(command):
     """Runs it to its end. A first Ctrl-C reaches it, too: it saves, and that is waited for."""
     print("+ " + shlex.join(command), flush=True)
-    process = subprocess.Popen(command)
+    try:
+        process = subprocess.Popen(command)
+    except OSError as error:
+        raise Refused(f"{command[0]}: {error.strerror}; build it with: make {command[0]}") from None
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:

@@ -165,6 +165,8 @@ class Ablations(Folder):
             self.write("list.json", content)
             self.assertIn("ablations: list.json", self.ablations(code=1).stderr)
         self.write("list.json", LIST)
+        os.remove(self.path("build/icae-pretrain"))
+        self.assertIn("build it with: make build/icae-pretrain", self.ablations(code=1).stderr)
         self.assertIn("there is no variant 'nobody'", self.ablations("--only", "nobody", code=1).stderr)
 
     def test_the_committed_list_names_what_there_is(self):
