@@ -54,6 +54,7 @@ typedef struct icae_feed_settings {
     const char *text_field; /* of a JSON line; "text" */
     icae_objective objective;
     double lm_ratio;
+    bool has_ae;            /* instruct: every context bears its AE job, too */
     int64_t context_tokens; /* C */
     int64_t
         first_context; /* the limit grows evenly from this, over grow_samples samples; 0 = is C */

@@ -61,6 +61,7 @@ typedef struct icae_settings {
         int kind; /* icae_objective */
         double lm_ratio;
         double ae_weight;                            /* lambda, in "both" */
+        double ae_share;                             /* lambda, in "instruct"; 0: no AE */
         int64_t context_tokens, continuation_tokens; /* 0: one full span, and the same again */
         int64_t first_context, grow_steps; /* the limit grows from the first; 0: it does not */
         int64_t least_context, least_continuation, skip_for_lm;

@@ -145,7 +145,12 @@ static icae_status add_row(feed_maker *maker, const icae_document *document,
         maker->stats.cut += trim(&parts[0], settings->context_tokens);
         maker->stats.cut += trim(&parts[1], settings->prompt_tokens);
         maker->stats.cut += is_answer_cut;
-        row_tokens row = {parts[0], parts[1], parts[2], .is_answer_whole = !is_answer_cut};
+        row_tokens row = {parts[0],
+                          parts[1],
+                          parts[2],
+                          .is_answer_whole = !is_answer_cut,
+                          .has_ae = settings->has_ae,
+                          .eos = maker->eos};
         status = icae_sample_add_row(batch, &row, sample_key(maker), &is_new, error);
         if (is_new) maker->stats.context_tokens += row.input.n;
         maker->stats.samples++;

@@ -74,6 +74,7 @@ static settings_list list_settings(const feed_maker *maker) {
         list_hash(&list, "chat_suffix",
                   icae_hash64(chat->suffix, (size_t)chat->n_suffix * sizeof *chat->suffix, 1));
         list_integer(&list, "chat_end", chat->end);
+        if (s->has_ae) list_integer(&list, "ae", 1); /* states from before know it not */
     } else {
         list_integer(&list, "continuation_tokens", s->continuation_tokens);
         list_integer(&list, "least_continuation", s->least_continuation);

@@ -97,11 +97,13 @@ typedef struct passage {
     int64_t n_expected;
 } passage;
 
-/* Job `job` as a passage and a request; false when it is of no kind that is restored. */
-static bool is_restorable(const icae_job *job) {
-    return (job->task == ICAE_TASK_AE || job->task == ICAE_TASK_FT) && job->n_target > 1;
+/* In fine-tuning answers are restored, else contexts. */
+static bool is_restorable(const trainer *t, const icae_job *job) {
+    bool is_instruct = t->settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
+    return job->task == (is_instruct ? ICAE_TASK_FT : ICAE_TASK_AE) && job->n_target > 1;
 }
 
+/* Job `job` as a passage and a request. */
 static icae_status prepare(trainer *t, const icae_batch *batch, const icae_job *job, passage *p,
                            icae_request *request, icae_error *error) {
     const icae_context *context = &batch->contexts[job->context];
@@ -180,7 +182,7 @@ static icae_status restore(trainer *t, icae_heldout *result, icae_error *error) 
     for (int64_t i = 0; i < t->heldout.n_steps && !status; i++) {
         const icae_batch *batch = &t->heldout.steps[i]->batch;
         for (int64_t j = 0; j < batch->n_jobs && n < wanted && !status; j++) {
-            if (!is_restorable(&batch->jobs[j])) continue;
+            if (!is_restorable(t, &batch->jobs[j])) continue;
             if (icae_trainer_is_signalled(t)) {
                 status = stop_here(error);
                 break;

@@ -67,6 +67,10 @@ static void fill_longest(const icae_settings *settings, icae_objective kind,
     *batch = (icae_batch){.contexts = contexts, .n_contexts = n, .jobs = jobs};
     for (int64_t i = 0; i < n; i++) {
         contexts[i] = (icae_context){.n = C};
+        if (is_instruct && settings->objective.ae_share > 0) {
+            jobs[batch->n_jobs++] =
+                (icae_job){.context = i, .task = ICAE_TASK_AE, .n_target = C + 1};
+        }
         icae_job *job = &jobs[batch->n_jobs++];
         *job = (icae_job){.context = i, .task = ICAE_TASK_AE, .n_target = C + 1};
         if (is_lm) {
@@ -161,7 +165,7 @@ static icae_status measure_evaluation(const ground *g, int64_t n, size_t *bytes,
     icae_status status = icae_rehearse(&footprint, g->be, g->model, g->adapter, &batch,
                                        (icae_compute)s->train.compute, false, false, error);
     if (status) return status;
-    const icae_job *job = &batch.jobs[0];
+    const icae_job *job = &batch.jobs[batch.n_jobs - 1];
     int64_t passage = kind == ICAE_OBJECTIVE_INSTRUCT
                           ? job->n_prefix + job->n_prompt + job->n_target
                           : icae_settings_context(s);

@@ -74,7 +74,8 @@ icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int6
     *batch = (sample_batch){.arena = arena, .capacity = n_samples, .chat = chat};
     size_t n = (size_t)n_samples;
     batch->contexts = icae_arena_array(arena, n, sizeof *batch->contexts);
-    batch->jobs = icae_arena_array(arena, n, 2 * sizeof *batch->jobs); /* AE and LM */
+    batch->jobs =
+        icae_arena_array(arena, n, 2 * sizeof *batch->jobs); /* AE and LM, or AE and FT */
     if (!batch->contexts || !batch->jobs) return icae_fail_memory(error, "a batch of samples");
     if (!chat) return ICAE_OK;
     batch->prefix.n = chat->n_prefix;
@@ -145,7 +146,7 @@ icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, uint
     *is_new = context < 0;
     icae_status status = ICAE_OK;
     if (*is_new) {
-        status = join(batch->arena, row->input.ids, row->input.n, NULL, 0, &input, error);
+        status = join(batch->arena, row->input.ids, row->input.n, &row->eos, 1, &input, error);
     }
     if (!status) {
         status = join(batch->arena, row->answer.ids, row->answer.n, &chat->end, n_end, &target,
@@ -153,6 +154,12 @@ icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, uint
     }
     if (status) return status;
     if (*is_new) context = add_context(batch, input, row->input.n, key);
+    if (*is_new && row->has_ae) {
+        add_job(batch, (icae_job){.context = context,
+                                  .task = ICAE_TASK_AE,
+                                  .target = input,
+                                  .n_target = row->input.n + 1});
+    }
     add_job(batch, (icae_job){.context = context,
                               .task = ICAE_TASK_FT,
                               .prefix = batch->prefix.ids,

@@ -49,9 +49,11 @@ icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *
 typedef struct row_tokens {
     token_list input, prompt, answer;
     bool is_answer_whole; /* else it was cut, and no end may follow */
+    bool has_ae;          /* a new context bears an AE job, too */
+    int32_t eos;          /* ends it */
 } row_tokens;
 
-/* Adds an FT job, on a context of the batch with the same tokens if there is one. *is_new says
+/* Adds an FT job (an AE job before it, if asked for), on a context of the batch with the same tokens if there is one. *is_new says
  * whether there was none. The answer ends with the chat template's end. */
 icae_status icae_sample_add_row(sample_batch *batch, const row_tokens *row, uint64_t key,
                                 bool *is_new, icae_error *error);

@@ -62,6 +62,7 @@ typedef struct row {
     X("objective", "kind",                CHOICE,  FIXED, objective.kind,                0, 0, icae_objective_names) \
     X("objective", "lm_ratio",            NUMBER,  FIXED, objective.lm_ratio,            0, 1, NULL) \
     X("objective", "ae_weight",           NUMBER,  FIXED, objective.ae_weight,           0, 1, NULL) \
+    X("objective", "ae_share",            NUMBER,  FIXED, objective.ae_share,            0, 1, NULL) \
     X("objective", "context_tokens",      INTEGER, FIXED, objective.context_tokens,      0, 1e7, NULL) \
     X("objective", "first_context",       INTEGER, FIXED, objective.first_context,       0, 1e7, NULL) \
     X("objective", "grow_steps",          INTEGER, FIXED, objective.grow_steps,          0, 1e9, NULL) \

@@ -9,6 +9,7 @@
  *
  *     mixed, instruct   sum of all nll / sum of all T
  *     both              lambda AE / T_AE + (1 - lambda) LM / T_LM, or the one that is there alone
+ *     instruct with AE  the same of AE and FT
  */
 #include <math.h>
 #include <stdlib.h>
@@ -24,15 +25,17 @@ static void weigh(const icae_settings *settings, const int64_t targets[ICAE_TASK
     int64_t all = 0;
     for (int task = 0; task < ICAE_TASK_COUNT; task++)
         all += targets[task];
-    bool is_both = settings->objective.kind == ICAE_OBJECTIVE_BOTH &&
-                   targets[ICAE_TASK_AE] > 0 && targets[ICAE_TASK_LM] > 0;
+    bool is_instruct = settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
+    icae_task other = is_instruct ? ICAE_TASK_FT : ICAE_TASK_LM;
+    bool is_both = settings->objective.kind != ICAE_OBJECTIVE_MIXED &&
+                   targets[ICAE_TASK_AE] > 0 && targets[other] > 0;
     for (int task = 0; task < ICAE_TASK_COUNT; task++) {
         coefs[task] = all ? 1.0 / (double)all : 0;
     }
     if (!is_both) return;
-    double lambda = settings->objective.ae_weight;
+    double lambda = is_instruct ? settings->objective.ae_share : settings->objective.ae_weight;
     coefs[ICAE_TASK_AE] = lambda / (double)targets[ICAE_TASK_AE];
-    coefs[ICAE_TASK_LM] = (1 - lambda) / (double)targets[ICAE_TASK_LM];
+    coefs[other] = (1 - lambda) / (double)targets[other];
 }
 
 /* The jobs in the order of their contexts, which a feed that shares contexts among shuffled rows does

@@ -23,6 +23,7 @@ icae_feed_settings icae_trainer_feed_settings(const icae_settings *s) {
         .text_field = s->data.text_field,
         .objective = (icae_objective)s->objective.kind,
         .lm_ratio = s->objective.lm_ratio,
+        .has_ae = s->objective.ae_share > 0,
         .context_tokens = icae_settings_context(s),
         .first_context = s->objective.first_context,
         .grow_samples = s->objective.grow_steps * s->train.batch,

@@ -236,8 +236,9 @@ static void ck_list(const int32_t *ids, int64_t n, const token_list *a, const to
     ck_ids(ids + a->n, b->ids, b->n);
 }
 
-START_TEST(rows_become_jobs_on_shared_contexts) {
-    const char *path = test_path(test_folder("feed-rows"), "rows.jsonl");
+/* Three rows, the first and the last of one input, and one that is too short. */
+static const char *write_rows(const char *folder) {
+    const char *path = test_path(test_folder(folder), "rows.jsonl");
     static const char rows[] =
         "{\"input\": \"the river was slow\", \"prompt\": \"who<|im_end|>\", \"answer\": "
         "\"men\"}\n"
@@ -247,6 +248,11 @@ START_TEST(rows_become_jobs_on_shared_contexts) {
         "g\"}\n";
     icae_error error = {0};
     ck_ok(icae_file_write(path, rows, strlen(rows), &error));
+    return path;
+}
+
+START_TEST(rows_become_jobs_on_shared_contexts) {
+    const char *path = write_rows("feed-rows");
     icae_tokenizer *tokenizer = open_tokenizer();
     icae_feed *feed = open_feed(&row_settings, path, tokenizer);
     icae_feed_step *step = next(feed, 5);
@@ -387,6 +393,46 @@ static void ck_resumes_everywhere(const icae_feed_settings *settings, const char
     }
 }
 
+START_TEST(contexts_of_rows_may_bear_their_restoring_too) {
+    const char *path = write_rows("feed-rows-ae");
+    icae_tokenizer *tokenizer = open_tokenizer();
+    icae_feed *plain = open_feed(&row_settings, path, tokenizer);
+    icae_feed_settings settings = row_settings;
+    settings.has_ae = true;
+    icae_feed *feed = open_feed(&settings, path, tokenizer);
+    icae_feed_step *without = next(plain, 5), *with = next(feed, 5);
+    icae_feed_close(plain);
+    icae_feed_close(feed);
+    const icae_batch *a = &without->batch, *b = &with->batch;
+    ck_assert_int_eq(b->n_contexts, a->n_contexts);
+    ck_assert_int_eq(b->n_jobs, a->n_jobs + a->n_contexts);
+    int64_t seen = 0, n_ft = 0;
+    for (int64_t j = 0; j < b->n_jobs; j++) {
+        const icae_job *job = &b->jobs[j];
+        const icae_context *context = &b->contexts[job->context];
+        if (job->task == ICAE_TASK_AE) {
+            ck_assert_int_eq(job->context, seen++); /* once, before the context's answers */
+            ck_assert_int_eq(job->n_target, context->n + 1);
+            ck_ids(job->target, context->ids, context->n);
+            ck_assert_int_eq(job->target[context->n], icae_tokenizer_eos(tokenizer));
+            ck_assert_int_eq(job->skip + job->n_prefix + job->n_prompt, 0);
+            continue;
+        }
+        const icae_job *same = &a->jobs[n_ft++];
+        ck_assert_int_eq(job->task, ICAE_TASK_FT);
+        ck_assert_int_eq(job->context, same->context);
+        ck_assert_int_lt(job->context, seen);
+        ck_assert_int_eq(job->n_target, same->n_target);
+        ck_ids(job->target, same->target, same->n_target);
+    }
+    ck_assert_int_eq(seen, a->n_contexts);
+    ck_assert_int_eq(n_ft, a->n_jobs);
+    icae_feed_step_free(without);
+    icae_feed_step_free(with);
+    icae_tokenizer_free(tokenizer);
+}
+END_TEST
+
 START_TEST(goes_on_exactly_after_every_step) {
     char texts[512], rows[512];
     snprintf(texts, sizeof texts, "%s", make_texts("feed-resume"));
@@ -397,6 +443,7 @@ START_TEST(goes_on_exactly_after_every_step) {
         for (int way = 0; way < 8; way++) {
             icae_feed_settings settings = is_instruct ? row_settings : text_settings;
             settings.objective = (icae_objective)objective;
+            settings.has_ae = is_instruct && way & 1;
             settings.shuffle_documents = way & 1 ? 5 : 0;
             settings.is_endless = way & 2;
             settings.limit_samples = way & 4 ? 7 : 0;
@@ -785,7 +832,8 @@ START_TEST(a_state_of_another_chat_template_is_refused) {
 END_TEST
 
 SUITE_OF(feed, 60, samples_are_slices_of_their_documents, rows_become_jobs_on_shared_contexts,
-         goes_on_exactly_after_every_step, prefetching_and_batch_size_change_no_sample,
+         contexts_of_rows_may_bear_their_restoring_too, goes_on_exactly_after_every_step,
+         prefetching_and_batch_size_change_no_sample,
          epochs_show_other_windows_and_another_seed_too, a_limit_returns_to_the_same_samples,
          closing_never_waits_for_ever, broken_lines_are_counted_or_with_strict_end_the_run,
          broken_lines_add_up_over_limited_passes, the_longest_context_grows_evenly,

@@ -125,6 +125,20 @@ START_TEST(fine_tuning_goes_on_from_an_adapter_and_its_loss_falls) {
                   "%g -> %g", report.before.loss[ICAE_TASK_FT],
                   report.after.loss[ICAE_TASK_FT]);
     ck_assert_int_eq(report.after.restored, 1);
+    ck_assert_int_eq(report.after.targets[ICAE_TASK_AE], 0);
+    /* With a share for restoring both losses are measured, and both fall. */
+    ck_ok(tiny_run(test_path(folder, "third"),
+                   RUN_WITH(rows, start, "objective.kind=instruct", "objective.ae_share=0.5",
+                            "data.heldout=data/samples/questions.jsonl", "train.lr=1e-2",
+                            "train.steps=60", "train.micro_batch=3"),
+                   NULL, &report, &error));
+    static const icae_task tasks[] = {ICAE_TASK_AE, ICAE_TASK_FT};
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_gt(report.after.targets[tasks[i]], 0);
+        ck_assert_msg(report.after.loss[tasks[i]] < report.before.loss[tasks[i]] - 0.3,
+                      "%g -> %g", report.before.loss[tasks[i]], report.after.loss[tasks[i]]);
+    }
+    ck_assert_int_eq(report.after.restored, 1);
 }
 END_TEST
 
@@ -210,12 +224,12 @@ static double *first_moment(const char *out, int64_t *count) {
 
 START_TEST(micro_batches_give_the_gradient_of_the_whole_batch) {
     static const char *const kinds[] = {"objective.kind=mixed", "objective.kind=both",
-                                        "objective.kind=instruct"};
+                                        "objective.kind=instruct", "objective.kind=instruct"};
     static const char *const micros[] = {"train.micro_batch=0", "train.micro_batch=1",
                                          "train.micro_batch=4", "train.micro_batch=7"};
     icae_error error = {0};
     const char *folder = test_folder("micro");
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < 4; k++) {
         double *whole = NULL, largest = 0;
         for (int m = 0; m < 4; m++) {
             char name[32];
@@ -223,8 +237,9 @@ START_TEST(micro_batches_give_the_gradient_of_the_whole_batch) {
             const char *out = test_path(folder, name);
             ck_ok(tiny_run(out,
                            RUN_WITH(kinds[k], micros[m], "train.batch=7", "train.steps=1",
-                                    k == 2 ? "data.train=data/samples/questions.jsonl"
-                                           : "data.strict=false"),
+                                    k >= 2 ? "data.train=data/samples/questions.jsonl"
+                                           : "data.strict=false",
+                                    k == 3 ? "objective.ae_share=0.3" : "data.strict=false"),
                            NULL, NULL, &error));
             int64_t count;
             double *moment = first_moment(out, &count);

@@ -281,6 +281,7 @@ def first_token(bench):
 ROWS = {
     "train-f32-eager": ("training, 8 texts of 128, f32", train("f32", "eager", EQUAL)),
     "train-f32-compiled": ("training, 8 texts of 128, f32", train("f32", "compiled", EQUAL)),
+    "train-f32-eager-no-mask": ("training, 8 texts of 128, f32", train("f32", "eager", EQUAL, is_masked=False)),
     "train-f32-fastest": ("training, 8 texts of 128, f32", train("f32", "compiled", EQUAL, is_masked=False)),
     "train-bf16-eager": ("training, 8 texts of 128, bf16", train("bf16", "eager", EQUAL)),
     "train-bf16-compiled": ("training, 8 texts of 128, bf16", train("bf16", "compiled", EQUAL)),
