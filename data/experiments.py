@@ -53,14 +53,15 @@ PAGE = """# The paper's experiments
 What Ge et al. (arXiv 2307.06945) measured, and what this program's adapters give on the same kind of task. Made by `make experiments
 ADAPTER=...`, which runs `icae eval` and writes this page from the results; nothing here is written by hand. Bases, texts and training are far
 smaller than the paper's, so the columns say how far one is, not who is better. The paper judged answers by GPT-4; here slots win a question when
-the right answer is likelier from them than from the text itself by more than 0.1 nats a token.
+the right answer is likelier from them than from the text itself by more than 0.1 nats a token; the text is read by the bare base, which
+was not tuned on such questions as the adapter was. Samples are texts or questions, over all lengths of a row.
 
 """
 
 CURVES = """## Positions: AE loss with both layouts on equal budgets
 
 The same training with slots at the positions of the text that they stand for (uniform) and behind it (append, as the paper has
-them), at two rates; more switches, and what all runs have in common, are in [ablations.md](ablations.md).
+them); more switches, and what all runs have in common, are in [ablations.md](ablations.md).
 
 ![Held-out AE loss over context tokens, layouts uniform and append](ablations.svg)
 """
