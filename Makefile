@@ -21,11 +21,14 @@
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
 #     interop-metrics  BLEU, ROUGE-L, F1 against sacrebleu, rouge-score (Python, network)
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
+#     check-pages    data/ablations.py and data/experiments.py on made-up results (Python)
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          our figures, ceilings, shares, growth, into BENCH_OUT=build/bench (5 minutes)
 #     bench-docs     the same, and its pictures and tables into docs/
 #     bench-peers    beside PyTorch and llama.cpp in one run: PYTHON= LLAMA_BIN= PEER_ROUNDS=3 PEER_ROWS=
 #     experiments    the paper's experiments with ADAPTER=FOLDER, into docs/experiments.md (hours)
+#     ablations      every switch of configs/ablations/variants.json on the same budget (STEPS=200 THREADS=1), into
+#                    docs/ablations.md (10 minutes each on one core; what is done is kept)
 #     compare-compute  loss curves of training in f32 and bf16 (half an hour)
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
@@ -302,6 +305,10 @@ interop-released:
 .PHONY: interop-metrics
 interop-metrics: $(BUILD)/interop-metrics
 	$(Q)ICAE_METRICS=$< $(PYTHON) tests/interop/metrics.py check
+# The pages that data/*.py write, from small results made up for it: seconds, no network.
+.PHONY: check-pages
+check-pages: $(BUILD)/compare-runs
+	$(Q)$(PYTHON) tests/scripts/pages.py $(BUILD)/compare-runs
 .PHONY: interop-chat
 interop-chat:
 	$(Q)$(PYTHON) tests/interop/chat_templates.py check
@@ -386,12 +393,17 @@ bench-peers: all
 # ---- the paper's experiments with an adapter: hours; what was done is kept in runs/experiments ----
 .PHONY: experiments
 experiments: all
-	$(Q)[ -n "$(ADAPTER)" ] || { echo "Which adapter? make experiments ADAPTER=runs/mine/adapter [BASE=FILE] [TUNED=ADAPTER] [N=100]" >&2; exit 1; }
+	$(Q)[ -n "$(ADAPTER)" ] || { echo "Which adapter? make experiments ADAPTER=runs/mine/adapter [BASE=FILE] [TUNED=ADAPTER] [PLAIN=ADAPTER] [N=100] [SKIP=latency]" >&2; exit 1; }
 	$(Q)$(MAKE) --no-print-directory base texts
-	$(Q)$(PYTHON) data/experiments.py $(BUILD) -m $(BASE) -a $(ADAPTER) $(if $(TUNED),--tuned $(TUNED)) $(if $(N),-n $(N))
+	$(Q)$(PYTHON) data/experiments.py $(BUILD) -m $(BASE) -a $(ADAPTER) $(if $(TUNED),--tuned $(TUNED)) \
+	  $(if $(PLAIN),--tuned-plain $(PLAIN)) $(if $(N),-n $(N)) $(addprefix --skip ,$(SKIP))
 
 $(BUILD)/compare-runs: $(BUILD)/tests/bench/compare_runs.o $(BUILD)/libicae.a
 	$(call link,)
+.PHONY: ablations
+ablations: all $(BUILD)/compare-runs
+	$(Q)$(MAKE) --no-print-directory base texts
+	$(Q)$(PYTHON) data/ablations.py $(BUILD) $(if $(STEPS),--steps $(STEPS)) $(if $(THREADS),--threads $(THREADS))
 .PHONY: compare-compute
 compare-compute: all $(BUILD)/compare-runs
 	$(Q)$(MAKE) --no-print-directory base texts

@@ -3,7 +3,8 @@
 """Runs the paper's experiments with an adapter and writes what came out beside what the paper has.
 
     data/experiments.py BUILD -m BASE -a ADAPTER [--texts FILE] [--questions FILE] [-n SAMPLES]
-                        [--tuned ADAPTER] [--tuned-plain ADAPTER] [--runs FOLDER] [--page FILE.md]
+                        [--tuned ADAPTER] [--tuned-plain ADAPTER] [--skip EXPERIMENT]... [--runs FOLDER]
+                        [--page FILE.md]
     data/experiments.py --page docs/experiments.md          only writes the page, of all runs there are
 
 Behind `make experiments ADAPTER=...`. BUILD is the folder with the program icae. Everything goes into a folder of the
@@ -12,11 +13,13 @@ not measured again. Hours with -n 100 on a workstation; -n 2 shows in minutes th
 
     --tuned         the adapter fine-tuned on questions, for qa; without it ADAPTER answers, untrained for that
     --tuned-plain   one fine-tuned the same way but never pretrained: compared with --tuned question by question
+    --skip          leaves an experiment out, with slots refined or not: ae, lengths, lm, random, qa, plain (that of --tuned-plain),
+                    latency; again for more. Latency is the one that needs a machine which does nothing else
     --refine        steps of the rows with refined slots, which the paper has nothing like (100; 0: none)
     --grid, --lengths, --context, --generate      smaller cells, for trying things out
 
-The page is made anew from all folders, a row each for every experiment; nothing in it is written by hand. Python 3,
-standard library only.
+The page is made anew from all folders, a row each for every experiment; nothing in it is written by hand. Where
+ablations.svg lies beside it (data/ablations.py), that is its picture of both layouts. Python 3, standard library only.
 """
 import argparse
 import json
@@ -25,12 +28,13 @@ import re
 import subprocess
 import sys
 
+SUITES = ["ae", "lengths", "lm", "random", "qa", "plain", "latency"]  # folders, plain for --tuned-plain
 MARGIN = 0.1  # nats a token; as in src/learn/eval_qa.c
 
 # name, what it is, the paper's result
 EXPERIMENTS = [
-    ("ae", "autoencoding, one span (512 -> 128): BLEU-4 / loss",
-     "Llama-7b 99.1 / 0.017; Llama-2-7b 99.5 / 0.009; Llama-2-13b 99.8 / 0.004"),
+    ("ae", "autoencoding, one span: BLEU-4 / loss",
+     "512 -> 128: Llama-7b 99.1 / 0.017; Llama-2-7b 99.5 / 0.009; Llama-2-13b 99.8 / 0.004"),
     ("lengths", "autoencoding by length: BLEU-4 (median) / exact prefix (median)",
      "at 500 tokens, k = 128: BLEU over 0.95 (median over 0.98), median exact prefix about 0.6"),
     ("lm", "continuation: perplexity from raw context -> from slots",
@@ -49,8 +53,17 @@ PAGE = """# The paper's experiments
 What Ge et al. (arXiv 2307.06945) measured, and what this program's adapters give on the same kind of task. Made by `make experiments
 ADAPTER=...`, which runs `icae eval` and writes this page from the results; nothing here is written by hand. Bases, texts and training are far
 smaller than the paper's, so the columns say how far one is, not who is better. The paper judged answers by GPT-4; here slots win a question when
-the right answer is likelier from them than from the text itself by more than 0.1 nats a token.
+the right answer is likelier from them than from the text itself by more than 0.1 nats a token; the text is read by the bare base, which
+was not tuned on such questions as the adapter was. Samples are texts or questions, over all lengths of a row.
 
+"""
+
+CURVES = """## Positions: AE loss with both layouts on equal budgets
+
+The same training with slots at the positions of the text that they stand for (uniform) and behind it (append, as the paper has
+them); more switches, and what all runs have in common, are in [ablations.md](ablations.md).
+
+![Held-out AE loss over context tokens, layouts uniform and append](ablations.svg)
 """
 
 
@@ -60,6 +73,8 @@ def slug(path):
 
 def evaluate(args, folder, name, words):
     """Runs icae eval into folder/name; it takes what is there already, if that is of the same adapter and data."""
+    if name.split("-")[0] in args.skip:
+        return
     out = os.path.join(folder, name)
     command = [os.path.join(args.build, "icae"), "eval", *words, "-m", args.base, "--out", out]
     print("+ " + " ".join(command), flush=True)
@@ -124,7 +139,8 @@ def ours(folder, name, suffix):
         return None
     lines = results["lines"]
     if name == "ae":
-        text = f"{results['bleu4']:.1f} / {results['loss']:.3f} ({results['tokens_per_slot']:.2f} tokens a slot)"
+        text = f"{results['settings']['tokens']} -> {results['slots'] / results['n']:.0f}: " \
+               f"{results['bleu4']:.1f} / {results['loss']:.3f}"
     elif name == "lengths":
         text = "; ".join(f"{line['group']} tokens: {line['bleu4']:.1f} ({line['median_bleu4']:.1f}) / "
                          f"{line['prefix_em']:.2f} ({line['median_prefix_em']:.2f})" for line in lines)
@@ -172,6 +188,8 @@ def write_page(args):
                        results["data"] or "random tokens", f"`{results['command']}`"]
                 out.append("| " + " | ".join(cell(part) for part in row) + " |\n")
         out.append("\n")
+    if os.path.exists(os.path.join(os.path.dirname(args.page), "ablations.svg")):
+        out.append(CURVES)
     page = "".join(out).rstrip("\n") + "\n"
     with open(args.page + ".tmp", "w") as file:
         file.write(page)
@@ -194,6 +212,7 @@ def main():
     parser.add_argument("--grid", default="8x2048,8x512,32x512")
     parser.add_argument("--generate", type=int, default=128)
     parser.add_argument("--refine", type=int, default=100, help="steps for the rows with refined slots; 0: none")
+    parser.add_argument("--skip", action="append", default=[], choices=SUITES, help="leaves it out; again for more")
     parser.add_argument("--runs", default="runs/experiments")
     parser.add_argument("--page", default="docs/experiments.md")
     args = parser.parse_args()

@@ -72,7 +72,7 @@ typedef struct row {
     X("objective", "skip_for_lm",         INTEGER, FIXED, objective.skip_for_lm,         0, 1e7, NULL) \
     X("objective", "prompt_tokens",       INTEGER, FIXED, objective.prompt_tokens,       1, 1e7, NULL) \
     X("objective", "answer_tokens",       INTEGER, FIXED, objective.answer_tokens,       1, 1e7, NULL) \
-    X("train", "steps",                   INTEGER, FREE,  train.steps,                   1, 1e12, NULL) \
+    X("train", "steps",                   INTEGER, FREE,  train.steps,                   0, 1e12, NULL) \
     X("train", "batch",                   INTEGER, FIXED, train.batch,                   1, 1e6, NULL) \
     X("train", "micro_batch",             INTEGER, FIXED, train.micro_batch,             0, 1e6, NULL) \
     X("train", "lr",                      NUMBER,  FIXED, train.lr,                      0, 10, NULL) \

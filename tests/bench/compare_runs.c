@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * compare-runs OUT.svg REACH NAME=METRICS.jsonl...: the AE losses of up to six runs on the same samples
- * in one picture, each a running mean over 2 REACH + 1 steps, held-out losses as points. On standard
- * output, as rows of a Markdown table: the mean difference of each run to the first over all steps both
- * have, the standard error of that mean, and both held-out losses at the end.
+ * Up to six runs in one picture.
+ *
+ * compare-runs OUT.svg REACH NAME=METRICS.jsonl...: the AE losses of runs on the same samples, each a
+ * running mean over 2 REACH + 1 steps, held-out losses as points. On standard output, as rows of a
+ * Markdown table: the mean difference of each run to the first over all steps both have, the standard
+ * error of that mean, and both held-out losses at the end.
+ *
+ * compare-runs --heldout TITLE OUT.svg NAME=METRICS.jsonl...: held-out AE losses over the context tokens
+ * read until then, of runs that may differ in anything; no table.
  */
 #include <math.h>
 #include <stdio.h>
@@ -27,6 +32,7 @@ typedef struct run {
     const char *name;
     column train, heldout;
     double *smooth;
+    double *tokens; /* [heldout.n] context tokens before each held-out loss */
 } run;
 
 static bool column_init(column *c, icae_arena *arena) {
@@ -35,28 +41,40 @@ static bool column_init(column *c, icae_arena *arena) {
     return c->step && c->value;
 }
 
-static void take(column *c, const icae_json_value *record, const char *key) {
+static bool run_init(run *r, icae_arena *arena) {
+    r->smooth = icae_arena_array(arena, MOST_STEPS, sizeof *r->smooth);
+    r->tokens = icae_arena_array(arena, MOST_STEPS, sizeof *r->tokens);
+    return r->smooth && r->tokens && column_init(&r->train, arena) &&
+           column_init(&r->heldout, arena);
+}
+
+static bool take(column *c, const icae_json_value *record, const char *key) {
     double step, value;
-    if (c->n < MOST_STEPS && icae_json_as_number(icae_json_member(record, "step"), &step) &&
-        icae_json_as_number(icae_json_member(record, key), &value)) {
-        c->step[c->n] = step;
-        c->value[c->n++] = value;
+    if (c->n == MOST_STEPS || !icae_json_as_number(icae_json_member(record, "step"), &step) ||
+        !icae_json_as_number(icae_json_member(record, key), &value)) {
+        return false;
     }
+    c->step[c->n] = step;
+    c->value[c->n++] = value;
+    return true;
 }
 
 static icae_status read_run(run *r, const char *path, icae_error *error) {
     icae_lines *lines;
     icae_status status = icae_lines_open(&lines, path, error);
     if (status) return status;
+    double tokens = 0;
     for (;;) {
         const char *line;
         size_t bytes;
         icae_json *json;
         status = icae_lines_next(lines, LINE_LIMIT, &line, &bytes, error);
-        if (!status && line) status = icae_json_parse(&json, path, line, bytes, error);
         if (status || !line) break;
-        take(&r->train, icae_json_root(json), "ae_loss");
-        take(&r->heldout, icae_json_root(json), "heldout_ae_loss");
+        if (icae_json_parse(&json, path, line, bytes, NULL)) continue; /* cut short by a stop */
+        const icae_json_value *record = icae_json_root(json);
+        icae_json_as_number(icae_json_member(record, "total_tokens"), &tokens);
+        take(&r->train, record, "ae_loss");
+        if (take(&r->heldout, record, "heldout_ae_loss")) r->tokens[r->heldout.n - 1] = tokens;
         icae_json_free(json);
     }
     icae_lines_close(lines);
@@ -106,37 +124,68 @@ static icae_status draw(const char *path, run *runs, size_t n_runs, size_t reach
     return icae_plot_write(path, &plot, error);
 }
 
+/* A solid line through the marks: with these few points it is the curve, not a guide for the eye. */
+static icae_status draw_heldout(const char *path, const char *title, const run *runs,
+                                size_t n_runs, icae_error *error) {
+    icae_plot_series series[2 * MOST_RUNS];
+    for (size_t i = 0; i < n_runs; i++) {
+        const run *r = &runs[i];
+        series[i] = (icae_plot_series){r->name,      r->tokens,      r->heldout.value,
+                                       r->heldout.n, ICAE_PLOT_LINE, (int)i};
+        series[n_runs + i] = series[i];
+        series[n_runs + i].name = NULL;
+        series[n_runs + i].style = ICAE_PLOT_POINTS;
+    }
+    const icae_plot plot = {.title = title,
+                            .subtitle = "one run each; the number is the last value",
+                            .x_label = "context tokens",
+                            .y_label = "nats per token",
+                            .series = series,
+                            .n_series = 2 * n_runs,
+                            .y_axis = ICAE_PLOT_LINEAR};
+    return icae_plot_write(path, &plot, error);
+}
+
+/* "NAME=METRICS.jsonl"; the '=' is overwritten. */
+static icae_status open_run(run *r, char *word, icae_arena *arena, icae_error *error) {
+    char *equals = strchr(word, '=');
+    r->name = word;
+    if (!equals) {
+        return icae_fail(error, ICAE_INVALID, "%s: expected NAME=METRICS.jsonl", word);
+    }
+    if (!run_init(r, arena)) return icae_fail_memory(error, word);
+    *equals = 0;
+    return read_run(r, equals + 1, error);
+}
+
 int main(int argc, char **argv) {
-    if (argc < 4 || argc > 3 + MOST_RUNS) {
-        fprintf(stderr, "usage: %s OUT.svg REACH NAME=METRICS.jsonl... (up to %d)\n", argv[0],
-                MOST_RUNS);
+    bool is_heldout = argc > 1 && !strcmp(argv[1], "--heldout");
+    int first = is_heldout ? 4 : 3;
+    if (argc <= first || argc > first + MOST_RUNS) {
+        fprintf(stderr,
+                "usage: %s OUT.svg REACH NAME=METRICS.jsonl...\n"
+                "       %s --heldout TITLE OUT.svg NAME=METRICS.jsonl...    (up to %d runs)\n",
+                argv[0], argv[0], MOST_RUNS);
         return 2;
     }
     icae_arena arena = {0};
     icae_error error = {0};
     run runs[MOST_RUNS] = {0};
-    size_t n_runs = (size_t)argc - 3;
+    size_t n_runs = (size_t)(argc - first);
     icae_status status = ICAE_OK;
-    puts("| run | steps | mean difference | standard error | held-out losses |");
-    puts("| --- | --- | --- | --- | --- |");
-    for (size_t i = 0; i < n_runs && !status; i++) {
-        run *r = &runs[i];
-        char *equals = strchr(argv[3 + i], '=');
-        r->name = argv[3 + i];
-        r->smooth = icae_arena_array(&arena, MOST_STEPS, sizeof *r->smooth);
-        if (!equals) {
-            status =
-                icae_fail(&error, ICAE_INVALID, "%s: expected NAME=METRICS.jsonl", r->name);
-        } else if (!r->smooth || !column_init(&r->train, &arena) ||
-                   !column_init(&r->heldout, &arena)) {
-            status = icae_fail_memory(&error, r->name);
-        } else {
-            *equals = 0;
-            status = read_run(r, equals + 1, &error);
-        }
-        if (!status) print_row(&runs[0], r);
+    if (!is_heldout) {
+        puts("| run | steps | mean difference | standard error | held-out losses |");
+        puts("| --- | --- | --- | --- | --- |");
     }
-    if (!status) status = draw(argv[1], runs, n_runs, (size_t)atoi(argv[2]), &error);
+    for (size_t i = 0; i < n_runs && !status; i++) {
+        status = open_run(&runs[i], argv[(size_t)first + i], &arena, &error);
+        if (!status && !is_heldout) print_row(&runs[0], &runs[i]);
+    }
+    if (!status && is_heldout) {
+        status = draw_heldout(argv[3], argv[2], runs, n_runs, &error);
+    } else if (!status) {
+        status = draw(argv[1], runs, n_runs, (size_t)atoi(argv[2]), &error);
+    }
     if (status) fprintf(stderr, "%s: %s\n", argv[0], error.message);
     icae_arena_release(&arena);
     return status ? 1 : 0;

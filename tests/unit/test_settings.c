@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "icae/file.h"
+#include "icae/json.h"
 #include "icae/settings.h"
 #include "suites.h"
 
@@ -53,7 +54,7 @@ static const struct {
     {"{\n\n \"train\": {\n  \"stepz\": 3}}", ":4: train.stepz: unknown key 'stepz'"},
     {"{\"train\": {\"stepz\": 3}}", "did you mean 'steps'?"},
     {"{\"train\": {\"steps\": 1.5}}", "train.steps: expected a whole number"},
-    {"{\"train\": {\"steps\": 0}}", "train.steps: expected 1 to"},
+    {"{\"train\": {\"steps\": -1}}", "train.steps: expected 0 to"},
     {"{\"train\": {\"schedule\": \"cosin\"}}", "\"cosine\""},
     {"{\"train\": {\"checkpointing\": 1}}", "expected true or false"},
     {"{\"adapter\": {\"dropout\": 1}}", "adapter.dropout: expected 0 to 0.99"},
@@ -279,8 +280,34 @@ START_TEST(every_config_of_the_repository_reads) {
 }
 END_TEST
 
+/* configs/ablations/variants.json: its config with every variant's assignments. */
+START_TEST(every_ablation_reads) {
+    icae_error error = {0};
+    icae_json *json;
+    ck_ok(icae_json_open(&json, "configs/ablations/variants.json", &error));
+    const icae_json_value *root = icae_json_root(json);
+    const char *config = icae_json_as_string(icae_json_member(root, "config"));
+    const icae_json_value *variant = icae_json_first(icae_json_member(root, "variants"));
+    size_t count = 0;
+    ck_assert_ptr_nonnull(config);
+    for (; variant; variant = icae_json_next(variant), count++) {
+        icae_settings s;
+        icae_settings_init(&s);
+        ck_ok(icae_settings_read(&s, config, &error));
+        const icae_json_value *set = icae_json_first(icae_json_member(variant, "set"));
+        for (; set; set = icae_json_next(set))
+            ck_ok(icae_settings_set(&s, icae_json_as_string(set), &error));
+        ck_ok(icae_settings_check(&s, &error));
+        icae_settings_release(&s);
+    }
+    ck_assert_uint_ge(count, 12);
+    icae_json_free(json);
+}
+END_TEST
+
 SUITE_OF(settings, 30, bytes_are_numbers_or_numbers_with_a_unit,
          reads_a_config_and_keeps_the_defaults_of_the_rest,
          every_unknown_key_and_wrong_type_is_refused, set_overrides_with_the_same_checks,
          what_is_written_reads_back_equal, says_what_is_missing_or_contradicts,
-         chat_templates_come_from_keys_base_or_adapter, every_config_of_the_repository_reads)
+         chat_templates_come_from_keys_base_or_adapter, every_config_of_the_repository_reads,
+         every_ablation_reads)

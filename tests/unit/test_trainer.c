@@ -337,6 +337,30 @@ START_TEST(resuming_a_finished_run_leaves_it_as_it_was) {
 }
 END_TEST
 
+/* What "not pretrained" is: the run evaluates and saves what training would begin with. */
+START_TEST(no_steps_save_the_adapter_as_it_was_drawn) {
+    icae_error error = {0};
+    const char *folder = test_folder("no-steps");
+    const char *heldout = "data.heldout=data/samples/sentences.jsonl";
+    char start[800];
+    icae_train_report none, one, again;
+    ck_ok(tiny_run(test_path(folder, "none"), RUN_WITH(heldout, "train.steps=0"), NULL, &none,
+                   &error));
+    ck_ok(tiny_run(test_path(folder, "one"), RUN_WITH(heldout, "train.steps=1"), NULL, &one,
+                   &error));
+    ck_assert_int_eq(none.step, 0);
+    double drawn = none.after.loss[ICAE_TASK_AE], trained = one.after.loss[ICAE_TASK_AE];
+    ck_assert_double_eq(drawn, one.before.loss[ICAE_TASK_AE]);
+    ck_assert_double_ne(drawn, trained);
+    /* It serves as a start like any other. */
+    snprintf(start, sizeof start, "adapter.start=%s/none/adapter", folder);
+    ck_ok(tiny_run(test_path(folder, "again"), RUN_WITH(heldout, "train.steps=1", start), NULL,
+                   &again, &error));
+    ck_assert_double_eq(again.before.loss[ICAE_TASK_AE], drawn);
+    ck_assert_double_eq(again.after.loss[ICAE_TASK_AE], trained);
+}
+END_TEST
+
 START_TEST(recomputing_activations_changes_no_byte) {
     icae_error error = {0};
     const char *folder = test_folder("recompute");
@@ -514,7 +538,8 @@ SUITE_OF(trainer, 120, overfits_passages_until_free_reconstruction_is_exact,
          training_leaves_every_byte_of_the_base_as_it_was,
          micro_batches_give_the_gradient_of_the_whole_batch,
          a_stopped_and_resumed_run_equals_one_that_was_not, n_steps_and_n_more_equal_2n_steps,
-         resuming_a_finished_run_leaves_it_as_it_was, recomputing_activations_changes_no_byte,
+         no_steps_save_the_adapter_as_it_was_drawn, resuming_a_finished_run_leaves_it_as_it_was,
+         recomputing_activations_changes_no_byte,
          a_damaged_checkpoint_is_named_and_the_one_before_it_used,
          refuses_to_mix_two_runs_in_one_folder,
          a_signal_before_the_first_step_leaves_nothing_to_save,

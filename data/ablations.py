@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Trains every variant of a list on the same budget and writes their held-out losses into one table.
+
+    data/ablations.py BUILD [--list FILE.json] [--runs FOLDER] [--page FILE.md] [--steps N] [--threads N]
+                      [--base FILE] [--only NAME]... [--no-training]
+
+Behind `make ablations`. BUILD is the folder with the programs icae-pretrain and compare-runs. The list
+(configs/ablations/variants.json) names a config, and for every variant the settings that differ from it:
+
+    {"config": FILE, "variants": [{"name", "question", "set": ["key=value", ...]}, ...],
+     "pictures": [{"file", "title", "variants": [names]}]}
+
+The first variant is the one that all others are compared with; a picture shows at most six. The order is that of the
+runs. A variant has its folder in runs/ablations; what is done is not done again, what was stopped goes on where it was
+(icae-pretrain --resume), and --steps with a larger number goes on with all of them. A folder whose config.json is not
+what the list says now is refused. The page and the pictures beside it are made anew after every run, of the runs that
+have reached the budget: a variant without result has no row. Python 3, standard library only.
+"""
+import argparse
+import json
+import os
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+
+PAGE = """# Ablations
+
+One switch at a time, everything else as in [{config}](../{config}): made by `make ablations`, which trains the variants of
+[{list}](../{list}) and writes this page from their `metrics.jsonl`; nothing here is written by hand. Every variant reads the same
+{tokens} context tokens ({steps} steps) in texts of at most {context} tokens, {compute}, {threads}. The paper puts
+512 tokens into 128 slots of a 7B model; the switches here are the same, the scale is what one core does in minutes. So a row tells what a
+switch does in the first minutes of training, not where it ends.
+
+Losses are nats a token on {samples} held-out texts, the same for all rows; BLEU-4 is of {restored} texts restored freely at the end. Each row is one
+run, and two runs of one recipe (`train.seed`) differ, too: what differs less says nothing. Every row's command is `icae-pretrain {config} --set
+out=FOLDER` and a `--set` for each of its switches.
+
+"""
+
+
+class Refused(Exception):
+    """What the user is to be told, in one sentence."""
+
+
+def read_json(path):
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path}: {error}") from None
+
+
+def folder_of(args, name):
+    return os.path.join(args.runs, re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-"))
+
+
+def read_list(path):
+    """The list, checked: names and folders are unique, pictures show variants that there are."""
+    plan = read_json(path)
+    try:
+        names = [variant["name"] for variant in plan["variants"]]
+        for variant in plan["variants"]:
+            for assignment in variant["set"]:
+                if "=" not in assignment:
+                    raise Refused(f"{path}: {variant['name']}: {assignment}: expected key=value")
+        folders = {re.sub(r"[^A-Za-z0-9]+", "-", name) for name in names}
+        if not names or len(folders) < len(names):
+            raise Refused(f"{path}: expected variants, each with a name of its own")
+        for picture in plan["pictures"]:
+            strange = [name for name in picture["variants"] if name not in names]
+            if strange or len(picture["variants"]) > 6:
+                raise Refused(f"{path}: {picture['file']}: expected up to six variants of the list" +
+                              (f"; there is no '{strange[0]}'" if strange else ""))
+        assert plan["config"]
+    except (KeyError, TypeError, AssertionError) as error:
+        raise Refused(f"{path}: lacks {error}") from None
+    return plan
+
+
+# ---- runs ----
+
+
+def value_of(text):
+    """As icae-pretrain reads what stands behind the '=': JSON, else a string."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def wanted_settings(plan, variant, steps):
+    """{section: {key: value}} of config and overrides, as the run's own config.json must have them."""
+    config = read_json(plan["config"])
+    sections = {name: dict(config.get(name, {})) for name in ("data", "adapter", "objective", "train")}
+    for assignment in variant["set"]:
+        key, text = assignment.split("=", 1)
+        section, name = key.split(".", 1)
+        sections.setdefault(section, {})[name] = value_of(text)
+    if steps:
+        sections["train"]["steps"] = steps
+    return sections
+
+
+def check_folder(folder, wanted):
+    """Refuses a run that was made by another list; steps may grow."""
+    used = read_json(os.path.join(folder, "config.json"))
+    for section, values in wanted.items():
+        for key, value in values.items():
+            if (section, key) != ("train", "steps") and used.get(section, {}).get(key) != value:
+                raise Refused(f"{folder}: was made with {section}.{key} = {json.dumps(used.get(section, {}).get(key))}, the list "
+                              f"has {json.dumps(value)}; remove the folder, or give another (--runs)")
+
+
+def read_metrics(folder):
+    """([(step, tokens so far, record)] of held-out records); a last line cut short is passed over."""
+    heldout, tokens = [], {0: 0}
+    try:
+        with open(os.path.join(folder, "metrics.jsonl")) as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if "total_tokens" in record:
+                    tokens[record["step"]] = record["total_tokens"]
+                if "heldout_ae_loss" in record:
+                    heldout.append((record["step"], tokens[record["step"]], record))
+    except FileNotFoundError:
+        pass
+    return heldout
+
+
+def is_done(folder, steps):
+    heldout = read_metrics(folder)
+    return bool(heldout) and heldout[-1][0] >= steps and os.path.exists(os.path.join(folder, "adapter", "icae.json"))
+
+
+def run(command):
+    """Runs it to its end. A first Ctrl-C reaches it, too: it saves, and that is waited for."""
+    print("+ " + shlex.join(command), flush=True)
+    try:
+        process = subprocess.Popen(command)
+    except OSError as error:
+        raise Refused(f"{command[0]}: {error.strerror}; build it with: make {command[0]}") from None
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            pass
+
+
+def train(args, plan, variant, wanted):
+    folder = folder_of(args, variant["name"])
+    if os.path.exists(os.path.join(folder, "config.json")):
+        check_folder(folder, wanted)
+        if is_done(folder, wanted["train"]["steps"]):
+            return
+    command = [os.path.join(args.build, "icae-pretrain"), plan["config"]]
+    given = variant["set"] + [f"out={folder}", f"train.threads={args.threads}"]
+    if args.steps:
+        given.append(f"train.steps={args.steps}")
+    if args.base:
+        given.append(f"base={args.base}")
+    for assignment in given:
+        command += ["--set", assignment]
+    checkpoints = os.path.join(folder, "checkpoints")
+    if os.path.isdir(checkpoints) and any(name.startswith("step-") for name in os.listdir(checkpoints)):
+        command.append("--resume")
+    code = run(command)
+    if code != 0:
+        raise Refused(f"{variant['name']} ended with {code}; the same command goes on from there")
+
+
+# ---- page ----
+
+
+def count_trained(folder):
+    """Numbers in the adapter: the sum over the shapes in the heads of its two safetensors files."""
+    total = 0
+    for name in ("adapter_model.safetensors", "memory.safetensors"):
+        with open(os.path.join(folder, "adapter", name), "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            head = json.loads(file.read(length))
+        for key, tensor in head.items():
+            if key != "__metadata__":
+                product = 1
+                for n in tensor["shape"]:
+                    product *= n
+                total += product
+    return total
+
+
+def read_result(args, variant, steps):
+    """What one row says, or None where the run has not reached the budget."""
+    folder = folder_of(args, variant["name"])
+    if not is_done(folder, steps):
+        return None
+    heldout = [entry for entry in read_metrics(folder) if entry[0] <= steps]
+    if not heldout or heldout[-1][0] != steps:
+        return None
+    middle = min(heldout, key=lambda entry: abs(entry[0] - steps / 2))
+    return {"folder": folder, "trained": count_trained(folder), "tokens": heldout[-1][1],
+            "middle_step": middle[0], "losses": [entry[2]["heldout_ae_loss"] for entry in (heldout[0], middle, heldout[-1])],
+            "last": heldout[-1][2]}
+
+
+def thousands(n):
+    return f"{n:,}"
+
+
+def cell(text):
+    return str(text).replace("|", "\\|")
+
+
+def draw(args, plan, results):
+    """The pictures for which there are results, beside the page; their names."""
+    drawn = []
+    for picture in plan["pictures"]:
+        curves = [f"{name}={os.path.join(results[name]['folder'], 'metrics.jsonl')}"
+                  for name in picture["variants"] if name in results]
+        if len(curves) < 2:
+            continue
+        path = os.path.join(os.path.dirname(args.page) or ".", picture["file"])
+        code = run([os.path.join(args.build, "compare-runs"), "--heldout", picture["title"], path, *curves])
+        if code != 0:
+            raise Refused(f"{path} could not be drawn")
+        drawn.append(picture)
+    return drawn
+
+
+def row(plan, variant, result):
+    last = result["last"]
+    bleu = f"{last['bleu4']:.1f}" if last.get("restored") else ""
+    switches = " ".join(f"`{assignment}`" for assignment in variant["set"]) or f"`{plan['config']}`"
+    return [variant["name"], variant["question"], switches, thousands(result["trained"]), thousands(result["tokens"]),
+            *(f"{loss:.2f}" for loss in result["losses"]), bleu]
+
+
+def write_page(args, plan, steps):
+    results = {}
+    for variant in plan["variants"]:
+        result = read_result(args, variant, steps)
+        if result:
+            results[variant["name"]] = result
+    first = next(iter(results.values()), None)
+    if not first:
+        print(f"no variant has reached step {steps} yet: {args.page} is left as it is")
+        return
+    used = read_json(os.path.join(first["folder"], "config.json"))
+    n = used["train"]["threads"]
+    out = [PAGE.format(config=plan["config"], list=args.list, tokens=thousands(first["tokens"]), steps=steps,
+                       context=used["objective"]["context_tokens"], compute=used["train"]["compute"],
+                       threads="all threads" if not n else "one thread" if n == 1 else f"{n} threads",
+                       samples=first["last"]["heldout_samples"], restored=first["last"].get("restored", 0))]
+    for picture in draw(args, plan, results):
+        out.append(f"![{picture['title']}]({picture['file']})\n\n")
+    head = ["variant", "question", "switches", "trained numbers", "context tokens", "loss at the start",
+            f"at step {first['middle_step']}", f"at step {steps}", "BLEU-4"]
+    out.append("| " + " | ".join(head) + " |\n| " + " | ".join(["---"] * len(head)) + " |\n")
+    for variant in plan["variants"]:
+        if variant["name"] in results:
+            out.append("| " + " | ".join(cell(part) for part in row(plan, variant, results[variant["name"]])) + " |\n")
+    notes = [f"- {variant['name']}: {variant['note']}\n" for variant in plan["variants"]
+             if "note" in variant and variant["name"] in results]
+    out += ["\n", *notes] if notes else []
+    with open(args.page + ".tmp", "w") as file:
+        file.write("".join(out))
+    os.replace(args.page + ".tmp", args.page)
+    print(f"wrote {args.page}: {len(results)} of {len(plan['variants'])} variants")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("build", help="folder with icae-pretrain and compare-runs")
+    parser.add_argument("--list", default="configs/ablations/variants.json")
+    parser.add_argument("--runs", default="runs/ablations")
+    parser.add_argument("--page", default="docs/ablations.md")
+    parser.add_argument("--steps", type=int, help="another budget than the config's")
+    parser.add_argument("--threads", type=int, default=1, help="of every run, one after the other; 0: all")
+    parser.add_argument("--base", help="another base than the config's")
+    parser.add_argument("--only", action="append", help="train this variant only (again for more)")
+    parser.add_argument("--no-training", action="store_true", help="only write the page, of what there is")
+    args = parser.parse_args()
+    try:
+        plan = read_list(args.list)
+        names = [variant["name"] for variant in plan["variants"]]
+        for name in args.only or []:
+            if name not in names:
+                raise Refused(f"{args.list}: there is no variant '{name}'; there are: {', '.join(names)}")
+        steps = args.steps or read_json(plan["config"])["train"]["steps"]
+        for variant in plan["variants"]:
+            if args.no_training or (args.only and variant["name"] not in args.only):
+                continue
+            train(args, plan, variant, wanted_settings(plan, variant, steps))
+            write_page(args, plan, steps)
+        write_page(args, plan, steps)
+    except Refused as sentence:
+        sys.exit(f"ablations: {sentence}")
+
+
+if __name__ == "__main__":
+    main()
