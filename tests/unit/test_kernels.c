@@ -73,7 +73,7 @@ static real *reals_of_16_bits(int64_t n, int64_t width) {
     for (int64_t i = 0; i < n; i++)
         x[i] = i % width % 32 == 5 || i % width % 32 == 0
                    ? (real)0x7FFFp-15
-                   : (real)ldexp(rint(ldexp(x[i], 14)), -15);
+                   : (real)ldexp(rint(ldexp((double)x[i], 14)), -15);
     return x;
 }
 
