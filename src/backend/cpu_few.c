@@ -8,8 +8,7 @@
  * GROUP rows of w go side by side, so that x is loaded once for all of them, and up to MANY rows of x, so
  * that a weight is widened once for all of them.
  *
- * At AVX2 this is for plain types, and quantised weights are multiplied in integers (cpu_few_int.c). At AVX-512
- * that gains one row of x nothing: memory sets the pace of both.
+ * From AVX2 on this is for plain types and rare ones, and quantised weights are multiplied in integers (cpu_few_int.c).
  *
  * On processors that multiply bfloat16 a second copy of this file makes linear_few_bf16: rows of x are rounded
  * once, weights after widening, and VDPBF16PS takes two products to each of 16 float sums. One sequence alone
@@ -379,8 +378,10 @@ void LEVEL_NAME(icae_cpu_few_)(icae_kernels *table) {
 static void linear_few(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
                        const icae_matrix *w, bool add, real *y) {
     assert(w->rows == N && w->cols == K);
-    if (!LEVEL_NAME(icae_cpu_few_int_)(be, T, N, K, x, w, add, y))
-        multiply(be, &(few){T, N, K, x, K, w, add, y});
+#if HAS_FLOAT_SIMD
+    if (icae_cpu_few_int(be, T, N, K, x, w, add, y)) return;
+#endif
+    multiply(be, &(few){T, N, K, x, K, w, add, y});
 }
 
 void LEVEL_NAME(icae_cpu_few_)(icae_kernels *table) {

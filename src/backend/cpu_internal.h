@@ -24,13 +24,12 @@ void icae_cpu_linear_avx512(icae_kernels *table);
 void icae_cpu_few_portable(icae_kernels *table);
 void icae_cpu_few_avx2(icae_kernels *table);
 void icae_cpu_few_avx512(icae_kernels *table);
-/* cpu_few_int.c: linear_few in integers, for the types it knows; false, and nothing done, for others */
 void icae_cpu_linear_int_portable(icae_kernels *table);
 void icae_cpu_linear_int_avx2(icae_kernels *table);
 void icae_cpu_linear_int_avx512(icae_kernels *table);
-typedef bool icae_few_int(icae_backend *be, int64_t T, int64_t N, int64_t K, const icae_real *x,
-                          const icae_matrix *w, bool add, icae_real *y);
-icae_few_int icae_cpu_few_int_portable, icae_cpu_few_int_avx2, icae_cpu_few_int_avx512;
+/* linear_few in integers for processors with AVX2, for the types it knows; false, and nothing done, for others */
+bool icae_cpu_few_int(icae_backend *be, int64_t T, int64_t N, int64_t K, const icae_real *x,
+                      const icae_matrix *w, bool add, icae_real *y);
 void icae_cpu_attention_portable(icae_kernels *table);
 void icae_cpu_attention_avx2(icae_kernels *table);
 void icae_cpu_attention_avx512(icae_kernels *table);
