@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The adapter in adapters/ is what its card says: made for the demo's base, whole, and of use on a text that
- * it was not trained on. */
+/* The adapters in adapters/ are what their cards say: made for the demo's base, whole, and of use on a text that
+ * they were not trained on. */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +13,7 @@ static const char sentence[] =
 static const char *const words[] = {"old",     "captain", "stood", "on the", "deck",  "and",
                                     "watched", "the sea", "for",   "signs",  "whales"};
 
-START_TEST(restores_most_words_of_an_unseen_sentence) {
+static void restores_most_words(const char *adapter) {
     const char *path = test_base_model();
     ck_assert_msg(path != NULL,
                   "the base model is not there: run `make base` first, or set ICAE_BASE");
@@ -23,7 +23,7 @@ START_TEST(restores_most_words_of_an_unseen_sentence) {
     icae_slots *slots;
     icae_generated restored;
     ck_ok(icae_base_open(&base, path, &error));
-    ck_ok(icae_session_open(&session, base, "adapters/smollm2-135m-4x", NULL, &error));
+    ck_ok(icae_session_open(&session, base, adapter, NULL, &error));
     ck_ok(icae_session_compress(session, sentence, strlen(sentence), &slots, &error));
     ck_assert_int_eq(icae_slots_describe(slots).slots, 16);
     ck_ok(icae_session_generate(session, slots, &(icae_generation){.mode = ICAE_RECONSTRUCT},
@@ -37,6 +37,16 @@ START_TEST(restores_most_words_of_an_unseen_sentence) {
     icae_session_close(session);
     icae_base_close(base);
 }
+
+START_TEST(restores_most_words_of_an_unseen_sentence) {
+    restores_most_words("adapters/smollm2-135m-4x");
+}
 END_TEST
 
-SUITE_OF(shipped, 300, restores_most_words_of_an_unseen_sentence)
+START_TEST(the_one_for_questions_restores_most_words_too) {
+    restores_most_words("adapters/smollm2-135m-4x-ask");
+}
+END_TEST
+
+SUITE_OF(shipped, 300, restores_most_words_of_an_unseen_sentence,
+         the_one_for_questions_restores_most_words_too)
