@@ -58,10 +58,12 @@ static void fill_avx512(icae_kernels *table) {
 }
 
 #if !ICAE_REAL_IS_DOUBLE
-/* CPUID leaf 7, subleaf 1, EAX bit 5; older compilers do not know it by name. */
+/* CPUID leaf 7, subleaf 1, EAX bit 5; older compilers do not know it by name. Every processor that has
+ * it has the level's other part, AVX512-VNNI; a hypervisor may hide either. */
 static bool has_avx512bf16(void) {
     unsigned a, b, c, d;
-    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5)) != 0;
+    return has_avx512() && __builtin_cpu_supports("avx512vnni") &&
+           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5)) != 0;
 }
 
 static void fill_avx512bf16(icae_kernels *table) {

@@ -8,7 +8,8 @@
  * GROUP rows of w go side by side, so that x is loaded once for all of them, and up to MANY rows of x, so
  * that a weight is widened once for all of them.
  *
- * From AVX2 on this is for plain types and rare ones, and quantised weights are multiplied in integers (cpu_few_int.c).
+ * From AVX2 on this is for plain types and rare ones, and quantised weights are multiplied in integers
+ * (cpu_linear_int.c).
  *
  * On processors that multiply bfloat16 a second copy of this file makes linear_few_bf16: rows of x are rounded
  * once, weights after widening, and VDPBF16PS takes two products to each of 16 float sums. One sequence alone
@@ -31,10 +32,10 @@ typedef uint16_t input; /* bfloat16 */
 typedef real input;
 #endif
 
-/* With 16 floats to a vector quantised types are widened by tables of scales; with 8 they are multiplied
+/* In bf16 quantised types are widened by tables of scales, otherwise they are multiplied
  * in integers; without vectors of the processor's own the one way to widen is as good as any. */
-#define HAS_TABLES  (HAS_FLOAT_SIMD && VECTOR_BYTES == 64)
-#define HAS_INTEGER (HAS_FLOAT_SIMD && VECTOR_BYTES == 32)
+#define HAS_TABLES  (HAS_FLOAT_SIMD && IS_BF16)
+#define HAS_INTEGER (HAS_FLOAT_SIMD && !IS_BF16)
 
 /* Rows of w, and rows of x with them: a vector of sums for each pair. With more rows of x than FEW_AT_ONCE
  * registers suffice for PAIR rows of w only. (Eight at once do not pay in float: multiply-adds take longer
@@ -375,17 +376,14 @@ void LEVEL_NAME(icae_cpu_few_)(icae_kernels *table) {
 
 #else
 
-static void linear_few(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
-                       const icae_matrix *w, bool add, real *y) {
+void LEVEL_NAME(icae_cpu_linear_few_)(icae_backend *be, int64_t T, int64_t N, int64_t K,
+                                      const real *x, const icae_matrix *w, bool add, real *y) {
     assert(w->rows == N && w->cols == K);
-#if HAS_FLOAT_SIMD
-    if (icae_cpu_few_int(be, T, N, K, x, w, add, y)) return;
-#endif
     multiply(be, &(few){T, N, K, x, K, w, add, y});
 }
 
 void LEVEL_NAME(icae_cpu_few_)(icae_kernels *table) {
-    table->linear_few = linear_few;
+    table->linear_few = LEVEL_NAME(icae_cpu_linear_few_);
 }
 
 #endif

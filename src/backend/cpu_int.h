@@ -12,13 +12,23 @@
  * multiply-adds do, and 4-bit weights need no more than shifting and masking for it. The only rounding
  * of an input is that of x: at most e/2, half of 2^-15 of the largest value of the piece, some 1e-5 of a result.
  *
- * Two pieces stand side by side, one in each half of a register. A weight of a byte or less lies in words
- * of 16 bits with its neighbour, so evens and odds are taken out of them one after the other, and x is
- * laid out like that:
+ * A weight of a byte or less lies in words of 16 bits with its neighbour, so evens and odds are taken out of
+ * them one after the other, and x is laid out like that: a piece has 16 twos, pairs of 16-bit values that
+ * one VPMADDWD lane multiplies,
  *
- *     pair.values   [4][2][8]: evens of the first 16 values, odds of them, evens and odds of the second 16;
- *                              each for piece 2i and for piece 2i+1
- *     pair.scales   [2][4]: e of either piece
+ *     twos 0-3    evens of the first 16 values: (x0, x2), (x4, x6), (x8, x10), (x12, x14)
+ *     twos 4-7    odds of them
+ *     twos 8-15   the same of the second 16
+ *
+ * and two pieces stand side by side, one in each half of a register.
+ *
+ * Both products take what a piece adds to a sum in the same way and order, so a row of x gives the same bits
+ * alone, among few and among many. Pieces 0, 2, 4, ... have one sum, the others a second one, which is added at the
+ * end; a piece makes
+ *
+ *     sum = fma(real(sum of X q), scale e, sum);   sum = fma(offset, e sum of X, sum)
+ *
+ * (in Q6_K the first line for each half of the piece, and no second one).
  *
  * A piece with an infinity or a NaN has e = NaN, which reaches every y of the row. One whose largest
  * value is below SMALLEST counts as zero.
@@ -32,13 +42,16 @@
 
 #if HAS_FLOAT_SIMD
 
-enum { PAIR = 2 * WIDE, X_MAX = 32767 };
+/* Values in two pieces; twos in one */
+enum { PAIR = 2 * WIDE, TWOS = WIDE / 2, X_MAX = 32767 };
 static const real SMALLEST = 0x1p-100f;
 
-typedef struct pair {
-    int16_t values[4][16];
-    real scales[8];
-} __attribute__((aligned(32))) pair;
+/* sum + two neighbouring products of 16 bits in every lane of 32 */
+#if defined __AVX512VNNI__ && defined __AVX512VL__
+#define add_two(sum, a, b) _mm256_dpwssd_epi32(sum, a, b)
+#else
+#define add_two(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+#endif
 
 /* ---- x ---- */
 
@@ -65,60 +78,37 @@ ALWAYS_INLINE __m256i round_16(__m256 a, __m256 b, __m256 inverse) {
     return _mm256_permutevar8x32_epi32(words, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-/* One piece of x into half `h` of a pair; returns e sum of X. */
-ALWAYS_INLINE real round_piece(const real *x, int h, pair *out) {
+/* A piece of x: its 16 twos in out, and its scale; returns e sum of X. */
+ALWAYS_INLINE real round_piece(const real *x, __m256i out[2], real *scale) {
     __m256 v[4];
     UNROLL
     for (int i = 0; i < 4; i++)
         v[i] = _mm256_loadu_ps(x + 8 * i);
     const int32_t bits = largest_bits(v);
-    real largest, scale = 0, inverse = 0;
+    real largest, inverse = 0;
     memcpy(&largest, &bits, sizeof largest);
+    *scale = 0;
     if (!isfinite(largest)) {
-        scale = NAN;
+        *scale = NAN;
         memset(v, 0, sizeof v);
     } else if (largest >= SMALLEST) {
-        scale = largest / X_MAX;
+        *scale = largest / X_MAX;
         inverse = X_MAX / largest;
     }
     const __m256 times = _mm256_set1_ps(inverse);
-    __m256i first = round_16(v[0], v[1], times), second = round_16(v[2], v[3], times);
-    __m128i *to = (__m128i *)(void *)out->values;
-    _mm_store_si128(to + h, _mm256_castsi256_si128(first));
-    _mm_store_si128(to + 2 + h, _mm256_extracti128_si256(first, 1));
-    _mm_store_si128(to + 4 + h, _mm256_castsi256_si128(second));
-    _mm_store_si128(to + 6 + h, _mm256_extracti128_si256(second, 1));
-    _mm_store_ps(out->scales + 4 * h, _mm_set1_ps(scale));
+    out[0] = round_16(v[0], v[1], times);
+    out[1] = round_16(v[2], v[3], times);
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sums =
-        _mm256_add_epi32(_mm256_madd_epi16(first, ones), _mm256_madd_epi16(second, ones));
+        _mm256_add_epi32(_mm256_madd_epi16(out[0], ones), _mm256_madd_epi16(out[1], ones));
     __m128i sum =
         _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
-    return scale * (real)_mm_cvtsi128_si32(sum);
+    return *scale * (real)_mm_cvtsi128_si32(sum);
 }
 
-/* Row t of T, of K values, into out [pairs][T] and sums [ceil(pairs / 4)][T][8] (e sum of X of every
- * piece); zeros behind its end. */
-static inline void round_row(const real *x, int64_t K, int64_t T, int64_t t, pair *out,
-                             real *sums) {
-    const int64_t pairs = (K + PAIR - 1) / PAIR;
-    for (int64_t i = 0; i < (pairs + 3) / 4 * 8; i++) {
-        pair *to = out + i / 2 * T + t;
-        real *sum = sums + (i / 8 * T + t) * 8 + i % 8;
-        *sum = 0;
-        if (i * WIDE < K) {
-            *sum = round_piece(x + i * WIDE, (int)(i % 2), to);
-        } else if (i / 2 < pairs) { /* the second piece of the last pair */
-            for (int j = 0; j < 4; j++)
-                memset(to->values[j] + 8, 0, 16);
-            memset(to->scales + 4, 0, 16);
-        }
-    }
-}
-
-/* ---- w: 64 integers in the order of pair.values ---- */
+/* ---- w: the twos of two pieces, of the first in lower halves and of the second in upper ones ---- */
 
 ALWAYS_INLINE __m256i load_halves(const unsigned char *first, const unsigned char *second) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(load_16_bytes(first)),

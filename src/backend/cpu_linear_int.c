@@ -1,169 +1,137 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * linear_reading: products of many rows with quantised weights in integers. Compiled once per level.
+ * linear_few and linear_reading for quantised weights, in integers: which function makes a product of how
+ * many rows, and that of more than three. Compiled once per level, of which avx512bf16 has VPDPWSSD (AVX512-VNNI),
+ * and for AVX2's vectors with it.
  *
  *     y[t, n] (+)= x^[t,:] . w[n,:]       x^ = x with 16 bits for each value (cpu_int.h)
  *
- * As in cpu_linear.c the result is cut into panels of 32 columns, whose weights are unpacked into scratch
- * once for all rows of x; here as integers, two neighbours of a row in 32 bits:
+ * Rows of x stand side by side in the lanes of a vector, so no sum is ever taken across lanes. Rows of w are
+ * unpacked PANEL at a time into scratch, once for all rows of x; from there a two of w is spread over the lanes,
+ * VPMADDWD multiplies it with a two of every row, and an addition follows. A tile's integer sums
+ * stay in registers and go into float ones after every piece.
  *
- *     panel [pairs][32 twos][32 columns], scale and offset [pieces][32 columns]
+ *     lanes   twos [vectors][pieces][TWOS][VL], scales and sums [vectors][pieces][VL]
+ *     panel   twos [pairs][columns][4][2][4]: as read_pair leaves them; factors [pieces][columns][2]: scale, offset
  *
- * where a pair's twos are in the order of pair.values. VPMADDWD multiplies a two of x with the panel's and
- * adds the products: twice what a float multiply-add does, and the additions find room beside it. After a
- * piece of 32 values the integer sums go into float ones:
- *
- *     sum += (sum of X q) (scale e);  sum += offset (e sum of X)
- *
- * A sum of at most STRETCH columns starts at 0 and is added to y at its end. It depends on nothing
- * but its row of x and its row of w; threads share panels and blocks of rows, never a sum.
+ * A sum depends on nothing but its row of x and its row of w; threads share panels and blocks of rows,
+ * never a sum.
  */
 #include <assert.h>
 
 #include "backend/cpu_int.h"
-#include "backend/cpu_tile.h"
+#include "backend/cpu_tile.h" /* transpose_8x8 */
 
 #if HAS_FLOAT_SIMD
 
-/* Twos of a row in a pair of pieces. The tile is cpu_tile.h's: TILE_ROWS x 2 vectors of sums. */
-enum { PAIR_TWOS = 32 };
+/* Columns of a panel, and the tile: BROAD vectors of rows with BROAD_COLUMNS sums each, or one with all of a
+ * panel's: 12 sums in AVX2's 16 registers, 24 in AVX-512's 32. */
+enum { COLUMNS = 12, BROAD = 2, BROAD_COLUMNS = VECTOR_BYTES == 64 ? COLUMNS : COLUMNS / 2 };
+/* Most rows whose sums cpu_few_int.c takes across lanes. */
+enum { FEW_ROWS = 3 };
+/* Rows that AVX2's vectors hold: AVX-512's would be half empty. */
+enum { NARROW_ROWS = 8 };
+/* More rows than these keep a thread long enough at one panel. */
+enum { MANY_ROWS = 64 };
 /* Multiply-adds below which a team of threads costs more than it gives. */
-static const int64_t WORTH_THREADS = 200000;
+static const int64_t WORTH_THREADS = 50000;
 
-/* Quantised columns of w, for one stretch of its rows */
+/* x in 16 bits */
+typedef struct lanes {
+    int64_t pieces;
+    int32_t *twos;
+    real *scales, *sums;
+} lanes;
+
+/* COLUMNS rows of w, for all of their pieces */
 typedef struct panel {
-    int32_t twos[PIECES / 2][PAIR_TWOS][PANEL] __attribute__((aligned(64)));
-    real scale[PIECES][PANEL] __attribute__((aligned(64)));
-    real offset[PIECES][PANEL] __attribute__((aligned(64)));
-    scales row; /* of the row that is unpacked */
+    int32_t *twos;
+    real *factors;
+    scales *row;                /* of the row that is unpacked */
+    const unsigned char *ahead; /* what is unpacked next, as it lies in memory */
+    size_t ahead_bytes;         /* of it for each piece */
 } panel;
-
-/* x in 16 bits; rows is T, rounded up to whole tiles with zeros */
-typedef struct rounded {
-    int64_t rows;
-    pair *values; /* [pairs][rows] */
-    real *sums;   /* [ceil(pairs / 4)][rows][8] */
-} rounded;
 
 #if VECTOR_BYTES == 64
 typedef __m512i ints;
-#define splat_two  _mm512_set1_epi32
-#define zero_ints  _mm512_setzero_si512
-#define load_twos  _mm512_load_si512
-#define add_ints   _mm512_add_epi32
-#define two_by_two _mm512_madd_epi16
-#define to_reals   (vec) _mm512_cvtepi32_ps
+#define splat_two          _mm512_set1_epi32
+#define zero_ints          _mm512_setzero_si512
+#define load_twos          _mm512_load_si512
+#define to_reals           (vec) _mm512_cvtepi32_ps
+#define fused_sum(a, b, c) (vec) _mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c))
+#if defined __AVX512VNNI__
+#define add_two_wide(sum, a, b) _mm512_dpwssd_epi32(sum, a, b)
+#else
+#define add_two_wide(sum, a, b) _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+#endif
 #else
 typedef __m256i ints;
-#define splat_two       _mm256_set1_epi32
-#define zero_ints       _mm256_setzero_si256
-#define load_twos(from) _mm256_load_si256((const __m256i *)(const void *)(from))
-#define add_ints        _mm256_add_epi32
-#define two_by_two      _mm256_madd_epi16
-#define to_reals        (vec) _mm256_cvtepi32_ps
+#define splat_two          _mm256_set1_epi32
+#define zero_ints          _mm256_setzero_si256
+#define load_twos(from)    _mm256_load_si256((const __m256i *)(const void *)(from))
+#define to_reals           (vec) _mm256_cvtepi32_ps
+#define fused_sum(a, b, c) (vec) _mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c))
+#define add_two_wide       add_two
 #endif
 
-/* Types with one scale for a whole piece. */
 ALWAYS_INLINE bool is_known(icae_dtype dtype) {
-    return dtype != ICAE_DTYPE_Q6_K && (has_headers(dtype) || has_stretches(dtype));
+    return has_headers(dtype) || has_stretches(dtype);
 }
 
-/* Pieces first .. first + n - 1 of 32 rows of w, from row `row` on; zeros where w has no such row. */
-ALWAYS_INLINE void unpack_panel(icae_dtype dtype, const icae_matrix *w, int64_t row,
-                                int64_t first, int64_t n, panel *p) {
-    int32_t twos[PANEL][PAIR_TWOS] __attribute__((aligned(64))) = {{0}};
-    const int64_t rows = least(PANEL, w->rows - row);
-    const unsigned char *from = (const unsigned char *)w->data + (size_t)row * w->row_bytes +
-                                (size_t)first / 8 * bytes_of_eight(dtype);
-    if (rows < PANEL) {
-        memset(p->scale, 0, sizeof p->scale);
-        memset(p->offset, 0, sizeof p->offset);
+/* ---- unpacking ---- */
+
+/* Scale and offset of a row's pieces, to every COLUMNS-th place of `to` */
+ALWAYS_INLINE void unpack_factors(icae_dtype dtype, const unsigned char *row, int64_t pieces,
+                                  scales *s, real (*to)[2]) {
+    if (has_headers(dtype)) {
+        for (int64_t i = 0; i < pieces; i++, to += COLUMNS) {
+            int32_t header;
+            memcpy(&header, row + (size_t)i * bytes_of_32(dtype), sizeof header);
+            __m128 both = _mm_cvtph_ps(_mm_cvtsi32_si128(header));
+            if (dtype == ICAE_DTYPE_Q4_1) {
+                _mm_storel_pi((__m64 *)(void *)to, both);
+            } else {
+                const real d = _mm_cvtss_f32(both);
+                (*to)[0] = d;
+                (*to)[1] = dtype == ICAE_DTYPE_Q4_0 ? -8 * d : 0;
+            }
+        }
+        return;
     }
-    for (int64_t c = 0; c < rows; c++) {
-        const unsigned char *stretch = from + (size_t)c * w->row_bytes;
-        copy_headers(dtype, 1, stretch, w->row_bytes, 0, n, &p->row);
-        widen_scales(dtype, stretch, n, 0, &p->row);
-        for (int64_t i = 0; i < n; i++) {
-            p->scale[i][c] = p->row.scale[0][i];
-            p->offset[i][c] = dtype == ICAE_DTYPE_Q8_0 ? 0 : p->row.offset[0][i];
+    for (int64_t start = 0; start < pieces; start += PIECES) {
+        const int64_t n = least(PIECES, pieces - start);
+        widen_scales(dtype, row + (size_t)start / 8 * bytes_of_eight(dtype), n, 0, s);
+        for (int64_t i = 0; i < n; i++, to += COLUMNS) {
+            (*to)[0] = s->scale[0][i];
+            (*to)[1] = s->offset[0][i];
         }
     }
-    for (int64_t i = 0; i < n; i += 2) {
-        for (int64_t c = 0; c < rows; c++) {
+}
+
+/* Rows first .. first + n - 1 of w, n <= COLUMNS; whatever was there stays in columns that w lacks. */
+ALWAYS_INLINE void unpack_panel(icae_dtype dtype, const icae_matrix *w, int64_t first,
+                                int64_t n, panel *p) {
+    const int64_t pieces = w->cols / WIDE;
+    const unsigned char *row = (const unsigned char *)w->data + (size_t)first * w->row_bytes;
+    for (int64_t c = 0; c < n; c++, row += w->row_bytes) {
+        unpack_factors(dtype, row, pieces, p->row, (real(*)[2])p->factors + c);
+        int32_t *to = p->twos + c * 2 * TWOS;
+        for (int64_t i = 0; i < pieces; i += 2, to += COLUMNS * 2 * TWOS) {
             __m256i q[4];
-            read_pair(dtype, from + (size_t)c * w->row_bytes, i / 2, i + 1 == n, q);
+            read_pair(dtype, row, i / 2, i + 1 == pieces, q);
             UNROLL
             for (int j = 0; j < 4; j++)
-                _mm256_store_si256((__m256i *)(void *)(twos[c] + 8 * j), q[j]);
-        }
-        for (int j = 0; j < PAIR_TWOS; j += 8) {
-            UNROLL
-            for (int c = 0; c < PANEL; c += 8)
-                transpose_8x8((const float *)(const void *)(twos[c] + j), PAIR_TWOS,
-                              (float *)(void *)(p->twos[i / 2][j] + c), PANEL);
+                _mm256_store_si256((__m256i *)(void *)(to + 8 * j), q[j]);
         }
     }
 }
 
-/* sums[r][c] of rows of x and pieces 0 .. n-1 of the panel; x and x_sums begin at the tile's first row. */
-ALWAYS_INLINE void multiply_columns(const rounded *all, const pair *x, const real *x_sums,
-                                    int64_t n, const panel *p, int column,
-                                    real out[TILE_ROWS][PANEL]) {
-    vec sums[TILE_ROWS][2];
-    UNROLL
-    for (int r = 0; r < TILE_ROWS; r++)
-        sums[r][0] = sums[r][1] = (vec){0};
-    for (int64_t i = 0; i < n; i++) {
-        const pair *at = x + i / 2 * all->rows;
-        const real *x_sum = x_sums + i / 8 * all->rows * 8 + i % 8;
-        ints whole[TILE_ROWS][2];
-        UNROLL
-        for (int r = 0; r < TILE_ROWS; r++)
-            whole[r][0] = whole[r][1] = zero_ints();
-        for (int j = 0; j < 4; j++) {
-            const char *two = (const char *)(at->values[j] + i % 2 * 8);
-            const int32_t *w = p->twos[i / 2][j * 8 + i % 2 * 4] + column;
-            UNROLL
-            for (int k = 0; k < 4; k++) {
-                ints left = load_twos(w + k * PANEL), right = load_twos(w + k * PANEL + VL);
-                UNROLL
-                for (int r = 0; r < TILE_ROWS; r++) {
-                    int32_t value;
-                    memcpy(&value, two + (size_t)r * sizeof *x + 4 * (size_t)k, sizeof value);
-                    ints a = splat_two(value);
-                    whole[r][0] = add_ints(whole[r][0], two_by_two(a, left));
-                    whole[r][1] = add_ints(whole[r][1], two_by_two(a, right));
-                    /* Otherwise GCC does all multiplications of a step first and runs out of registers:
-                     * half as fast. */
-                    __asm__("" : "+v"(whole[r][0]), "+v"(whole[r][1]));
-                }
-            }
-        }
-        const real *scale = p->scale[i] + column, *offset = p->offset[i] + column;
-        UNROLL
-        for (int r = 0; r < TILE_ROWS; r++) {
-            vec e = splat(at[r].scales[i % 2 * 4]), x_whole = splat(x_sum[8 * r]);
-            UNROLL
-            for (int v = 0; v < 2; v++) {
-                sums[r][v] += to_reals(whole[r][v]) * (load(scale + v * VL) * e);
-                sums[r][v] += load(offset + v * VL) * x_whole;
-            }
-        }
-    }
-    UNROLL
-    for (int r = 0; r < TILE_ROWS; r++) {
-        store(out[r] + column, sums[r][0]);
-        store(out[r] + column + VL, sums[r][1]);
-    }
-}
-
-typedef void unpacker(const icae_matrix *w, int64_t row, int64_t first, int64_t n, panel *p);
+typedef void unpacker(const icae_matrix *w, int64_t first, int64_t n, panel *p);
 
 /* One function for each type, so that the type is a constant inside the loops. */
 #define UNPACK(name, values, bytes, safetensors, ggml)                                         \
-    static void unpack_##name(const icae_matrix *w, int64_t row, int64_t first, int64_t n,     \
-                              panel *p) {                                                      \
-        if (is_known(ICAE_DTYPE_##name)) unpack_panel(ICAE_DTYPE_##name, w, row, first, n, p); \
+    static void unpack_##name(const icae_matrix *w, int64_t first, int64_t n, panel *p) {      \
+        if (is_known(ICAE_DTYPE_##name)) unpack_panel(ICAE_DTYPE_##name, w, first, n, p);      \
     }
 ICAE_DTYPE_LIST(UNPACK)
 #undef UNPACK
@@ -173,73 +141,236 @@ static unpacker *const unpackers[] = {
 #undef UNPACKER
 };
 
-/* y[row .. row + n - 1, 32 columns from `column` on] */
-static void multiply_block(const icae_matrix *w, const rounded *x, int64_t row, int64_t n,
-                           int64_t column, bool add, panel *p, real *y) {
-    const int64_t pieces = w->cols / WIDE, columns = least(PANEL, w->rows - column);
-    real out[TILE_ROWS][PANEL] __attribute__((aligned(64)));
-    for (int64_t first = 0; first < pieces; first += PIECES, add = true) {
-        const int64_t count = least(PIECES, pieces - first);
-        unpackers[w->dtype](w, column, first, count, p);
-        for (int64_t t = row; t < row + n; t += TILE_ROWS) {
-            const pair *values = x->values + first / 2 * x->rows + t;
-            const real *sums = x->sums + (first / 8 * x->rows + t) * 8;
+/* Rows t .. t + 7 of x; zeros for those that x lacks. */
+static void round_eight(const real *x, int64_t T, int64_t K, int64_t t, const lanes *to) {
+    int32_t twos[8][TWOS] __attribute__((aligned(32))) = {{0}};
+    for (int64_t i = 0; i < to->pieces; i++) {
+        const int64_t at = (t / VL * to->pieces + i) * VL + t % VL;
+        for (int r = 0; r < 8; r++) {
+            to->scales[at + r] = to->sums[at + r] = 0;
+            if (t + r >= T) continue;
+            __m256i two[2];
+            to->sums[at + r] =
+                round_piece(x + (t + r) * K + i * WIDE, two, &to->scales[at + r]);
+            _mm256_store_si256((__m256i *)(void *)twos[r], two[0]);
+            _mm256_store_si256((__m256i *)(void *)(twos[r] + 8), two[1]);
+        }
+        int32_t *out = to->twos + (t / VL * to->pieces + i) * VL * TWOS + t % VL;
+        UNROLL
+        for (int j = 0; j < TWOS; j += 8)
+            transpose_8x8((const float *)(const void *)(twos[0] + j), TWOS,
+                          (float *)(void *)(out + j * VL), VL);
+    }
+}
+
+/* ---- the product ---- */
+
+/*
+ * `vectors` vectors of rows from row t on times `columns` columns of the panel from `first` on: out [columns]
+ * [vectors VL]. With has_halves (Q6_K) a piece's factors are of its first 16 values and of its second.
+ */
+ALWAYS_INLINE void tile_of(const bool has_halves, const int vectors, const int columns,
+                           const lanes *x, int64_t t, const panel *p, int first, real *out) {
+    const int halves = has_halves ? 2 : 1, steps = TWOS / halves;
+    const int64_t pieces = x->pieces, vector = t / VL * pieces * VL;
+    real both[2][COLUMNS * BROAD * VL] __attribute__((aligned(64))) = {{0}};
+    const int32_t *at = x->twos + vector * TWOS;
+    for (int64_t i = 0; i < pieces; i++) {
+        const int32_t *w = p->twos + (i / 2 * COLUMNS + first) * 2 * TWOS + i % 2 * 4;
+        const real *e = x->scales + vector + i * VL, *x_sum = x->sums + vector + i * VL;
+        const real *factors = p->factors + (i * COLUMNS + first) * 2;
+        real *sums = both[i % 2];
+        /* With few rows unpacking is a fifth of the work, too little for memory's share of it. */
+        if (vectors == 1)
+            for (size_t b = 0; b < p->ahead_bytes; b += LINE_BYTES)
+                __builtin_prefetch(p->ahead + (size_t)i * p->ahead_bytes + b);
+        for (int half = 0; half < halves; half++, w += TWOS) {
+            ints whole[COLUMNS][BROAD];
             UNROLL
-            for (int c = 0; c < PANEL; c += 2 * VL)
-                multiply_columns(x, values, sums, count, p, c, out);
-            for (int64_t r = 0; r < least(TILE_ROWS, row + n - t); r++) {
-                real *to = y + (t + r) * w->rows + column;
-                for (int64_t c = 0; c < columns; c++)
-                    to[c] = add ? to[c] + out[r][c] : out[r][c];
+            for (int c = 0; c < columns; c++) {
+                UNROLL
+                for (int v = 0; v < vectors; v++)
+                    whole[c][v] = zero_ints();
+            }
+            UNROLL
+            for (int k = 0; k < steps; k++, at += VL) {
+                ints twos[BROAD];
+                UNROLL
+                for (int v = 0; v < vectors; v++)
+                    twos[v] = load_twos(at + v * pieces * VL * TWOS);
+                UNROLL
+                for (int c = 0; c < columns; c++) {
+                    const ints two = splat_two(w[c * 2 * TWOS + k / 4 * 8 + k % 4]);
+                    UNROLL
+                    for (int v = 0; v < vectors; v++) {
+                        whole[c][v] = add_two_wide(whole[c][v], two, twos[v]);
+                        /* Otherwise GCC does all multiplications of a step first and runs out of
+                         * registers. */
+                        __asm__("" : "+v"(whole[c][v]));
+                    }
+                }
+            }
+            UNROLL
+            for (int c = 0; c < columns; c++) {
+                UNROLL
+                for (int v = 0; v < vectors; v++) {
+                    const vec scale = splat(factors[2 * c + half]) * load(e + v * pieces * VL);
+                    real *to = sums + (c * vectors + v) * VL;
+                    vec sum = fused_sum(to_reals(whole[c][v]), scale, load(to));
+                    if (!has_halves)
+                        sum = fused_sum(splat(factors[2 * c + 1]),
+                                        load(x_sum + v * pieces * VL), sum);
+                    store(to, sum);
+                }
+            }
+        }
+    }
+    UNROLL
+    for (int i = 0; i < columns * vectors * VL; i += VL)
+        store(out + i, load(both[0] + i) + load(both[1] + i));
+}
+
+/* The same for any number of rows up to BROAD VL and all of a panel's columns: y [rows][n_columns], N wide */
+ALWAYS_INLINE void lane_rows(const bool has_halves, const int vectors, const lanes *x,
+                             int64_t t, int64_t rows, const panel *p, int64_t n_columns,
+                             bool add, int64_t N, real *y) {
+    const int columns = vectors == 1 ? COLUMNS : BROAD_COLUMNS;
+    real out[COLUMNS * BROAD * VL] __attribute__((aligned(64)));
+    UNROLL
+    for (int first = 0; first < COLUMNS; first += columns) {
+        if (first >= n_columns) break;
+        tile_of(has_halves, vectors, columns, x, t, p, first, out);
+        for (int64_t r = 0; r < rows; r++) {
+            real *to = y + r * N + first;
+            for (int64_t c = 0; c < least(columns, n_columns - first); c++) {
+                real sum = out[c * vectors * VL + r];
+                to[c] = add ? to[c] + sum : sum;
             }
         }
     }
 }
 
-static void linear_reading(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
-                           const icae_matrix *w, bool add, real *y) {
-    assert(w->rows == N && w->cols == K);
-    if (T == 0 || N == 0 || K == 0 || !is_known(w->dtype)) {
-        be->k.linear(be, T, N, K, x, w, add, y);
-        return;
+/* Rows t .. t + n - 1 of x with columns first .. first + n_columns - 1 of y */
+static void multiply_block(const icae_matrix *w, const lanes *x, int64_t t, int64_t n,
+                           int64_t first, bool add, panel *p, real *y) {
+    const int64_t N = w->rows, n_columns = least(COLUMNS, N - first);
+    const bool has_halves = w->dtype == ICAE_DTYPE_Q6_K;
+    unpackers[w->dtype](w, first, n_columns, p);
+    p->ahead_bytes = (size_t)COLUMNS * bytes_of_eight(w->dtype) / 8;
+    p->ahead = (const unsigned char *)w->data + (size_t)(first + COLUMNS) * w->row_bytes;
+    for (int64_t end = t + n; t < end; t += BROAD * VL) {
+        const int64_t rows = least(BROAD * VL, end - t);
+        real *to = y + t * N + first;
+        if (rows <= VL && has_halves)
+            lane_rows(true, 1, x, t, rows, p, n_columns, add, N, to);
+        else if (rows <= VL)
+            lane_rows(false, 1, x, t, rows, p, n_columns, add, N, to);
+        else if (has_halves)
+            lane_rows(true, BROAD, x, t, rows, p, n_columns, add, N, to);
+        else
+            lane_rows(false, BROAD, x, t, rows, p, n_columns, add, N, to);
     }
-    const int64_t pairs = (K + PAIR - 1) / PAIR, eights = (pairs + 3) / 4;
-    const int64_t rows = (T + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
-    const size_t values_bytes = (size_t)(pairs * rows) * sizeof(pair);
-    const size_t sums_bytes = (size_t)(eights * rows * 8) * sizeof(real);
+}
+
+static void multiply_many(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
+                          const icae_matrix *w, bool add, real *y) {
+    const int64_t pieces = K / WIDE, pairs = (pieces + 1) / 2;
+    const int64_t rows = (T + VL - 1) / VL * VL;
+    const size_t twos_bytes = (size_t)(pieces * TWOS * rows) * sizeof(int32_t);
+    const size_t lane_bytes = (size_t)(pieces * rows) * sizeof(real);
+    const size_t panel_bytes = (size_t)(pairs * COLUMNS * 2 * TWOS) * sizeof(int32_t);
+    const size_t factor_bytes = (size_t)(pieces * COLUMNS * 2) * sizeof(real);
     size_t stride;
-    char *scratch = icae_backend_scratch(be, sizeof(panel), &stride);
-    char *memory = scratch ? icae_backend_work_space(be, values_bytes + sums_bytes) : NULL;
+    char *scratch =
+        icae_backend_scratch(be, sizeof(scales) + panel_bytes + factor_bytes, &stride);
+    char *memory = scratch ? icae_backend_work_space(be, twos_bytes + 2 * lane_bytes) : NULL;
     if (!memory) return;
-    const rounded all = {rows, (pair *)(void *)memory, (real *)(void *)(memory + values_bytes)};
+    const lanes all = {pieces, (int32_t *)(void *)memory, (real *)(void *)(memory + twos_bytes),
+                       (real *)(void *)(memory + twos_bytes + lane_bytes)};
     const int threads = T * N * K >= WORTH_THREADS ? be->n_threads : 1;
-    const int64_t panels = (N + PANEL - 1) / PANEL;
-    const int64_t blocks = icae_cpu_row_blocks(T, panels, threads);
+    /* Few rows make short work of a panel: the neighbours that share its lines of y go to the same thread. */
+    const int64_t together =
+        T > MANY_ROWS ? COLUMNS : part_rows(w, threads) / COLUMNS * COLUMNS;
+    const int64_t columns = together ? together : COLUMNS, parts = (N + columns - 1) / columns;
+    const int64_t blocks = icae_cpu_row_blocks(T, parts, threads);
     const int64_t block_rows =
-        ((T + blocks - 1) / blocks + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+        ((T + blocks - 1) / blocks + BROAD * VL - 1) / (BROAD * VL) * (BROAD * VL);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
-        for (int64_t t = 0; t < rows; t++)
-            round_row(x + least(t, T - 1) * K, K, rows, t, all.values, all.sums);
-        panel *p = (panel *)(void *)(scratch + (size_t)icae_cpu_thread() * stride);
+        for (int64_t t = 0; t < rows; t += 8)
+            round_eight(x, T, K, t, &all);
+        char *own = scratch + (size_t)icae_cpu_thread() * stride;
+        panel p = {.row = (scales *)(void *)own,
+                   .twos = (int32_t *)(void *)(own + sizeof(scales)),
+                   .factors = (real *)(void *)(own + sizeof(scales) + panel_bytes)};
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < panels * blocks; task++) {
-            int64_t row = task % blocks * block_rows, n = least(block_rows, T - row);
-            if (n > 0) multiply_block(w, &all, row, n, task / blocks * PANEL, add, p, y);
+        for (int64_t task = 0; task < parts * blocks; task++) {
+            int64_t t = task % blocks * block_rows, n = least(block_rows, T - t);
+            int64_t first = task / blocks * columns, end = least(N, first + columns);
+            for (; n > 0 && first < end; first += COLUMNS)
+                multiply_block(w, &all, t, n, first, add, &p, y);
         }
     }
     be->k.release(be, memory);
 }
 
-void LEVEL_NAME(icae_cpu_linear_int_)(icae_kernels *table) {
+#if VECTOR_BYTES == 32
+void LEVEL_NAME(icae_cpu_linear_int_)(icae_backend *be, int64_t T, int64_t N, int64_t K,
+                                      const real *x, const icae_matrix *w, bool add, real *y) {
+    multiply_many(be, T, N, K, x, w, add, y);
+}
+#endif
+
+/* ---- which function for how many rows ---- */
+
+#if defined __AVX512VNNI__
+#define FEW    icae_cpu_few_int_avx512vnni
+#define NARROW icae_cpu_linear_int_avx512vnni
+#else
+#define FEW    icae_cpu_few_int_avx2
+#define NARROW icae_cpu_linear_int_avx2
+#endif
+#if VECTOR_BYTES == 64
+#define FLOATS icae_cpu_linear_few_avx512
+#else
+#define FLOATS icae_cpu_linear_few_avx2
+#endif
+
+static void multiply_integers(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
+                              const icae_matrix *w, bool add, real *y) {
+    assert(w->rows == N && w->cols == K);
+    if (K == 0 && !add) memset(y, 0, (size_t)(T * N) * sizeof *y);
+    if (T == 0 || N == 0 || K == 0) return;
+    if (T <= FEW_ROWS)
+        FEW(be, T, N, K, x, w, add, y);
+    else if (T <= NARROW_ROWS)
+        NARROW(be, T, N, K, x, w, add, y);
+    else
+        multiply_many(be, T, N, K, x, w, add, y);
+}
+
+static void linear_few(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
+                       const icae_matrix *w, bool add, real *y) {
+    icae_cpu_product *product = is_known(w->dtype) ? multiply_integers : FLOATS;
+    product(be, T, N, K, x, w, add, y);
+}
+
+static void linear_reading(icae_backend *be, int64_t T, int64_t N, int64_t K, const real *x,
+                           const icae_matrix *w, bool add, real *y) {
+    icae_cpu_product *product = is_known(w->dtype) ? multiply_integers : be->k.linear;
+    product(be, T, N, K, x, w, add, y);
+}
+
+void LEVEL_NAME(icae_cpu_integers_)(icae_kernels *table) {
+    table->linear_few = linear_few;
     table->linear_reading = linear_reading;
 }
 
 #else
 
-void LEVEL_NAME(icae_cpu_linear_int_)(icae_kernels *table) {
-    (void)table; /* linear serves */
+void LEVEL_NAME(icae_cpu_integers_)(icae_kernels *table) {
+    (void)table; /* floats serve */
 }
 
 #endif

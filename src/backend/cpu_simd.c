@@ -395,8 +395,8 @@ static void adamw(icae_backend *be, int64_t n, const icae_adamw_step *step, real
 
 void LEVEL_NAME(icae_cpu_simd_)(icae_kernels *table) {
     LEVEL_NAME(icae_cpu_linear_)(table);
-    LEVEL_NAME(icae_cpu_linear_int_)(table);
     LEVEL_NAME(icae_cpu_few_)(table);
+    LEVEL_NAME(icae_cpu_integers_)(table);
     LEVEL_NAME(icae_cpu_attention_)(table);
     table->rmsnorm = rmsnorm;
     table->rmsnorm_dx = rmsnorm_dx;

@@ -34,7 +34,7 @@
 #define UNROLL _Pragma("GCC unroll 32")
 #endif
 
-#if defined __AVX512F__
+#if defined __AVX512DQ__
 #define VECTOR_BYTES 64
 #elif defined __AVX2__
 #define VECTOR_BYTES 32
@@ -161,7 +161,7 @@ enum { UVL = VECTOR_BYTES / 8 };
 
 /* Products of the lanes' low 32 bits; the high 32 bits of a and b may hold anything. */
 ALWAYS_INLINE uvec multiply_low_halves(uvec a, uvec b) {
-#if defined __AVX512F__
+#if defined __AVX512DQ__
     return (uvec)_mm512_mul_epu32((__m512i)a, (__m512i)b);
 #elif defined __AVX2__
     return (uvec)_mm256_mul_epu32((__m256i)a, (__m256i)b);
