@@ -7,49 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "cli_support.h"
 #include "icae/file.h"
-#include "icae/generate.h"
 #include "icae/json.h"
 #include "icae/refine.h"
 #include "icae/rng.h"
+#include "scene_support.h"
 #include "suites.h"
 
 static icae_error error;
-
-static const char text[] =
-    "The ship <Anna> came to Malmö in 1912 & left. 日本 saw it in May, for 3.50 "
-    "a ton; nobody else did, and the captain Olaf never came back to tell.";
-
-typedef struct scene {
-    icae_backend *be;
-    icae_graph *graph;
-    icae_model *model;
-    icae_adapter *adapter;
-    int32_t *ids;
-    icae_slots slots;
-} scene;
-
-static void scene_open(scene *s) {
-    *s = (scene){0};
-    ck_ok(icae_backend_create(&s->be, NULL, 1, &error));
-    ck_ok(icae_graph_create(&s->graph, s->be, &error));
-    ck_ok(icae_model_open(&s->model, "tests/golden/llama/model", &error));
-    ck_ok(icae_adapter_load(&s->adapter, "tests/golden/llama/adapter", s->model, s->be, false,
-                            &error));
-    ck_ok(icae_compress_text(s->graph, s->model, s->adapter, text, strlen(text), &s->slots,
-                             &s->ids, &error));
-    ck_assert_int_gt(s->slots.n_spans, 2);
-}
-
-static void scene_close(scene *s) {
-    icae_slots_release(&s->slots);
-    free(s->ids);
-    icae_graph_free(s->graph);
-    icae_adapter_free(s->adapter);
-    icae_model_close(s->model);
-    icae_backend_free(s->be);
-}
 
 static size_t bytes_of(const icae_slots *slots) {
     return (size_t)(icae_slots_vectors(slots) * slots->width) * sizeof *slots->values;
@@ -87,7 +53,7 @@ static double loss_at(scene *s, const icae_real *values, icae_real *gradient) {
 
 START_TEST(the_slots_gradient_is_that_of_central_differences) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     size_t n = (size_t)(s.slots.slots_per_span * s.slots.width);
     icae_real *x = calloc(n, sizeof *x), *g = calloc(n, sizeof *g), *to = calloc(n, sizeof *to);
     icae_real *moved = calloc(n, sizeof *moved);
@@ -127,7 +93,7 @@ END_TEST
 
 START_TEST(no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     icae_refined told, again;
     ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 400, NULL, NULL, &s.slots, &told,
                       &error));
@@ -174,7 +140,7 @@ END_TEST
 
 START_TEST(a_span_does_not_depend_on_the_others) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     float *as_made = copy_of(&s.slots);
     ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 12, NULL, NULL, &s.slots, NULL,
                       &error));
@@ -198,7 +164,7 @@ END_TEST
 
 START_TEST(spans_kept_as_text_stay_text) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     bool is_raw[64] = {false, true}; /* the second of at least three */
     icae_slots mixed = {0};
     ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, s.ids, s.slots.n_spans,
@@ -226,7 +192,7 @@ static bool stop(void *user, int64_t done, int64_t total) {
 
 START_TEST(what_is_stopped_leaves_the_slots_as_they_were) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     float *before = copy_of(&s.slots);
     int left = 3;
     ck_assert_int_eq(icae_refine(s.graph, s.model, s.adapter, s.ids, 50, stop, &left, &s.slots,
@@ -240,11 +206,10 @@ END_TEST
 
 /* ---- from the command line ---- */
 
-#define WITH "-m " TINY_BASE " -a " TINY_ADAPTER
-
 START_TEST(compress_refines_and_tells) {
     const char *folder = test_folder("refine-cli");
-    ck_ok(icae_file_write(test_path(folder, "text.txt"), text, strlen(text), &error));
+    ck_ok(
+        icae_file_write(test_path(folder, "text.txt"), scene_text, strlen(scene_text), &error));
     outcome made = run_in(folder,
                           "$ICAE compress --json " WITH " --refine 400 --report %s/page.html "
                           "%s/text.txt",
@@ -280,7 +245,8 @@ END_TEST
 
 START_TEST(refined_slots_are_what_the_suites_measure) {
     const char *folder = test_folder("refine-eval");
-    ck_ok(icae_file_write(test_path(folder, "text.txt"), text, strlen(text), &error));
+    ck_ok(
+        icae_file_write(test_path(folder, "text.txt"), scene_text, strlen(scene_text), &error));
     double loss[2];
     for (int i = 0; i < 2; i++) {
         outcome made =
