@@ -167,7 +167,10 @@ static icae_status read_input(job *j, icae_error *error) {
                          "slots and report would both be written to %s; give two names",
                          report);
     }
-    return ICAE_OK;
+    /* Refining and reports take their time: what cannot be written is told before. */
+    status = icae_file_check_writable(j->output, error);
+    if (!status && report) status = icae_file_check_writable(report, error);
+    return status;
 }
 
 static bool show_progress(void *user, const char *verb, int64_t done, int64_t total) {
@@ -241,12 +244,22 @@ static icae_status write_report(job *j, icae_error *error) {
     return status;
 }
 
+static bool is_dash(const char *word) {
+    return word && strcmp(word, "-") == 0;
+}
+
 int run_compress(const options *given) {
     job j = {.given = given, .path = given->words[0]};
     icae_error error = {0};
-    if (strcmp(j.path, "-") == 0 && !given->output) {
+    if (is_dash(j.path) && !given->output) {
         return usage_error("compress", "-m BASE -a ADAPTER -o FILE.slots -",
                            "a text from standard input has no name: say where its slots go");
+    }
+    if (is_dash(given->output) || is_dash(given->report)) {
+        return usage_error(
+            "compress", "-m BASE -a ADAPTER [-o FILE.slots] TEXT",
+            "standard output is for what is told: slots and reports go into files "
+            "(./- is one that is called -)");
     }
     icae_status status = read_input(&j, &error);
     if (!status) status = engine_open(&j.engine, given, &error);

@@ -258,6 +258,8 @@ START_TEST(wrong_usage_says_the_right_one) {
         {"compress " WITH, "1 more argument"},
         {"compress " WITH " a b", "one argument too many"},
         {"compress " WITH " -", "-o FILE.slots"},
+        {"compress " WITH " -o - a", "slots and reports go into files"},
+        {"compress " WITH " --report - a", "slots and reports go into files"},
         {"compress " WITH " -n 3 a", "option -n is unknown to this command"},
         {"compress " WITH " -o", "wants a value"},
         {"compress " WITH " --jsn a", "option --jsn is unknown"},
