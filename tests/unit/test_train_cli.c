@@ -41,8 +41,8 @@ START_TEST(a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not
         {"--allow-changes", "no meaning without --resume", 2},
         {"again.json", "one config is enough", 2},
         {"--set train.lr", "expected key=value", 2},
-        {"--set trian.lr=1", "unknown key 'trian'", 2},
-        {"--set train.lr=fast", "expected a number", 2},
+        {"--set trian.lr=1", "--set trian.lr=1: trian: unknown key", 2},
+        {"--set train.lr=fast", "--set train.lr=fast: train.lr: expected a number", 2},
         {"-t many", "train.threads", 2},
         {"--set base=nowhere", "nowhere: cannot open", 1},
         {"--set data.train=nowhere.jsonl", "nowhere.jsonl", 1},
@@ -83,6 +83,18 @@ START_TEST(prints_one_json_object_and_notices_a_full_disk) {
         ck_assert_msg(o.code == 1, "%s: exit code %d", unheard[i], o.code);
         ck_assert_ptr_nonnull(strstr(o.err, "standard output could not be written"));
     }
+}
+END_TEST
+
+/* The numbers of closed streams must not become those of files: the lock would hold all that is said. */
+START_TEST(what_is_said_with_closed_streams_goes_into_no_file) {
+    const char *folder = folder_with_config("train-closed", "train.steps=1");
+    outcome o = train(folder, "<&- >&- 2>&-");
+    ck_assert_int_eq(o.code, 0);
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, "it's a run/.lock")), 0);
+    o = train(folder, "--dry-run >&-");
+    ck_assert_int_eq(o.code, 1);
+    ck_assert_ptr_nonnull(strstr(o.err, "could not be written: Bad file descriptor"));
 }
 END_TEST
 
@@ -139,5 +151,6 @@ END_TEST
 
 SUITE_OF(train_cli, 60, a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not,
          prints_one_json_object_and_notices_a_full_disk,
+         what_is_said_with_closed_streams_goes_into_no_file,
          a_signal_saves_and_what_is_said_goes_on,
          stopped_before_the_first_step_it_is_to_be_started_again)
