@@ -251,9 +251,10 @@ static bool is_dash(const char *word) {
 int run_compress(const options *given) {
     job j = {.given = given, .path = given->words[0]};
     icae_error error = {0};
-    if (is_dash(j.path) && !given->output) {
+    if (is_nameless(j.path) && !given->output) {
         return usage_error("compress", "-m BASE -a ADAPTER -o FILE.slots -",
-                           "a text from standard input has no name: say where its slots go");
+                           "a text from %s has no name: say where its slots go",
+                           is_dash(j.path) ? "standard input" : j.path);
     }
     if (is_dash(given->output) || is_dash(given->report)) {
         return usage_error(

@@ -23,7 +23,9 @@ int signal_caught(void); /* its number, or 0 */
 /* Flushes standard output: EXIT_DONE, or EXIT_FAILED with a sentence when it could not be written. */
 int finish_output(void);
 
-/* A file, or with "-" standard input, whole; malloc'ed with a 0 behind. */
+/* Whether no name for a result can be made of this one: "-", or what the shell or the system names (/dev/fd/N). */
+bool is_nameless(const char *path);
+/* A file whole; with "-" standard input, with /dev/... what can be read there; malloc'ed with a 0 behind. */
 icae_status read_text(const char *path, char **text, size_t *bytes, icae_error *error);
 /* Warns about bytes that are not UTF-8, naming the first. */
 void warn_about_text(const char *path, const char *text, size_t bytes);

@@ -105,6 +105,12 @@ START_TEST(chats_with_the_dialogue_in_the_prompt) {
     const icae_json_value *asked =
         parse(run_in(folder, "$ICAE ask --json " WITH " -n 6 %s/text.slots Hello", folder));
     ck_assert_str_eq(string(first, "text"), string(asked, "text"));
+    /* half a line would be another question */
+    outcome cut = run_in(
+        folder, "printf 'Hello\\000 again\\n' | $ICAE chat --json " WITH " -n 6 %s/text.slots",
+        folder);
+    ck_assert_uint_eq(icae_json_count(icae_json_member(parse(cut), "turns")), 0);
+    ck_assert_ptr_nonnull(strstr(cut.err, "zero byte"));
 }
 END_TEST
 
@@ -167,6 +173,18 @@ START_TEST(takes_text_from_standard_input) {
                folder);
     ck_assert_msg(r.code == 0, "%s", r.err);
     ck_assert_int_gt(icae_file_bytes(test_path(folder, "in.slots")), 0);
+    /* by the name that a shell gives it, too */
+    r = run_in(folder,
+               "echo 'Some words to keep.' | $ICAE compress " WITH
+               " -o %s/named.slots /dev/stdin && cmp %s/in.slots %s/named.slots",
+               folder, folder, folder);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    r = run_in(folder, "echo 'Some words to keep.' | $ICAE compress " WITH " /dev/stdin");
+    ck_assert_int_eq(r.code, 2);
+    ck_assert_ptr_nonnull(strstr(r.err, "a text from /dev/stdin has no name"));
+    r = run_in(folder, "$ICAE compress " WITH " -o %s/none.slots - <%s", folder, folder);
+    ck_assert_int_eq(r.code, 1);
+    ck_assert_ptr_nonnull(strstr(r.err, "standard input could not be read: Is a directory"));
 }
 END_TEST
 
@@ -293,6 +311,8 @@ END_TEST
 START_TEST(bad_input_is_answered_with_a_sentence) {
     const char *folder = folder_with_slots("cli-bad");
     ck_ok(icae_file_write(test_path(folder, "empty.txt"), "", 0, &error));
+    ck_ok(icae_folder_make(test_path(folder, "peft"), &error));
+    ck_ok(icae_file_write(test_path(folder, "peft/adapter_config.json"), "{}", 2, &error));
     const struct {
         const char *arguments, *part;
     } cases[] = {
@@ -300,9 +320,16 @@ START_TEST(bad_input_is_answered_with_a_sentence) {
         {"compress " WITH " %s/empty.txt", "empty.txt is empty"},
         {"compress -m %s/none.gguf -a " TINY_ADAPTER " LICENSE", "none.gguf"},
         {"compress -m " TINY_BASE " -a %s/none LICENSE", "none"},
+        {"compress -m %s -a " TINY_ADAPTER " LICENSE", "has no config.json; a base is"},
+        {"compress -m " TINY_BASE " -a %s LICENSE", "has no icae.json; an adapter is"},
+        {"compress -m " TINY_BASE " -a %s/peft LICENSE", "icae convert makes an adapter of it"},
+        {"compress -m " TINY_BASE " -a " TINY_BASE " -o %s/x.slots LICENSE", "is a base or a"},
         {"compress " WITH " -o %s/no/such/folder/x.slots LICENSE", "no/such/folder"},
+        {"compress " WITH " -o %s LICENSE", "cannot write: it is a folder"},
+        {"compress " WITH " -o %s/x.slots --report none/x.html LICENSE", "none/x.html: cannot"},
         {"reconstruct " WITH " %s/none.slots", "none.slots"},
-        {"reconstruct " WITH " %s/text.txt", "text.txt"},
+        {"reconstruct " WITH " %s/text.txt", "text.txt: header length"},
+        {"reconstruct " WITH " %s/text.txt", "no safetensors file, nor one of slots"},
         {"ask " WITH " %s/text.slots ''", "the prompt is empty"},
         {"eval ae " WITH " --data %s/none.jsonl", "none.jsonl"},
         {"eval ae " WITH " --data %s/empty.txt", "empty.txt"},
@@ -352,6 +379,8 @@ START_TEST(ill_formed_text_is_warned_about_and_taken) {
     outcome r = run_in(folder, "$ICAE compress " WITH " %s/t.txt", folder);
     ck_assert_int_eq(r.code, 0);
     ck_assert_msg(strstr(r.err, "2 bytes are not UTF-8, the first at byte 5"), "%s", r.err);
+    r = run_in(folder, "printf 'a\\377' | $ICAE compress " WITH " -o %s/t.slots -", folder);
+    ck_assert_msg(strstr(r.err, "1 byte is not UTF-8, the first at byte 1"), "%s", r.err);
 }
 END_TEST
 
