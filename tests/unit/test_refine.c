@@ -185,6 +185,33 @@ START_TEST(spans_kept_as_text_stay_text) {
 }
 END_TEST
 
+/* As many spans as are encoded in one pass, and one kept as text behind them. */
+START_TEST(a_raw_span_behind_a_full_pass_is_kept) {
+    enum { PASS = 2048 / (8 + 1), SPANS = PASS + 1 };
+    scene s;
+    scene_open(&s, 1);
+    ck_assert_int_eq(s.slots.slots_per_span, 8);
+    int32_t ids[SPANS], lengths[SPANS];
+    bool is_raw[SPANS] = {false};
+    is_raw[PASS] = true;
+    for (int i = 0; i < SPANS; i++) {
+        ids[i] = s.ids[i % s.slots.n_tokens];
+        lengths[i] = 1;
+    }
+    icae_slots mixed = {0}, compressed = {0};
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, SPANS, lengths, is_raw, &mixed,
+                              &error));
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, PASS, lengths, NULL,
+                              &compressed, &error));
+    ck_assert_int_eq(icae_slots_vectors(&mixed), 8 * PASS);
+    ck_assert_mem_eq(mixed.values, compressed.values, bytes_of(&compressed));
+    ck_assert_int_eq(mixed.raw_ids[0], ids[PASS]);
+    icae_slots_release(&compressed);
+    icae_slots_release(&mixed);
+    scene_close(&s);
+}
+END_TEST
+
 static bool stop(void *user, int64_t done, int64_t total) {
     ck_assert_int_le(done, total);
     return (*(int *)user)-- > 0;
@@ -266,5 +293,5 @@ END_TEST
 SUITE_OF(refine, 60, the_slots_gradient_is_that_of_central_differences,
          no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter,
          a_span_does_not_depend_on_the_others, spans_kept_as_text_stay_text,
-         what_is_stopped_leaves_the_slots_as_they_were, compress_refines_and_tells,
-         refined_slots_are_what_the_suites_measure)
+         a_raw_span_behind_a_full_pass_is_kept, what_is_stopped_leaves_the_slots_as_they_were,
+         compress_refines_and_tells, refined_slots_are_what_the_suites_measure)

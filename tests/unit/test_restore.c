@@ -219,6 +219,44 @@ START_TEST(pieces_come_in_the_order_of_the_text) {
 }
 END_TEST
 
+/* Whether it ends with U+FFFD, what is left of a character that was cut. */
+static bool ends_cut(const icae_generated *made) {
+    return made->bytes >= 3 && !memcmp(made->text + made->bytes - 3, "\xEF\xBF\xBD", 3);
+}
+
+START_TEST(a_caller_may_stop_at_the_first_piece_and_at_the_last) {
+    scene s;
+    scene_open(&s);
+    keep_some_raw(&s);
+    int cut = 0;
+    /* tokens of the first span, which is raw, some that end within a character, and a few written ones */
+    for (int64_t most = 1; most < s.slots->span_lengths[0] + 4; most++) {
+        icae_generation wish = {.mode = ICAE_RECONSTRUCT, .max_tokens = most};
+        collected c = {.left = INT32_MAX};
+        icae_generated made, none;
+        ck_ok(icae_session_generate(s.session, s.slots, &wish, collect, &c, &made, &error));
+        int pieces = INT32_MAX - c.left;
+        ck_assert_int_gt(pieces, 0);
+        cut += ends_cut(&made);
+        icae_text_release(&c.text);
+        for (int last = 0; last < 2; last++) {
+            c.left = last ? pieces - 1 : 0;
+            ck_assert_int_eq(
+                icae_session_generate(s.session, s.slots, &wish, collect, &c, &none, &error),
+                ICAE_INTERRUPTED);
+            ck_assert_ptr_null(none.text);
+            ck_assert_int_eq(c.left, -1);
+            ck_assert(last ? c.text.length == made.bytes : c.text.length <= made.bytes);
+            ck_assert_mem_eq(c.text.data, made.text, c.text.length);
+            icae_text_release(&c.text);
+        }
+        icae_generated_release(&made);
+    }
+    ck_assert_int_gt(cut, 0);
+    scene_close(&s);
+}
+END_TEST
+
 /* Span by span a text of any length fits. */
 START_TEST(a_text_longer_than_the_context_is_restored) {
     scene s;
@@ -263,4 +301,5 @@ END_TEST
 
 SUITE_OF(restore, 60, each_span_is_restored_from_its_own_slots, spans_together_are_one_context,
          raw_spans_come_back_as_they_are, pieces_come_in_the_order_of_the_text,
+         a_caller_may_stop_at_the_first_piece_and_at_the_last,
          a_text_longer_than_the_context_is_restored, together_is_an_option_of_the_command)

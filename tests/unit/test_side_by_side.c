@@ -91,6 +91,29 @@ START_TEST(a_batch_gives_what_each_text_gives_alone) {
 }
 END_TEST
 
+/* The slots of two texts are more rows than are read in one pass. */
+START_TEST(texts_that_are_read_in_several_passes_give_what_each_gives_alone) {
+    scene s;
+    scene_open(&s);
+    for (int i = 0; i < 2; i++) {
+        while (icae_slots_describe(s.slots[i]).slots < 400)
+            ck_ok(icae_slots_join(s.slots[i], s.slots[2], &error));
+    }
+    icae_generation wish = {.mode = ICAE_RECONSTRUCT, .spans_together = true, .max_tokens = 6};
+    icae_generated made[3], alone;
+    ck_ok(icae_session_generate_batch(s.session, (const icae_slots *const *)s.slots, 3, &wish,
+                                      NULL, NULL, made, &error));
+    for (int i = 0; i < 3; i++) {
+        ck_ok(icae_session_generate(s.session, s.slots[i], &wish, NULL, NULL, &alone, &error));
+        ck_assert_int_gt(alone.generated_tokens, 0);
+        ck_assert_str_eq(made[i].text, alone.text);
+        icae_generated_release(&alone);
+        icae_generated_release(&made[i]);
+    }
+    scene_close(&s);
+}
+END_TEST
+
 START_TEST(a_batch_that_fails_leaves_nothing) {
     scene s;
     scene_open(&s);
@@ -170,5 +193,6 @@ START_TEST(reconstruct_says_what_it_cannot_do) {
 END_TEST
 
 SUITE_OF(side_by_side, 60, a_batch_gives_what_each_text_gives_alone,
+         texts_that_are_read_in_several_passes_give_what_each_gives_alone,
          a_batch_that_fails_leaves_nothing, reconstruct_writes_every_text_into_its_file,
          reconstruct_says_what_it_cannot_do)
