@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "icae/file.h"
@@ -90,6 +91,17 @@ icae_status read_text(const char *path, char **text, size_t *bytes, icae_error *
     icae_status status = read_stream(fd, path, text, bytes, error);
     close(fd);
     return status;
+}
+
+bool is_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+icae_status check_unwritten(const char *path, bool is_forced, icae_error *error) {
+    if (is_forced || !icae_path_exists(path)) return ICAE_OK;
+    return icae_fail(error, ICAE_INVALID,
+                     "%s: is there already; give another name, or --force to replace it", path);
 }
 
 void warn_about_text(const char *path, const char *text, size_t bytes) {

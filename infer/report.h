@@ -27,6 +27,10 @@ int finish_output(void);
 bool is_nameless(const char *path);
 /* A file whole; with "-" standard input, with /dev/... what can be read there; malloc'ed with a 0 behind. */
 icae_status read_text(const char *path, char **text, size_t *bytes, icae_error *error);
+/* Whether both names are of one file that is there, by links or otherwise. */
+bool is_same_file(const char *a, const char *b);
+/* Refuses what is there already, without --force. */
+icae_status check_unwritten(const char *path, bool is_forced, icae_error *error);
 /* Warns about bytes that are not UTF-8, naming the first. */
 void warn_about_text(const char *path, const char *text, size_t bytes);
 

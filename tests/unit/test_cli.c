@@ -220,6 +220,39 @@ START_TEST(reports_what_slots_hold) {
 }
 END_TEST
 
+START_TEST(compress_writes_over_nothing_that_it_reads) {
+    const char *folder = folder_with_slots("cli-over");
+    ck_assert_int_eq(run_in(folder,
+                            "cd %s && ln -s text.txt link && cp text.txt base.gguf && "
+                            "cp text.txt kept",
+                            folder)
+                         .code,
+                     0);
+    static const char *const commands[] = {
+        "-o %s/text.txt %s/text.txt",
+        "-o %s/./text.txt %s/text.txt",
+        "-o %s/link %s/text.txt",
+        "-o %s/text.txt %s/link",
+        "--report %s/link %s/text.txt",
+        "-o %s/text.txt - <%s/text.txt",
+        "-m %s/base.gguf -o %s/base.gguf LICENSE",
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char command[1500];
+        const char *first = strstr(commands[i], "%s"), *second = strstr(first + 2, "%s");
+        snprintf(command, sizeof command, "%.*s%s%.*s%s%s", (int)(first - commands[i]),
+                 commands[i], folder, (int)(second - first - 2), first + 2, folder, second + 2);
+        outcome r = run_in(folder,
+                           "$ICAE compress " WITH " %s; code=$?; cmp %s/kept %s/text.txt && "
+                           "cmp %s/kept %s/base.gguf && exit $code",
+                           command, folder, folder, folder, folder);
+        ck_assert_msg(r.code == 1, "%s: exit code %d", command, r.code);
+        ck_assert_msg(strstr(r.err, "would be overwritten"), "%s: %s", command, r.err);
+        ck_assert_str_eq(r.out, "");
+    }
+}
+END_TEST
+
 START_TEST(keeps_as_text_what_slots_would_lose) {
     const char *folder = test_folder("cli-min-fidelity");
     const char text[] = "The ship <Anna> came to Malm\xC3\xB6 in 1912 & left. Nobody saw it in "
@@ -429,8 +462,8 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
          answers_signals_with_their_exit_codes, takes_text_from_standard_input,
          environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
-         keeps_as_text_what_slots_would_lose, wrong_usage_says_the_right_one,
-         bad_input_is_answered_with_a_sentence,
+         compress_writes_over_nothing_that_it_reads, keeps_as_text_what_slots_would_lose,
+         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)
