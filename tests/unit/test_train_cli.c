@@ -133,18 +133,28 @@ END_TEST
 
 START_TEST(stopped_before_the_first_step_it_is_to_be_started_again) {
     const char *folder = folder_with_config("train-early", "train.steps=1000000");
-    /* The first evaluation is made long enough to be interrupted for certain. */
+    /* The first evaluation is made long enough to be interrupted for certain, on any machine: it takes some
+     * seconds, and a signal ends it at once. */
+    icae_error error = {0};
+    icae_text many = {0};
+    for (int i = 0; i < 3000; i++)
+        icae_text_printf(
+            &many, "{\"text\": \"The ship number %d came to the harbour of the town.\"}\n", i);
+    ck_ok(icae_file_write(test_path(folder, "many.jsonl"), many.data, many.length, &error));
+    icae_text_release(&many);
     outcome o = run_in(folder,
-                       "%s/icae-pretrain %s/config.json -t 1 "
-                       "--set evaluate.samples=200 --set evaluate.reconstruct_samples=40 "
+                       "%s/icae-pretrain %s/config.json -t 1 --set data.heldout=%s/many.jsonl "
+                       "--set evaluate.samples=3000 --set evaluate.reconstruct_samples=1000 "
                        "--set evaluate.reconstruct_tokens=0 & "
                        "for i in $(seq 500); do [ -e \"%s/it's a run/config.json\" ] && break; "
                        "sleep 0.01; done; kill -TERM $!; wait $!",
-                       test_build_folder(), folder, folder);
+                       test_build_folder(), folder, folder, folder);
     ck_assert_msg(o.code == 143, "exit code %d: %s", o.code, o.err);
     ck_assert_ptr_nonnull(strstr(o.err, "nothing new to save"));
     ck_assert_ptr_null(strstr(o.err, "--resume"));
-    outcome again = run_as_said(folder, o.err, "-q --set train.steps=1");
+    outcome again = run_as_said(
+        folder, o.err,
+        "-q --set train.steps=1 --set evaluate.samples=1 --set evaluate.reconstruct_samples=1");
     ck_assert_msg(again.code == 0, "%s", again.err);
 }
 END_TEST
