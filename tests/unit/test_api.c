@@ -329,9 +329,16 @@ START_TEST(slots_of_another_session_are_refused_by_all_names) {
                sentence);
     ck_ok(icae_session_generate(other, slots, &wish, NULL, NULL, NULL, &error));
     ck_ok(icae_session_generate_batch(other, NULL, 0, &wish, NULL, NULL, NULL, &error));
+    icae_session_close(other);
+    /* and of another base */
+    icae_base *qwen3;
+    ck_ok(icae_base_open(&qwen3, "tests/golden/qwen3/model", &error));
+    ck_ok(icae_session_open(&other, qwen3, "tests/golden/qwen3/adapter", NULL, &error));
+    ck_refused(icae_session_generate(other, slots, &wish, NULL, NULL, NULL, &error), sentence);
     icae_slots_free(slots);
     icae_session_close(session);
     icae_session_close(other);
+    icae_base_close(qwen3);
     icae_base_close(base);
 }
 END_TEST

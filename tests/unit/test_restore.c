@@ -229,8 +229,9 @@ START_TEST(a_caller_may_stop_at_the_first_piece_and_at_the_last) {
     scene_open(&s);
     keep_some_raw(&s);
     int cut = 0;
-    /* tokens of the first span, which is raw, some that end within a character, and a few written ones */
-    for (int64_t most = 1; most < s.slots->span_lengths[0] + 4; most++) {
+    /* the whole text, whose last span is raw; tokens of the first span, which is raw, too, some that end within
+     * a character; and a few written ones */
+    for (int64_t most = 0; most < s.slots->span_lengths[0] + 4; most++) {
         icae_generation wish = {.mode = ICAE_RECONSTRUCT, .max_tokens = most};
         collected c = {.left = INT32_MAX};
         icae_generated made, none;
