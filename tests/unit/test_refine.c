@@ -162,6 +162,42 @@ START_TEST(a_span_does_not_depend_on_the_others) {
 }
 END_TEST
 
+/* More spans than are refined side by side: the text ten times over, whose spans must all become what those of the
+ * first time become. Some are certain early, so lanes change hands at different steps. */
+START_TEST(spans_that_wait_are_refined_like_the_first) {
+    enum { TIMES = 10, STEPS = 60 };
+    scene s;
+    scene_open(&s, 1);
+    int64_t n = s.slots.n_tokens, n_spans = s.slots.n_spans;
+    size_t bytes = bytes_of(&s.slots);
+    int32_t *ids = malloc((size_t)(TIMES * n) * sizeof *ids);
+    int32_t *lengths = malloc((size_t)(TIMES * n_spans) * sizeof *lengths);
+    ck_assert(ids && lengths);
+    for (int i = 0; i < TIMES; i++) {
+        memcpy(ids + i * n, s.ids, (size_t)n * sizeof *ids);
+        memcpy(lengths + i * n_spans, s.slots.span_lengths, (size_t)n_spans * sizeof *lengths);
+    }
+    icae_slots many = {0};
+    icae_refined told, once;
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, TIMES * n_spans, lengths, NULL,
+                              &many, &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, STEPS, NULL, NULL, &s.slots, &once,
+                      &error));
+    ck_ok(
+        icae_refine(s.graph, s.model, s.adapter, ids, STEPS, NULL, NULL, &many, &told, &error));
+    ck_assert_int_ge(TIMES * n_spans, 20); /* 768 rows of a pass, 41 of a span */
+    ck_assert_int_eq(told.spans, TIMES * once.spans);
+    ck_assert_int_eq(told.steps, TIMES * once.steps);
+    ck_assert_int_eq(told.certain, TIMES * once.certain);
+    for (int i = 0; i < TIMES; i++)
+        ck_assert_mem_eq((char *)many.values + (size_t)i * bytes, s.slots.values, bytes);
+    icae_slots_release(&many);
+    free(ids);
+    free(lengths);
+    scene_close(&s);
+}
+END_TEST
+
 START_TEST(spans_kept_as_text_stay_text) {
     scene s;
     scene_open(&s, 1);
@@ -292,6 +328,7 @@ END_TEST
 
 SUITE_OF(refine, 60, the_slots_gradient_is_that_of_central_differences,
          no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter,
-         a_span_does_not_depend_on_the_others, spans_kept_as_text_stay_text,
-         a_raw_span_behind_a_full_pass_is_kept, what_is_stopped_leaves_the_slots_as_they_were,
-         compress_refines_and_tells, refined_slots_are_what_the_suites_measure)
+         a_span_does_not_depend_on_the_others, spans_that_wait_are_refined_like_the_first,
+         spans_kept_as_text_stay_text, a_raw_span_behind_a_full_pass_is_kept,
+         what_is_stopped_leaves_the_slots_as_they_were, compress_refines_and_tells,
+         refined_slots_are_what_the_suites_measure)
