@@ -5,7 +5,7 @@
 #
 # TARGETS
 #     all            library and programs, into build/release (the default)
-#     demo           all set-up, then: train, compress, restore on real text (about 12 minutes)
+#     demo           all set-up, then: train, compress, restore on real text (about 10 minutes)
 #     test           all set-up, the golden cases in double, then every test; the last line is Check's
 #     grad           the same tests in double precision: gradients against central differences
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer

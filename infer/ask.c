@@ -168,7 +168,11 @@ int run_chat(const options *given) {
         if (got < 0) break;
         while (got > 0 && strchr("\r\n", line[got - 1]))
             line[--got] = 0;
-        if (strlen(line) == 0) continue;
+        if (strlen(line) < (size_t)got) {
+            icae_log_warning("this line holds a zero byte: it is passed over");
+            continue;
+        }
+        if (got == 0) continue;
         warn_about_text("this line", line, strlen(line));
         status = chat_turn(given, &s, &d, line, &turns, &error);
         if (!status) fflush(stdout);

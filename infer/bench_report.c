@@ -505,8 +505,7 @@ static icae_status write_files(const char *folder, const engine *e, const report
     icae_text json = {0}, svg = {0};
     write_json(&json, e, r);
     draw_shares(&svg, r);
-    icae_status status = icae_folder_make(folder, error);
-    if (!status) status = write_one(folder, "bench.md", md, error);
+    icae_status status = write_one(folder, "bench.md", md, error);
     if (!status) status = write_one(folder, "bench.json", &json, error);
     if (!status) status = write_one(folder, "bench-shares.svg", &svg, error);
     for (int kind = 0; kind < SWEEP_COUNT && !status; kind++) {
@@ -519,6 +518,16 @@ static icae_status write_files(const char *folder, const engine *e, const report
     }
     icae_text_release(&json);
     icae_text_release(&svg);
+    return status;
+}
+
+/* Minutes of measuring are not begun for a report that cannot be written. */
+static icae_status make_place(const char *folder, icae_error *error) {
+    icae_status status = icae_folder_make(folder, error);
+    char *path = icae_path_join(folder, "bench.md");
+    if (!status)
+        status = path ? icae_file_check_writable(path, error) : icae_fail_memory(error, folder);
+    free(path);
     return status;
 }
 
@@ -535,8 +544,9 @@ int bench_report(engine *e, const options *given) {
     r->types[r->n_types++] = e->be->compute;
     if (is_auto && e->be->compute != ICAE_COMPUTE_F32 && r->extent->both_types)
         r->types[r->n_types++] = ICAE_COMPUTE_F32;
+    icae_status status = given->out_folder ? make_place(given->out_folder, &error) : ICAE_OK;
     double start_s = icae_clock_seconds();
-    icae_status status = measure(e, given, r, &error);
+    if (!status) status = measure(e, given, r, &error);
     r->seconds = icae_clock_seconds() - start_s;
     icae_progress_done();
     icae_text md = {0}, json = {0};

@@ -145,29 +145,38 @@ static int print_sizes(const job *j) {
 
 /* ---- the steps ---- */
 
+static bool is_dash(const char *word) {
+    return word && strcmp(word, "-") == 0;
+}
+
 static icae_status read_input(job *j, icae_error *error) {
     icae_status status = read_text(j->path, &j->text, &j->bytes, error);
     if (status) return status;
     if (j->bytes == 0) {
         return icae_fail(error, ICAE_INVALID, "%s is empty: there is nothing to compress",
-                         strcmp(j->path, "-") == 0 ? "standard input" : j->path);
+                         is_dash(j->path) ? "standard input" : j->path);
     }
     warn_about_text(j->path, j->text, j->bytes);
     j->output = j->given->output ? strdup(j->given->output) : default_output(j->path);
     if (!j->output) return icae_fail_memory(error, "a file name");
     const char *report = j->given->report;
-    if (strcmp(j->output, j->path) == 0 || (report && strcmp(report, j->path) == 0)) {
+    const char *const read[] = {is_dash(j->path) ? "/dev/stdin" : j->path, j->given->base};
+    for (int i = 0; i < 2; i++) {
+        if (!is_same_file(j->output, read[i]) && !(report && is_same_file(report, read[i])))
+            continue;
         return icae_fail(error, ICAE_INVALID,
-                         "%s would be overwritten by its own slots or report; give another "
-                         "name",
-                         j->path);
+                         "%s would be overwritten by slots or a report; give another name",
+                         read[i]);
     }
-    if (report && strcmp(j->output, report) == 0) {
+    if (report && (strcmp(j->output, report) == 0 || is_same_file(j->output, report))) {
         return icae_fail(error, ICAE_INVALID,
                          "slots and report would both be written to %s; give two names",
                          report);
     }
-    return ICAE_OK;
+    /* Refining and reports take their time: what cannot be written is told before. */
+    status = icae_file_check_writable(j->output, error);
+    if (!status && report) status = icae_file_check_writable(report, error);
+    return status;
 }
 
 static bool show_progress(void *user, const char *verb, int64_t done, int64_t total) {
@@ -231,10 +240,9 @@ static icae_status write_report(job *j, icae_error *error) {
     }
     icae_text page = {0};
     if (!status) {
-        status =
-            icae_fidelity_write_page(&page, &j->fidelity, e->model->tokenizer,
-                                     strcmp(j->path, "-") == 0 ? "standard input" : j->path,
-                                     j->given->base, j->given->adapter, error);
+        status = icae_fidelity_write_page(&page, &j->fidelity, e->model->tokenizer,
+                                          is_dash(j->path) ? "standard input" : j->path,
+                                          j->given->base, j->given->adapter, error);
     }
     if (!status) status = icae_file_write(j->given->report, page.data, page.length, error);
     icae_text_release(&page);
@@ -244,9 +252,16 @@ static icae_status write_report(job *j, icae_error *error) {
 int run_compress(const options *given) {
     job j = {.given = given, .path = given->words[0]};
     icae_error error = {0};
-    if (strcmp(j.path, "-") == 0 && !given->output) {
+    if (is_nameless(j.path) && !given->output) {
         return usage_error("compress", "-m BASE -a ADAPTER -o FILE.slots -",
-                           "a text from standard input has no name: say where its slots go");
+                           "a text from %s has no name: say where its slots go",
+                           is_dash(j.path) ? "standard input" : j.path);
+    }
+    if (is_dash(given->output) || is_dash(given->report)) {
+        return usage_error(
+            "compress", "-m BASE -a ADAPTER [-o FILE.slots] TEXT",
+            "standard output is for what is told: slots and reports go into files "
+            "(./- is one that is called -)");
     }
     icae_status status = read_input(&j, &error);
     if (!status) status = engine_open(&j.engine, given, &error);

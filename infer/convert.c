@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "engine.h"
 #include "icae/exchange.h"
@@ -198,20 +197,9 @@ static icae_status choose(const job *j, kind from, const conversion **row) {
 
 /* ---- what may be replaced ---- */
 
-static bool is_same(const char *a, const char *b) {
-    struct stat x, y;
-    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-static icae_status check_file(const job *j, const char *path) {
-    if (!icae_path_exists(path) || j->given->is_forced) return ICAE_OK;
-    return icae_fail(j->error, ICAE_INVALID,
-                     "%s: is there already; give another name, or --force to replace it", path);
-}
-
 static icae_status check_target(const job *j, kind to) {
-    icae_status status = check_file(j, j->to);
-    if (!status && is_same(j->from, j->to)) {
+    icae_status status = check_unwritten(j->to, j->given->is_forced, j->error);
+    if (!status && is_same_file(j->from, j->to)) {
         status = icae_fail(j->error, ICAE_INVALID,
                            "%s: would be overwritten by its own conversion; give another name",
                            j->to);
@@ -236,7 +224,8 @@ static icae_status check_target(const job *j, kind to) {
     }
     if (!status && to == KIND_GGUF) {
         char *memory = icae_memory_beside(j->to);
-        status = memory ? check_file(j, memory) : icae_fail_memory(j->error, j->to);
+        status = memory ? check_unwritten(memory, j->given->is_forced, j->error)
+                        : icae_fail_memory(j->error, j->to);
         free(memory);
     }
     return status;

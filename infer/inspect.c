@@ -137,23 +137,25 @@ static icae_status count_numbers(const char *folder, const char *name, int64_t *
     return ICAE_OK;
 }
 
-/* Whether the adapter loads with the base that was given by -m. */
-static icae_status try_adapter(facts *f, const char *path, const char *base,
-                               icae_error *error) {
+icae_status try_on_base(facts *f, const char *path, const char *base, adapter_reader *read,
+                        icae_error *error) {
     icae_model *model = NULL;
     icae_backend *be = NULL;
     icae_adapter *adapter = NULL;
     icae_status status = icae_model_open(&model, base, error);
     if (status) return status;
     status = icae_backend_create(&be, NULL, 1, error);
-    if (!status) status = icae_adapter_load(&adapter, path, model, be, false, error);
-    if (!status) {
-        fact_text(f, "fits", "fits", "%s", base);
-        icae_adapter_free(adapter);
-    }
+    if (!status) status = read(&adapter, path, model, be, error);
+    if (!status) fact_text(f, "fits", "fits", "%s", base);
+    icae_adapter_free(adapter);
     if (be) icae_backend_free(be);
     icae_model_close(model);
     return status;
+}
+
+static icae_status read_adapter(icae_adapter **adapter, const char *path,
+                                const icae_model *model, icae_backend *be, icae_error *error) {
+    return icae_adapter_load(adapter, path, model, be, false, error);
 }
 
 static icae_status inspect_adapter(facts *f, const char *path, const options *given,
@@ -189,7 +191,7 @@ static icae_status inspect_adapter(facts *f, const char *path, const options *gi
     }
     icae_json_free(settings);
     icae_json_free(peft);
-    if (!status && given->base) status = try_adapter(f, path, given->base, error);
+    if (!status && given->base) status = try_on_base(f, path, given->base, read_adapter, error);
     return status;
 }
 

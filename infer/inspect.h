@@ -3,6 +3,7 @@
 #ifndef ICAE_INFER_INSPECT_H
 #define ICAE_INFER_INSPECT_H
 
+#include "icae/adapter.h"
 #include "icae/json.h"
 #include "icae/model.h"
 #include "options.h"
@@ -42,6 +43,14 @@ icae_status inspect_peft(facts *f, const char *path, const options *given, icae_
 icae_status inspect_gguf_lora(facts *f, const char *path, const icae_gguf *file,
                               const options *given, icae_error *error);
 icae_status inspect_embeds(facts *f, const char *path, icae_error *error);
+
+/* How the adapter at `path` is read for a base; as icae_adapter_load. */
+typedef icae_status adapter_reader(icae_adapter **adapter, const char *path,
+                                   const icae_model *model, icae_backend *be,
+                                   icae_error *error);
+/* Whether there is an adapter for the base that was given by -m; a fact when there is. */
+icae_status try_on_base(facts *f, const char *path, const char *base, adapter_reader *read,
+                        icae_error *error);
 
 /* Whether there is folder/name. */
 bool has_file(const char *folder, const char *name);

@@ -132,26 +132,17 @@ static void memory_facts(facts *f, const char *path) {
     icae_safetensors_close(&file);
 }
 
-/* Whether it can be read with the base that was given by -m. */
-static icae_status try_import(facts *f, const char *path, bool is_gguf, const char *base,
-                              icae_error *error) {
-    /* A rate and a layout do not change whether it fits. */
-    icae_import given = {.compression_rate = 1, .layout = -1};
-    icae_model *model = NULL;
-    icae_backend *be = NULL;
-    icae_adapter *adapter = NULL;
-    icae_status status = icae_model_open(&model, base, error);
-    if (status) return status;
-    status = icae_backend_create(&be, NULL, 1, error);
-    if (!status) {
-        status = is_gguf ? icae_adapter_import_gguf(&adapter, path, &given, model, be, error)
-                         : icae_adapter_import_peft(&adapter, path, &given, model, be, error);
-    }
-    if (!status) fact_text(f, "fits", "fits", "%s", base);
-    icae_adapter_free(adapter);
-    if (be) icae_backend_free(be);
-    icae_model_close(model);
-    return status;
+/* A rate and a layout do not change whether a LoRA fits. */
+static const icae_import any_layout = {.compression_rate = 1, .layout = -1};
+
+static icae_status read_peft(icae_adapter **adapter, const char *path, const icae_model *model,
+                             icae_backend *be, icae_error *error) {
+    return icae_adapter_import_peft(adapter, path, &any_layout, model, be, error);
+}
+
+static icae_status read_gguf(icae_adapter **adapter, const char *path, const icae_model *model,
+                             icae_backend *be, icae_error *error) {
+    return icae_adapter_import_gguf(adapter, path, &any_layout, model, be, error);
 }
 
 /* ---- PEFT ---- */
@@ -205,7 +196,7 @@ icae_status inspect_peft(facts *f, const char *path, const options *given, icae_
         icae_safetensors_close(&file);
     }
     if (!status) memory_facts(f, memory);
-    if (!status && given->base) status = try_import(f, path, false, given->base, error);
+    if (!status && given->base) status = try_on_base(f, path, given->base, read_peft, error);
     free(weights);
     free(memory);
     return status;
@@ -250,7 +241,7 @@ icae_status inspect_gguf_lora(facts *f, const char *path, const icae_gguf *file,
     if (!memory) return icae_fail_memory(error, path);
     memory_facts(f, memory);
     free(memory);
-    return given->base ? try_import(f, path, true, given->base, error) : ICAE_OK;
+    return given->base ? try_on_base(f, path, given->base, read_gguf, error) : ICAE_OK;
 }
 
 /* ---- exported slots ---- */

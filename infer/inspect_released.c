@@ -8,22 +8,9 @@
 #include "icae/torch_file.h"
 #include "inspect.h"
 
-/* Whether the weights become an adapter of the base that was given by -m. */
-static icae_status try_base(facts *f, const char *path, const char *base, icae_error *error) {
-    icae_model *model = NULL;
-    icae_backend *be = NULL;
-    icae_adapter *adapter = NULL;
-    icae_status status = icae_model_open(&model, base, error);
-    if (status) return status;
-    status = icae_backend_create(&be, NULL, 1, error);
-    if (!status) status = icae_released_convert(&adapter, path, model, NULL, be, false, error);
-    if (!status) {
-        fact_text(f, "fits", "fits", "%s", base);
-        icae_adapter_free(adapter);
-    }
-    if (be) icae_backend_free(be);
-    icae_model_close(model);
-    return status;
+static icae_status read_weights(icae_adapter **adapter, const char *path,
+                                const icae_model *model, icae_backend *be, icae_error *error) {
+    return icae_released_convert(adapter, path, model, NULL, be, false, error);
 }
 
 icae_status inspect_released(facts *f, const char *path, const options *given,
@@ -51,7 +38,7 @@ icae_status inspect_released(facts *f, const char *path, const options *given,
     if (is_v1) fact_count(f, "placeholders", "0.0 for weights", r.placeholders);
     fact_text(f, "base", "shapes of", "%s", r.base);
     fact_text(f, "assumed", "not in the file", "layout append, 4 tokens a slot, LoRA alpha 32");
-    return given->base ? try_base(f, path, given->base, error) : ICAE_OK;
+    return given->base ? try_on_base(f, path, given->base, read_weights, error) : ICAE_OK;
 }
 
 icae_status inspect_torch(facts *f, const char *path, icae_error *error) {

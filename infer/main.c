@@ -23,7 +23,7 @@ static const command commands[] = {
      "compress a text into a slots file and print what it weighs",
      "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n",
      BASE_AND_ADAPTER | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
-    {"reconstruct", "-m BASE -a ADAPTER FILE.slots... [--into FOLDER] [--together] [-n TOKENS]",
+    {"reconstruct", "-m BASE -a ADAPTER FILE.slots... [--into FOLDER [--force]] [--together] [-n TOKENS]",
      "write compressed texts again, from their slots alone",
      "Standard output gets the text and nothing else. Every span is restored from its own slots, eight at a time side\n"
      "by side; it may grow an eighth longer than it was. --together lets the base read all spans at once, which only\n"

@@ -52,6 +52,9 @@ static icae_status name_texts(work *w, icae_error *error) {
                              "%s and %s would both become %s; give one of them another name",
                              w->given->words[j], w->given->words[i], w->paths[i]);
         }
+        /* It may well be the text that the slots were made from. */
+        icae_status status = check_unwritten(w->paths[i], w->given->is_forced, error);
+        if (status) return status;
     }
     return icae_folder_make(w->given->into, error);
 }
@@ -108,8 +111,8 @@ static int report(const work *w) {
         return json_end(&object);
     }
     printf(
-        "%d texts, %lld tokens in %.1f s (%.0f tokens/s), %lld of them ended by themselves\n",
-        n, (long long)w->tokens, elapsed_s, (double)w->tokens / elapsed_s,
+        "%d text%s, %lld tokens in %.1f s (%.0f tokens/s), %lld of them ended by themselves\n",
+        n, n == 1 ? "" : "s", (long long)w->tokens, elapsed_s, (double)w->tokens / elapsed_s,
         (long long)w->complete);
     return finish_output();
 }

@@ -3,10 +3,12 @@
 #include "report.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "icae/file.h"
@@ -51,34 +53,55 @@ int finish_output(void) {
     return EXIT_FAILED;
 }
 
-static icae_status read_standard_input(char **text, size_t *bytes, icae_error *error) {
+static icae_status read_stream(int fd, const char *name, char **text, size_t *bytes,
+                               icae_error *error) {
     icae_text all = {0};
     char chunk[1 << 14];
     for (;;) {
-        ssize_t got = read(STDIN_FILENO, chunk, sizeof chunk);
+        ssize_t got = read(fd, chunk, sizeof chunk);
         if (got < 0) {
             icae_text_release(&all);
-            return icae_fail(error, ICAE_IO, "standard input could not be read: %s",
-                             strerror(errno));
+            return icae_fail(error, ICAE_IO, "%s could not be read: %s", name, strerror(errno));
         }
         if (got == 0) break;
         icae_text_append(&all, chunk, (size_t)got);
         if (all.failed || all.length > MOST_TEXT) {
             icae_text_release(&all);
             return icae_fail(error, ICAE_INVALID,
-                             "standard input holds more than %zu MB; cut the text into parts",
+                             "%s holds more than %zu MB; cut the text into parts", name,
                              MOST_TEXT >> 20);
         }
     }
     *bytes = all.length;
     *text = all.data ? all.data : calloc(1, 1);
-    return *text ? ICAE_OK : icae_fail_memory(error, "standard input");
+    return *text ? ICAE_OK : icae_fail_memory(error, name);
+}
+
+bool is_nameless(const char *path) {
+    return strcmp(path, "-") == 0 || strncmp(path, "/dev/", 5) == 0;
 }
 
 icae_status read_text(const char *path, char **text, size_t *bytes, icae_error *error) {
     *text = NULL;
-    if (strcmp(path, "-") == 0) return read_standard_input(text, bytes, error);
-    return icae_file_read(path, MOST_TEXT, text, bytes, error);
+    if (!is_nameless(path)) return icae_file_read(path, MOST_TEXT, text, bytes, error);
+    if (strcmp(path, "-") == 0)
+        return read_stream(STDIN_FILENO, "standard input", text, bytes, error);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return icae_fail(error, ICAE_IO, "%s: cannot open: %s", path, strerror(errno));
+    icae_status status = read_stream(fd, path, text, bytes, error);
+    close(fd);
+    return status;
+}
+
+bool is_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return !stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+icae_status check_unwritten(const char *path, bool is_forced, icae_error *error) {
+    if (is_forced || !icae_path_exists(path)) return ICAE_OK;
+    return icae_fail(error, ICAE_INVALID,
+                     "%s: is there already; give another name, or --force to replace it", path);
 }
 
 void warn_about_text(const char *path, const char *text, size_t bytes) {
@@ -91,8 +114,9 @@ void warn_about_text(const char *path, const char *text, size_t bytes) {
         at += (size_t)length;
     }
     if (wrong == 0) return;
-    icae_log_warning("%s: %zu bytes are not UTF-8, the first at byte %zu; each becomes U+FFFD",
-                     strcmp(path, "-") == 0 ? "standard input" : path, wrong, first);
+    icae_log_warning("%s: %zu byte%s not UTF-8, the first at byte %zu; each becomes U+FFFD",
+                     strcmp(path, "-") == 0 ? "standard input" : path, wrong,
+                     wrong == 1 ? " is" : "s are", first);
 }
 
 /* ---- JSON ---- */

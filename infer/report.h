@@ -23,8 +23,14 @@ int signal_caught(void); /* its number, or 0 */
 /* Flushes standard output: EXIT_DONE, or EXIT_FAILED with a sentence when it could not be written. */
 int finish_output(void);
 
-/* A file, or with "-" standard input, whole; malloc'ed with a 0 behind. */
+/* Whether no name for a result can be made of this one: "-", or what the shell or the system names (/dev/fd/N). */
+bool is_nameless(const char *path);
+/* A file whole; with "-" standard input, with /dev/... what can be read there; malloc'ed with a 0 behind. */
 icae_status read_text(const char *path, char **text, size_t *bytes, icae_error *error);
+/* Whether both names are of one file that is there, by links or otherwise. */
+bool is_same_file(const char *a, const char *b);
+/* Refuses what is there already, without --force. */
+icae_status check_unwritten(const char *path, bool is_forced, icae_error *error);
 /* Warns about bytes that are not UTF-8, naming the first. */
 void warn_about_text(const char *path, const char *text, size_t bytes);
 

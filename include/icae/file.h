@@ -47,7 +47,12 @@ typedef struct icae_writer {
     char reason[256];
 } icae_writer;
 
-/* begin, write as often as you like (failures are kept), then commit or abort, which release. */
+/*
+ * begin, write as often as you like (failures are kept), then commit or abort, which release.
+ *
+ * begin refuses a path that is there and is no regular file: a folder, a pipe, a device. A link is written through:
+ * the file that it leads to is replaced.
+ */
 icae_status icae_writer_begin(icae_writer *writer, const char *path, icae_error *error);
 void icae_writer_write(icae_writer *writer, const void *data, size_t bytes);
 icae_status icae_writer_commit(icae_writer *writer, icae_error *error);
@@ -56,6 +61,9 @@ void icae_writer_abort(icae_writer *writer);
 /* begin + write + commit. */
 icae_status icae_file_write(const char *path, const void *data, size_t bytes,
                             icae_error *error);
+
+/* Whether a file can be begun at path, which stays as it is: for those who work for long before they write. */
+icae_status icae_file_check_writable(const char *path, icae_error *error);
 
 /* Appends whole records to a log such as metrics.jsonl; flushed to the disk before return. */
 icae_status icae_file_append(const char *path, const void *data, size_t bytes,

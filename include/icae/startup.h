@@ -18,7 +18,8 @@ extern "C" {
 #endif
 
 /*
- * For the first line of main: starts the program again with those of the two that are not set yet
+ * For the first line of main. Standard streams that are closed are occupied, so that no file gets their numbers;
+ * reading and writing them still fails. Then it starts the program again with those of the two that are not set yet
  * (OMP_WAIT_POLICY stands for the first as well). Both are read before main, so setting them here is too late
  * for this process. Returns when nothing is to be done or starting again is not possible.
  */

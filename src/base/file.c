@@ -149,10 +149,36 @@ static char *temporary_name(const char *path) {
     return temporary;
 }
 
+/* The name that the written file shall carry, malloc'ed; NULL when memory ends. Behind a link that is the file it
+ * leads to, so that the link stays; a link that leads nowhere is replaced. */
+static char *target_of(const char *path) {
+    struct stat info;
+    bool is_link = lstat(path, &info) == 0 && S_ISLNK(info.st_mode);
+    char *target = is_link ? realpath(path, NULL) : strdup(path);
+    return !target && is_link && errno != ENOMEM ? strdup(path) : target;
+}
+
+/* The rename takes any name but a folder's: without this, a device or a pipe would become a file. */
+static icae_status check_target(const char *path, icae_error *error) {
+    struct stat info;
+    const char *reason = NULL;
+    if (stat(path, &info) == 0) {
+        if (S_ISDIR(info.st_mode))
+            reason = "it is a folder";
+        else if (!S_ISREG(info.st_mode))
+            reason = "it is not a regular file";
+    } else if (errno != ENOENT && errno != ENOTDIR) {
+        reason = strerror(errno);
+    }
+    return reason ? icae_fail(error, ICAE_IO, "%s: cannot write: %s", path, reason) : ICAE_OK;
+}
+
 icae_status icae_writer_begin(icae_writer *writer, const char *path, icae_error *error) {
     *writer = (icae_writer){.descriptor = -1};
-    writer->path = strdup(path);
-    writer->temporary = temporary_name(path);
+    icae_status status = check_target(path, error);
+    if (status) return status;
+    writer->path = target_of(path);
+    writer->temporary = writer->path ? temporary_name(writer->path) : NULL;
     writer->buffer = malloc(WRITER_BUFFER);
     if (!writer->path || !writer->temporary || !writer->buffer) {
         icae_writer_abort(writer);
@@ -257,6 +283,13 @@ icae_status icae_file_write(const char *path, const void *data, size_t bytes,
     if (status) return status;
     icae_writer_write(&writer, data, bytes);
     return icae_writer_commit(&writer, error);
+}
+
+icae_status icae_file_check_writable(const char *path, icae_error *error) {
+    icae_writer writer;
+    icae_status status = icae_writer_begin(&writer, path, error);
+    if (!status) icae_writer_abort(&writer);
+    return status;
 }
 
 icae_status icae_file_append(const char *path, const void *data, size_t bytes,

@@ -2,11 +2,23 @@
 /* The environment that libraries read before main; see icae/startup.h. */
 #include "icae/startup.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+/* A standard stream that was closed would be the next file to be opened, and messages would go into that. What is
+ * put in its place fails as the closed one did: it is open the other way round. */
+static void occupy_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+        if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
+    }
+}
+
 void icae_startup_tune(char **argv) {
+    occupy_streams();
     bool is_waiting_set = getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY");
     bool is_heap_set = getenv("GLIBC_TUNABLES") != NULL;
     if (is_waiting_set && is_heap_set) return;

@@ -15,6 +15,7 @@
  */
 #include <stdlib.h>
 
+#include "ranges.h"
 #include "tokenizer_internal.h"
 
 typedef struct unsafe_range {
@@ -47,16 +48,8 @@ enum { N_S = N_L * N_V * N_T };
 /* The combining class of an unsafe character, -1 for a safe one. */
 static int unsafe_class(int32_t point) {
     if (point < FIRST_UNSAFE) return -1;
-    size_t low = 0, high = N_UNSAFE;
-    while (low < high) { /* the first range whose last is not below point */
-        size_t middle = low + (high - low) / 2;
-        if (unsafe[middle].last < point)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == N_UNSAFE || unsafe[low].first > point) return -1;
-    return unsafe[low].combining_class;
+    ptrdiff_t at = icae_range_find(unsafe, N_UNSAFE, sizeof *unsafe, point);
+    return at < 0 ? -1 : unsafe[at].combining_class;
 }
 
 static const decomposition *find_decomposition(int32_t point) {

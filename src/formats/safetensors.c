@@ -243,9 +243,10 @@ static icae_status read_mapping(icae_safetensors *file, const char *path, icae_e
     for (int i = PREFIX - 1; i >= 0; i--)
         length = length << 8 | data[i];
     if (length > LONGEST_HEADER) {
-        return icae_fail(error, ICAE_FORMAT,
-                         "%s: header length %llu is over %d; this is another kind of file",
-                         path, (unsigned long long)length, LONGEST_HEADER);
+        return icae_fail(
+            error, ICAE_FORMAT,
+            "%s: header length %llu is over %d; this is no safetensors file, nor one of slots",
+            path, (unsigned long long)length, LONGEST_HEADER);
     }
     if (length > bytes - PREFIX) {
         return icae_fail(error, ICAE_FORMAT,
@@ -255,7 +256,7 @@ static icae_status read_mapping(icae_safetensors *file, const char *path, icae_e
     if (!length || data[PREFIX] != '{') {
         return icae_fail(error, ICAE_FORMAT,
                          "%s: header: expected '{' as its first byte; this is "
-                         "another kind of file",
+                         "no safetensors file, nor one of slots",
                          path);
     }
     char *name;

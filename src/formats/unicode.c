@@ -6,6 +6,7 @@
  * ASCII is answered by a table of 128 entries, the rest by binary search in ranges: about 800 for the
  * classes, 180 for small letters.
  */
+#include "ranges.h"
 #include "tokenizer_internal.h"
 
 #define LETTER ICAE_CHAR_LETTER
@@ -35,17 +36,9 @@ static const uint8_t ascii[128] = {
 
 icae_char_class icae_unicode_class(int32_t point) {
     if (point >= 0 && point < 128) return (icae_char_class)ascii[point];
-    size_t low = 0, high = sizeof ranges / sizeof ranges[0];
-    while (low < high) { /* the first range whose last is not below point */
-        size_t middle = low + (high - low) / 2;
-        if (ranges[middle].last < point)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == sizeof ranges / sizeof ranges[0] || ranges[low].first > point)
-        return ICAE_CHAR_OTHER;
-    return (icae_char_class)ranges[low].class_of_all;
+    ptrdiff_t at =
+        icae_range_find(ranges, sizeof ranges / sizeof ranges[0], sizeof ranges[0], point);
+    return at < 0 ? ICAE_CHAR_OTHER : (icae_char_class)ranges[at].class_of_all;
 }
 
 bool icae_unicode_is_space(int32_t point) {
@@ -63,18 +56,10 @@ static const struct {
 
 int32_t icae_unicode_lower(int32_t point) {
     if (point < 128) return point >= 'A' && point <= 'Z' ? point + 32 : point;
-    size_t low = 0, high = sizeof capitals / sizeof capitals[0];
-    while (low < high) { /* the first range whose last is not below point */
-        size_t middle = low + (high - low) / 2;
-        if (capitals[middle].last < point)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == sizeof capitals / sizeof capitals[0] || capitals[low].first > point ||
-        (point - capitals[low].first) % capitals[low].step)
-        return point;
-    return point + capitals[low].distance;
+    ptrdiff_t at = icae_range_find(capitals, sizeof capitals / sizeof capitals[0],
+                                   sizeof capitals[0], point);
+    if (at < 0 || (point - capitals[at].first) % capitals[at].step) return point;
+    return point + capitals[at].distance;
 }
 
 /*

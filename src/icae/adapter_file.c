@@ -549,6 +549,33 @@ static icae_status check_sizes(const loader *load) {
 
 /* ---- all of it ---- */
 
+/* A folder without icae.json is something else, and often a known one. */
+static icae_status expect_adapter(const loader *load) {
+    static const struct {
+        const char *name, *what;
+    } files[] = {
+        {"icae.json", NULL},
+        {"adapter_config.json",
+         "is a PEFT folder without icae.json; icae convert makes an adapter of it"},
+        {"config.json",
+         "is a base or a run, expected an adapter: a folder with icae.json in it"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        bool is_there;
+        char *path = icae_path_join(load->folder, files[i].name);
+        icae_status status = path ? icae_path_find(path, &is_there, load->error)
+                                  : icae_fail_memory(load->error, load->folder);
+        free(path);
+        if (status) return status;
+        if (is_there && !files[i].what) return ICAE_OK;
+        if (!is_there) continue;
+        return icae_fail(load->error, ICAE_IO, "%s: %s", load->folder, files[i].what);
+    }
+    return icae_fail(load->error, ICAE_IO,
+                     "%s: has no icae.json; an adapter is a folder with that in it",
+                     load->folder);
+}
+
 static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *be,
                                bool for_training) {
     if (!icae_path_is_folder(load->folder)) {
@@ -557,7 +584,8 @@ static icae_status load_folder(loader *load, icae_adapter **out, icae_backend *b
                          "%s in it",
                          load->folder, load->import ? "adapter_config.json" : "icae.json");
     }
-    icae_status status = ICAE_OK;
+    icae_status status = load->import ? ICAE_OK : expect_adapter(load);
+    if (status) return status;
     if (load->import)
         status = icae_adapter_import_settings(load->import, load->folder, load->memory_path,
                                               load->model, &load->settings, load->error);

@@ -49,21 +49,31 @@ static int newest_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
+/* What lies in the folder of checkpoints, nothing where there is none; icae_names_free. */
+static icae_status list_names(const char *run_folder, char ***names, size_t *count,
+                              icae_error *error) {
+    *names = NULL;
+    *count = 0;
+    char *folder = checkpoint_path(run_folder, "");
+    if (!folder) return icae_fail_memory(error, run_folder);
+    bool is_there;
+    icae_status status = icae_path_find(folder, &is_there, error);
+    if (!status && is_there) status = icae_folder_list(folder, names, count, error);
+    free(folder);
+    return status;
+}
+
 /* Steps that have a folder, newest first; *steps is malloc'ed. */
 static icae_status list_steps(const char *run_folder, int64_t **steps, size_t *count,
                               icae_error *error) {
     *steps = NULL;
     *count = 0;
-    char *folder = checkpoint_path(run_folder, "");
-    if (!folder) return icae_fail_memory(error, run_folder);
-    char **names = NULL;
-    size_t n_names = 0;
-    bool is_there;
-    icae_status status = icae_path_find(folder, &is_there, error);
-    if (!status && is_there) status = icae_folder_list(folder, &names, &n_names, error);
+    char **names;
+    size_t n_names;
+    icae_status status = list_names(run_folder, &names, &n_names, error);
     if (!status && n_names) {
         *steps = calloc(n_names, sizeof **steps);
-        if (!*steps) status = icae_fail_memory(error, folder);
+        if (!*steps) status = icae_fail_memory(error, run_folder);
     }
     for (size_t i = 0; !status && i < n_names; i++) {
         int64_t step = step_of(names[i]);
@@ -71,7 +81,6 @@ static icae_status list_steps(const char *run_folder, int64_t **steps, size_t *c
     }
     if (*count) qsort(*steps, *count, sizeof **steps, newest_first);
     icae_names_free(names, n_names);
-    free(folder);
     return status;
 }
 
@@ -331,13 +340,9 @@ static icae_status write_whole(const char *folder, icae_adapter *adapter,
 
 /* One run at a time is at work in a folder, so nobody else is writing what has a hidden name. */
 icae_status icae_checkpoint_sweep(const char *run_folder, icae_error *error) {
-    char *folder = checkpoint_path(run_folder, "");
-    if (!folder) return icae_fail_memory(error, run_folder);
-    char **names = NULL;
-    size_t count = 0;
-    bool is_there;
-    icae_status status = icae_path_find(folder, &is_there, error);
-    if (!status && is_there) status = icae_folder_list(folder, &names, &count, error);
+    char **names;
+    size_t count;
+    icae_status status = list_names(run_folder, &names, &count, error);
     for (size_t i = 0; !status && i < count; i++) {
         if (strncmp(names[i], hidden_prefix, strlen(hidden_prefix)) != 0) continue;
         char *path = checkpoint_path(run_folder, names[i]);
@@ -345,7 +350,6 @@ icae_status icae_checkpoint_sweep(const char *run_folder, icae_error *error) {
         free(path);
     }
     icae_names_free(names, count);
-    free(folder);
     return status;
 }
 

@@ -41,17 +41,23 @@ icae_status icae_eval_add_group(icae_eval_items *items, icae_error *error, const
     return ICAE_OK;
 }
 
-icae_status icae_eval_add_item(icae_eval_items *items, icae_eval_item item, icae_error *error) {
-    if (items->n == items->capacity) {
-        int64_t wanted = items->capacity ? 2 * items->capacity : 64;
-        icae_eval_item *grown = realloc(items->list, (size_t)wanted * sizeof *grown);
+/* Lists of items grow by doubling. */
+static icae_status append(icae_eval_item **list, int64_t *n, int64_t *capacity,
+                          icae_eval_item item, icae_error *error) {
+    if (*n == *capacity) {
+        int64_t wanted = *capacity ? 2 * *capacity : 64;
+        icae_eval_item *grown = realloc(*list, (size_t)wanted * sizeof *grown);
         if (!grown) return icae_fail_memory(error, "samples");
-        items->list = grown;
-        items->capacity = wanted;
+        *list = grown;
+        *capacity = wanted;
     }
-    item.group = items->n_groups - 1;
-    items->list[items->n++] = item;
+    (*list)[(*n)++] = item;
     return ICAE_OK;
+}
+
+icae_status icae_eval_add_item(icae_eval_items *items, icae_eval_item item, icae_error *error) {
+    item.group = items->n_groups - 1;
+    return append(&items->list, &items->n, &items->capacity, item, error);
 }
 
 uint64_t icae_eval_items_hash(const icae_eval_items *items) {
@@ -107,18 +113,6 @@ static bool is_plain_text(const char *path) {
     return txt && (txt[4] == 0 || strcmp(txt + 4, ".gz") == 0);
 }
 
-static icae_status group_add(group *g, icae_eval_item item, icae_error *error) {
-    if (g->n == g->capacity) {
-        int64_t wanted = g->capacity ? 2 * g->capacity : 64;
-        icae_eval_item *grown = realloc(g->list, (size_t)wanted * sizeof *grown);
-        if (!grown) return icae_fail_memory(error, "samples");
-        g->list = grown;
-        g->capacity = wanted;
-    }
-    g->list[g->n++] = item;
-    return ICAE_OK;
-}
-
 /* Tokens of the next context of a group, from a place with so many left; 0: too few. */
 static int64_t next_length(const group *g, uint64_t seed, int64_t left) {
     const icae_eval_cutting *cut = g->cut;
@@ -147,7 +141,7 @@ static icae_status cut_document(group *g, uint64_t seed, const int32_t *ids, int
                                .n = length,
                                .continuation = ids + at + length,
                                .n_continuation = follows};
-        status = group_add(g, item, error);
+        status = append(&g->list, &g->n, &g->capacity, item, error);
         *is_used = true;
         at += length + follows;
         if (!is_text) break;

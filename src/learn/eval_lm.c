@@ -13,10 +13,8 @@
 
 #include "evaluate_internal.h"
 
-enum { TOKENS, SLOTS, TARGETS, NLL_SLOTS, NLL_RAW, NLL_NONE, N_VALUES };
-static const char *const lm_values[] = {"tokens",  "slots",    "targets", "nll_slots",
-                                        "nll_raw", "nll_none", NULL};
-_Static_assert(sizeof lm_values / sizeof *lm_values == N_VALUES + 1, "a name each");
+static const char *const lm_values[] = {EVAL_THREE_WAYS_NAMES, NULL};
+_Static_assert(sizeof lm_values / sizeof *lm_values == EVAL_THREE_WAYS + 1, "a name each");
 
 enum { DEFAULT_CONTINUATION = 128, DEFAULT_SKIP = 8, DEFAULT_WINDOW = 1024 };
 
@@ -101,18 +99,18 @@ static icae_status lm_measure(const icae_eval_engine *engine,
     icae_eval_slots slots = {0};
     icae_status status =
         icae_eval_compress(engine, items, n, false, settings->refine, &slots, error);
-    for (int way = NLL_SLOTS; way <= NLL_NONE && !status; way++) {
-        status = way == NLL_SLOTS
+    for (int way = EVAL_NLL_SLOTS; way <= EVAL_NLL_NONE && !status; way++) {
+        status = way == EVAL_NLL_SLOTS
                      ? icae_eval_slot_losses(engine, items, slots.of, n, ICAE_TASK_LM, skip,
                                              NULL, nll, error)
-                     : base_losses(engine, items, n, skip, way == NLL_RAW, nll, error);
+                     : base_losses(engine, items, n, skip, way == EVAL_NLL_RAW, nll, error);
         for (int64_t i = 0; i < n && !status; i++)
             rows[i].values[way] = nll[i];
     }
     for (int64_t i = 0; i < n && !status; i++) {
-        rows[i].values[TOKENS] = (double)items[i].n;
-        rows[i].values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
-        rows[i].values[TARGETS] = (double)(items[i].n_continuation - skip);
+        rows[i].values[EVAL_TOKENS] = (double)items[i].n;
+        rows[i].values[EVAL_SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
+        rows[i].values[EVAL_TARGETS] = (double)(items[i].n_continuation - skip);
     }
     icae_eval_slots_release(&slots);
     free(nll);
@@ -120,18 +118,12 @@ static icae_status lm_measure(const icae_eval_engine *engine,
 }
 
 static const icae_eval_column lm_columns[] = {
-    {"context_tokens", "tokens of context", 0, ICAE_EVAL_SUM, .a = TOKENS},
-    {"slots", "slots", 0, ICAE_EVAL_SUM, .a = SLOTS},
-    {"targets", "tokens scored", 0, ICAE_EVAL_SUM, .a = TARGETS},
-    {"loss_raw", "loss, raw (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_RAW, .b = TARGETS},
-    {"loss", "loss, slots (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_SLOTS, .b = TARGETS},
-    {"loss_none", "loss, nothing (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_NONE,
-     .b = TARGETS},
-    {"ppl_raw", "perplexity, raw", 3, ICAE_EVAL_PPL, .a = NLL_RAW, .b = TARGETS},
-    {"ppl", "perplexity, slots", 3, ICAE_EVAL_PPL, .a = NLL_SLOTS, .b = TARGETS},
-    {"ppl_none", "perplexity, nothing", 3, ICAE_EVAL_PPL, .a = NLL_NONE, .b = TARGETS},
-    {"recovered", "share of the gap recovered", 4, ICAE_EVAL_RECOVERED, NLL_SLOTS, NLL_RAW,
-     NLL_NONE, NULL},
+    EVAL_THREE_WAYS_COLUMNS,
+    {"ppl_raw", "perplexity, raw", 3, ICAE_EVAL_PPL, .a = EVAL_NLL_RAW, .b = EVAL_TARGETS},
+    {"ppl", "perplexity, slots", 3, ICAE_EVAL_PPL, .a = EVAL_NLL_SLOTS, .b = EVAL_TARGETS},
+    {"ppl_none", "perplexity, nothing", 3, ICAE_EVAL_PPL, .a = EVAL_NLL_NONE,
+     .b = EVAL_TARGETS},
+    EVAL_RECOVERED_COLUMN,
     {.key = NULL},
 };
 

@@ -20,13 +20,7 @@
 #include "icae/metrics.h"
 
 enum {
-    TOKENS,
-    SLOTS,
-    TARGETS,
-    NLL_SLOTS,
-    NLL_RAW,
-    NLL_NONE,
-    ROUGE_SLOTS,
+    ROUGE_SLOTS = EVAL_THREE_WAYS,
     ROUGE_RAW,
     F1_SLOTS,
     F1_RAW,
@@ -35,8 +29,8 @@ enum {
     N_VALUES
 };
 static const char *const value_names[] = {
-    "tokens",      "slots", "targets", "nll_slots", "nll_raw",   "nll_none", "rouge_l",
-    "rouge_l_raw", "f1",    "f1_raw",  "exact",     "exact_raw", NULL};
+    EVAL_THREE_WAYS_NAMES, "rouge_l", "rouge_l_raw", "f1", "f1_raw", "exact",
+    "exact_raw",           NULL};
 _Static_assert(sizeof value_names / sizeof *value_names == N_VALUES + 1, "a name each");
 
 enum { DEFAULT_GENERATE = 128 };
@@ -202,7 +196,7 @@ static icae_status base_side(const icae_eval_engine *engine, const icae_eval_set
         status = icae_eval_base_nll(engine->graph, engine->model, s.list, n, nll, NULL, error);
     }
     for (int64_t i = 0; i < n && !status; i++)
-        rows[i].values[has_text ? NLL_RAW : NLL_NONE] = nll[i];
+        rows[i].values[has_text ? EVAL_NLL_RAW : EVAL_NLL_NONE] = nll[i];
     if (!status && has_text && !settings->is_loss_only)
         status = answer(engine, settings, chat, items, n, NULL, &s, rows, error);
     sequences_release(&s);
@@ -221,10 +215,10 @@ static icae_status slot_side(const icae_eval_engine *engine, const icae_eval_set
     }
     for (int64_t i = 0; i < n && !status; i++) {
         double *values = rows[i].values;
-        values[TOKENS] = (double)items[i].n;
-        values[SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
-        values[TARGETS] = (double)(items[i].n_answer + (chat->end >= 0));
-        values[NLL_SLOTS] = nll[i];
+        values[EVAL_TOKENS] = (double)items[i].n;
+        values[EVAL_SLOTS] = (double)icae_slots_vectors(&slots.of[i]);
+        values[EVAL_TARGETS] = (double)(items[i].n_answer + (chat->end >= 0));
+        values[EVAL_NLL_SLOTS] = nll[i];
         if (!icae_eval_keep_text(&rows[i], "question", items[i].prompt_text,
                                  strlen(items[i].prompt_text)) ||
             !icae_eval_keep_text(&rows[i], "answer", items[i].answer_text,
@@ -263,7 +257,7 @@ static double share(const icae_eval_line *line, int side) {
     int64_t count = 0;
     for (int64_t i = 0; i < line->n; i++) {
         const double *values = line->rows[i].values;
-        double over = (values[NLL_SLOTS] - values[NLL_RAW]) / values[TARGETS];
+        double over = (values[EVAL_NLL_SLOTS] - values[EVAL_NLL_RAW]) / values[EVAL_TARGETS];
         count += (over > MARGIN) - (over < -MARGIN) == side;
     }
     return 100 * (double)count / (double)line->n;
@@ -279,15 +273,8 @@ static double of_lose(const icae_eval_line *line) {
 }
 
 static const icae_eval_column columns[] = {
-    {"context_tokens", "tokens of context", 0, ICAE_EVAL_SUM, .a = TOKENS},
-    {"slots", "slots", 0, ICAE_EVAL_SUM, .a = SLOTS},
-    {"targets", "tokens scored", 0, ICAE_EVAL_SUM, .a = TARGETS},
-    {"loss_raw", "loss, raw (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_RAW, .b = TARGETS},
-    {"loss", "loss, slots (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_SLOTS, .b = TARGETS},
-    {"loss_none", "loss, nothing (nats/token)", 4, ICAE_EVAL_RATIO, .a = NLL_NONE,
-     .b = TARGETS},
-    {"recovered", "share of the gap recovered", 4, ICAE_EVAL_RECOVERED, NLL_SLOTS, NLL_RAW,
-     NLL_NONE, NULL},
+    EVAL_THREE_WAYS_COLUMNS,
+    EVAL_RECOVERED_COLUMN,
     {"win", "slots win (%)", 1, ICAE_EVAL_OWN, .of = of_win},
     {"lose", "lose (%)", 1, ICAE_EVAL_OWN, .of = of_lose},
     {"tie", "tie (%)", 1, ICAE_EVAL_OWN, .of = of_tie},

@@ -92,6 +92,38 @@ icae_status icae_eval_slot_losses(const icae_eval_engine *engine, const icae_eva
 /* Adds "name": "the text of ids" to what is kept of a row; false when memory ends. */
 bool icae_eval_keep_text(icae_eval_row *row, const char *name, const char *text, size_t bytes);
 
+/* ---- what lm and qa tell alike ---- */
+
+/*
+ * Both score the same targets three times: behind the slots, behind the text itself, behind nothing. Their rows
+ * begin with these values, and their tables with these columns.
+ */
+enum {
+    EVAL_TOKENS, /* of the context */
+    EVAL_SLOTS,
+    EVAL_TARGETS,
+    EVAL_NLL_SLOTS,
+    EVAL_NLL_RAW,
+    EVAL_NLL_NONE,
+    EVAL_THREE_WAYS /* where a suite's own values begin */
+};
+#define EVAL_THREE_WAYS_NAMES "tokens", "slots", "targets", "nll_slots", "nll_raw", "nll_none"
+/* clang-format off */
+#define EVAL_THREE_WAYS_COLUMNS                                                                \
+    {"context_tokens", "tokens of context", 0, ICAE_EVAL_SUM, .a = EVAL_TOKENS},               \
+    {"slots", "slots", 0, ICAE_EVAL_SUM, .a = EVAL_SLOTS},                                     \
+    {"targets", "tokens scored", 0, ICAE_EVAL_SUM, .a = EVAL_TARGETS},                         \
+    {"loss_raw", "loss, raw (nats/token)", 4, ICAE_EVAL_RATIO,                                 \
+     .a = EVAL_NLL_RAW, .b = EVAL_TARGETS},                                                    \
+    {"loss", "loss, slots (nats/token)", 4, ICAE_EVAL_RATIO,                                   \
+     .a = EVAL_NLL_SLOTS, .b = EVAL_TARGETS},                                                  \
+    {"loss_none", "loss, nothing (nats/token)", 4, ICAE_EVAL_RATIO,                            \
+     .a = EVAL_NLL_NONE, .b = EVAL_TARGETS}
+#define EVAL_RECOVERED_COLUMN                                                                  \
+    {"recovered", "share of the gap recovered", 4, ICAE_EVAL_RECOVERED,                        \
+     EVAL_NLL_SLOTS, EVAL_NLL_RAW, EVAL_NLL_NONE, NULL}
+/* clang-format on */
+
 /* The middle of a value over a line's rows; NaN for none. */
 double icae_eval_median(const icae_eval_line *line, int value);
 

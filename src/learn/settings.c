@@ -344,6 +344,16 @@ static void build_assignment(icae_text *out, const char *key, const char *equals
     icae_text_append_string(out, dot ? "}}" : "}");
 }
 
+/* "--set KEY=VALUE:1: ..." without the line: there is but one. */
+static void drop_line(icae_error *error, const char *name) {
+    size_t length = strlen(name), line = strlen(":1");
+    if (!error || strncmp(error->message, name, length) != 0 ||
+        strncmp(error->message + length, ":1: ", 4) != 0)
+        return;
+    char *rest = error->message + length + line;
+    memmove(error->message + length, rest, strlen(rest) + 1);
+}
+
 icae_status icae_settings_set(icae_settings *settings, const char *assignment,
                               icae_error *error) {
     const char *equals = strchr(assignment, '=');
@@ -364,6 +374,7 @@ icae_status icae_settings_set(icae_settings *settings, const char *assignment,
                              : icae_json_parse(&json, name, text.data, text.length, error);
     }
     if (!status) status = read_document(settings, json, error);
+    if (status) drop_line(error, name);
     icae_json_free(json);
     icae_text_release(&text);
     return status;

@@ -143,6 +143,22 @@ static icae_status write_config(trainer *t, icae_error *error) {
     return status;
 }
 
+/* A config.json that is no run's is that of a base, or of another program: it must not be written over. */
+static icae_status check_config(const trainer *t, icae_error *error) {
+    bool is_there;
+    icae_status status = icae_path_find(t->folder.config, &is_there, error);
+    if (status || !is_there) return status;
+    icae_settings earlier;
+    icae_settings_init(&earlier);
+    status = icae_settings_read(&earlier, t->folder.config, error);
+    icae_settings_release(&earlier);
+    if (status == ICAE_MEMORY || !status) return status;
+    return icae_fail(error, ICAE_INVALID,
+                     "%s: is there already and is not of a run; give another folder (--set "
+                     "out=FOLDER)",
+                     t->folder.config);
+}
+
 static icae_status begin_fresh(trainer *t, icae_error *error) {
     bool has_any;
     icae_status status = icae_checkpoint_any(t->folder.path, &has_any, error);
@@ -153,7 +169,8 @@ static icae_status begin_fresh(trainer *t, icae_error *error) {
                          "give another folder (--set out=FOLDER)",
                          t->folder.path);
     }
-    status = icae_folder_remove(t->folder.metrics, error);
+    status = check_config(t, error);
+    if (!status) status = icae_folder_remove(t->folder.metrics, error);
     if (!status) status = write_config(t, error);
     if (!status) status = open_feed(t, error);
     return status;

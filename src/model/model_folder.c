@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "formats/quote.h"
+#include "icae/file.h"
 #include "model/model_internal.h"
 
 static const double LARGEST_THETA = 1e12;
@@ -380,8 +381,17 @@ static icae_status open_parts(icae_model *model, const char *folder, const char 
 icae_status icae_model_read_folder(icae_model *model, const char *path,
                                    const icae_architecture **architecture, icae_error *error) {
     char *config_path = icae_path_join(path, "config.json");
-    icae_status status = config_path ? open_parts(model, path, config_path, architecture, error)
-                                     : icae_fail_memory(error, path);
+    icae_status status = ICAE_OK;
+    bool is_there = false;
+    if (!config_path) return icae_fail_memory(error, path);
+    status = icae_path_find(config_path, &is_there, error);
+    if (!status && !is_there) {
+        status = icae_fail(error, ICAE_IO,
+                           "%s: has no config.json; a base is a Hugging Face folder or a GGUF "
+                           "file",
+                           path);
+    }
+    if (!status) status = open_parts(model, path, config_path, architecture, error);
     free(config_path);
     return status;
 }

@@ -10,6 +10,7 @@
 #include "command.h"
 #include "icae/file.h"
 #include "icae/json.h"
+#include "icae/slots.h"
 #include "icae/text.h"
 
 static icae_error error;
@@ -72,6 +73,84 @@ START_TEST(pieces_add_up_to_the_text) {
         icae_generated_release(&made);
         icae_text_release(&p.text);
     }
+    icae_slots_free(slots);
+    icae_session_close(session);
+    icae_base_close(base);
+}
+END_TEST
+
+/* The distance of two slots' values over the length of the first. */
+static double distance(const icae_slots *a, const icae_slots *b) {
+    double apart = 0, length = 0;
+    int64_t n = icae_slots_vectors(a) * a->width;
+    ck_assert_int_eq(icae_slots_vectors(b) * b->width, n);
+    for (int64_t i = 0; i < n; i++) {
+        apart += pow((double)a->values[i] - (double)b->values[i], 2);
+        length += pow((double)a->values[i], 2);
+    }
+    return sqrt(apart / length);
+}
+
+START_TEST(a_session_computes_and_refines_as_it_was_told) {
+    icae_base *base = open_base();
+    icae_session *plain = open_session(base);
+    icae_slots *wanted = compress(plain);
+    static const struct {
+        icae_session_options options;
+        double least, most; /* distance */
+    } cases[] = {
+        {{.compute = "auto"}, 0, 0},
+        {{.compute = "f32"}, 0, 0},
+        {{.compute = "f32", .n_threads = 1}, 0, 0},
+        {{.compute = "bf16"}, 1e-5, 0.1},
+        {{.refine_steps = 3}, 1e-5, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_session *session;
+        ck_ok(icae_session_open(&session, base, TINY_ADAPTER, &cases[i].options, &error));
+        icae_slots *slots = compress(session);
+        double apart = distance(wanted, slots);
+        ck_assert_msg(apart >= cases[i].least && apart <= cases[i].most, "case %zu: %g", i,
+                      apart);
+        icae_slots_free(slots);
+        icae_session_close(session);
+    }
+    icae_slots_free(wanted);
+    icae_session_close(plain);
+    icae_base_close(base);
+}
+END_TEST
+
+/* That two wishes give the same text of so many tokens at least. */
+static void gives_the_same(icae_session *session, const icae_slots *slots,
+                           const icae_generation *one, const icae_generation *other,
+                           int64_t least) {
+    icae_generated a, b;
+    ck_ok(icae_session_generate(session, slots, one, NULL, NULL, &a, &error));
+    ck_ok(icae_session_generate(session, slots, other, NULL, NULL, &b, &error));
+    ck_assert_int_ge(a.generated_tokens, least);
+    ck_assert_str_eq(a.text, b.text);
+    icae_generated_release(&a);
+    icae_generated_release(&b);
+}
+
+START_TEST(limits_beyond_what_there_is_are_none) {
+    icae_base *base = open_base();
+    icae_session *session = open_session(base);
+    icae_slots *slots = compress(session), *more = compress(session);
+    icae_generation drawn = {
+        .mode = ICAE_CONTINUE, .max_tokens = 30, .temperature = 1.5, .seed = 4};
+    icae_generation over = drawn;
+    over.top_k = INT32_MAX; /* more than the vocabulary has */
+    gives_the_same(session, slots, &drawn, &over, 1);
+    /* Little room is left behind the slots: more than it is not asked for. */
+    int64_t context = icae_base_describe(base).context_length;
+    while (slots->n_tokens + 2 * more->n_tokens < context)
+        ck_ok(icae_slots_join(slots, more, &error));
+    icae_generation all = {.mode = ICAE_CONTINUE, .max_tokens = context};
+    icae_generation billions = {.mode = ICAE_CONTINUE, .max_tokens = INT32_MAX};
+    gives_the_same(session, slots, &all, &billions, 1);
+    icae_slots_free(more);
     icae_slots_free(slots);
     icae_session_close(session);
     icae_base_close(base);
@@ -250,9 +329,16 @@ START_TEST(slots_of_another_session_are_refused_by_all_names) {
                sentence);
     ck_ok(icae_session_generate(other, slots, &wish, NULL, NULL, NULL, &error));
     ck_ok(icae_session_generate_batch(other, NULL, 0, &wish, NULL, NULL, NULL, &error));
+    icae_session_close(other);
+    /* and of another base */
+    icae_base *qwen3;
+    ck_ok(icae_base_open(&qwen3, "tests/golden/qwen3/model", &error));
+    ck_ok(icae_session_open(&other, qwen3, "tests/golden/qwen3/adapter", NULL, &error));
+    ck_refused(icae_session_generate(other, slots, &wish, NULL, NULL, NULL, &error), sentence);
     icae_slots_free(slots);
     icae_session_close(session);
     icae_session_close(other);
+    icae_base_close(qwen3);
     icae_base_close(base);
 }
 END_TEST
@@ -381,7 +467,8 @@ START_TEST(example_program_works_and_fails_politely) {
 }
 END_TEST
 
-SUITE_OF(api, 120, pieces_add_up_to_the_text, callback_stops_generation,
+SUITE_OF(api, 120, pieces_add_up_to_the_text, a_session_computes_and_refines_as_it_was_told,
+         limits_beyond_what_there_is_are_none, callback_stops_generation,
          slots_survive_their_file_and_join, an_answer_ends_at_the_templates_token,
          a_dialogue_stands_before_its_question,
          slots_of_another_session_are_refused_by_all_names, refuses_what_makes_no_sense,

@@ -105,6 +105,12 @@ START_TEST(chats_with_the_dialogue_in_the_prompt) {
     const icae_json_value *asked =
         parse(run_in(folder, "$ICAE ask --json " WITH " -n 6 %s/text.slots Hello", folder));
     ck_assert_str_eq(string(first, "text"), string(asked, "text"));
+    /* half a line would be another question */
+    outcome cut = run_in(
+        folder, "printf 'Hello\\000 again\\n' | $ICAE chat --json " WITH " -n 6 %s/text.slots",
+        folder);
+    ck_assert_uint_eq(icae_json_count(icae_json_member(parse(cut), "turns")), 0);
+    ck_assert_ptr_nonnull(strstr(cut.err, "zero byte"));
 }
 END_TEST
 
@@ -167,6 +173,18 @@ START_TEST(takes_text_from_standard_input) {
                folder);
     ck_assert_msg(r.code == 0, "%s", r.err);
     ck_assert_int_gt(icae_file_bytes(test_path(folder, "in.slots")), 0);
+    /* by the name that a shell gives it, too */
+    r = run_in(folder,
+               "echo 'Some words to keep.' | $ICAE compress " WITH
+               " -o %s/named.slots /dev/stdin && cmp %s/in.slots %s/named.slots",
+               folder, folder, folder);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    r = run_in(folder, "echo 'Some words to keep.' | $ICAE compress " WITH " /dev/stdin");
+    ck_assert_int_eq(r.code, 2);
+    ck_assert_ptr_nonnull(strstr(r.err, "a text from /dev/stdin has no name"));
+    r = run_in(folder, "$ICAE compress " WITH " -o %s/none.slots - <%s", folder, folder);
+    ck_assert_int_eq(r.code, 1);
+    ck_assert_ptr_nonnull(strstr(r.err, "standard input could not be read: Is a directory"));
 }
 END_TEST
 
@@ -199,6 +217,39 @@ START_TEST(reports_what_slots_hold) {
                folder, folder, folder);
     ck_assert_int_eq(same.code, 1);
     ck_assert_ptr_nonnull(strstr(same.err, "two names"));
+}
+END_TEST
+
+START_TEST(compress_writes_over_nothing_that_it_reads) {
+    const char *folder = folder_with_slots("cli-over");
+    ck_assert_int_eq(run_in(folder,
+                            "cd %s && ln -s text.txt link && cp text.txt base.gguf && "
+                            "cp text.txt kept",
+                            folder)
+                         .code,
+                     0);
+    static const char *const commands[] = {
+        "-o %s/text.txt %s/text.txt",
+        "-o %s/./text.txt %s/text.txt",
+        "-o %s/link %s/text.txt",
+        "-o %s/text.txt %s/link",
+        "--report %s/link %s/text.txt",
+        "-o %s/text.txt - <%s/text.txt",
+        "-m %s/base.gguf -o %s/base.gguf LICENSE",
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        char command[1500];
+        const char *first = strstr(commands[i], "%s"), *second = strstr(first + 2, "%s");
+        snprintf(command, sizeof command, "%.*s%s%.*s%s%s", (int)(first - commands[i]),
+                 commands[i], folder, (int)(second - first - 2), first + 2, folder, second + 2);
+        outcome r = run_in(folder,
+                           "$ICAE compress " WITH " %s; code=$?; cmp %s/kept %s/text.txt && "
+                           "cmp %s/kept %s/base.gguf && exit $code",
+                           command, folder, folder, folder, folder);
+        ck_assert_msg(r.code == 1, "%s: exit code %d", command, r.code);
+        ck_assert_msg(strstr(r.err, "would be overwritten"), "%s: %s", command, r.err);
+        ck_assert_str_eq(r.out, "");
+    }
 }
 END_TEST
 
@@ -258,6 +309,8 @@ START_TEST(wrong_usage_says_the_right_one) {
         {"compress " WITH, "1 more argument"},
         {"compress " WITH " a b", "one argument too many"},
         {"compress " WITH " -", "-o FILE.slots"},
+        {"compress " WITH " -o - a", "slots and reports go into files"},
+        {"compress " WITH " --report - a", "slots and reports go into files"},
         {"compress " WITH " -n 3 a", "option -n is unknown to this command"},
         {"compress " WITH " -o", "wants a value"},
         {"compress " WITH " --jsn a", "option --jsn is unknown"},
@@ -291,6 +344,8 @@ END_TEST
 START_TEST(bad_input_is_answered_with_a_sentence) {
     const char *folder = folder_with_slots("cli-bad");
     ck_ok(icae_file_write(test_path(folder, "empty.txt"), "", 0, &error));
+    ck_ok(icae_folder_make(test_path(folder, "peft"), &error));
+    ck_ok(icae_file_write(test_path(folder, "peft/adapter_config.json"), "{}", 2, &error));
     const struct {
         const char *arguments, *part;
     } cases[] = {
@@ -298,9 +353,16 @@ START_TEST(bad_input_is_answered_with_a_sentence) {
         {"compress " WITH " %s/empty.txt", "empty.txt is empty"},
         {"compress -m %s/none.gguf -a " TINY_ADAPTER " LICENSE", "none.gguf"},
         {"compress -m " TINY_BASE " -a %s/none LICENSE", "none"},
+        {"compress -m %s -a " TINY_ADAPTER " LICENSE", "has no config.json; a base is"},
+        {"compress -m " TINY_BASE " -a %s LICENSE", "has no icae.json; an adapter is"},
+        {"compress -m " TINY_BASE " -a %s/peft LICENSE", "icae convert makes an adapter of it"},
+        {"compress -m " TINY_BASE " -a " TINY_BASE " -o %s/x.slots LICENSE", "is a base or a"},
         {"compress " WITH " -o %s/no/such/folder/x.slots LICENSE", "no/such/folder"},
+        {"compress " WITH " -o %s LICENSE", "cannot write: it is a folder"},
+        {"compress " WITH " -o %s/x.slots --report none/x.html LICENSE", "none/x.html: cannot"},
         {"reconstruct " WITH " %s/none.slots", "none.slots"},
-        {"reconstruct " WITH " %s/text.txt", "text.txt"},
+        {"reconstruct " WITH " %s/text.txt", "text.txt: header length"},
+        {"reconstruct " WITH " %s/text.txt", "no safetensors file, nor one of slots"},
         {"ask " WITH " %s/text.slots ''", "the prompt is empty"},
         {"eval ae " WITH " --data %s/none.jsonl", "none.jsonl"},
         {"eval ae " WITH " --data %s/empty.txt", "empty.txt"},
@@ -350,6 +412,8 @@ START_TEST(ill_formed_text_is_warned_about_and_taken) {
     outcome r = run_in(folder, "$ICAE compress " WITH " %s/t.txt", folder);
     ck_assert_int_eq(r.code, 0);
     ck_assert_msg(strstr(r.err, "2 bytes are not UTF-8, the first at byte 5"), "%s", r.err);
+    r = run_in(folder, "printf 'a\\377' | $ICAE compress " WITH " -o %s/t.slots -", folder);
+    ck_assert_msg(strstr(r.err, "1 byte is not UTF-8, the first at byte 1"), "%s", r.err);
 }
 END_TEST
 
@@ -398,8 +462,8 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
          answers_signals_with_their_exit_codes, takes_text_from_standard_input,
          environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
-         keeps_as_text_what_slots_would_lose, wrong_usage_says_the_right_one,
-         bad_input_is_answered_with_a_sentence,
+         compress_writes_over_nothing_that_it_reads, keeps_as_text_what_slots_would_lose,
+         wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)

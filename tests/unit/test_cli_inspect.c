@@ -124,7 +124,11 @@ START_TEST(times_texts_of_any_lengths) {
 END_TEST
 
 START_TEST(a_report_of_the_bench_has_every_table_and_picture) {
-    const char *folder = test_folder("cli-report");
+    const char *folder = test_folder("cli-bench-report");
+    /* one that cannot be written is told before anything is measured */
+    outcome none = run_in(folder, "$ICAE bench --quick -m " TINY_BASE " --out LICENSE/b");
+    ck_assert_int_eq(none.code, 1);
+    ck_assert_msg(strstr(none.err, "icae: LICENSE") == none.err, "%s", none.err);
     outcome o =
         run_in(folder, "$ICAE bench --quick -q -t 1 -m " TINY_BASE " --compute f32 --out %s/b",
                folder);

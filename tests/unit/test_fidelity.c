@@ -7,6 +7,7 @@
 
 #include "icae/evaluate.h"
 #include "icae/fidelity.h"
+#include "scene_support.h"
 #include "suites.h"
 
 static icae_error error;
@@ -55,47 +56,15 @@ END_TEST
 
 /* ---- reports ---- */
 
-typedef struct setting {
-    icae_backend *be;
-    icae_graph *graph;
-    icae_model *model;
-    icae_adapter *adapter;
-    int32_t *ids;
-    icae_slots slots;
-} setting;
-
 static const icae_fidelity_how quietly = {0};
-static const char text[] =
-    "The ship <Anna> came to Malmö in 1912 & left. 日本 saw it in May, for 3.50 "
-    "a ton; nobody else did, and the captain Olaf never came back to tell.";
-
-static void setting_open(setting *s) {
-    *s = (setting){0};
-    ck_ok(icae_backend_create(&s->be, NULL, 0, &error));
-    ck_ok(icae_graph_create(&s->graph, s->be, &error));
-    ck_ok(icae_model_open(&s->model, "tests/golden/llama/model", &error));
-    ck_ok(icae_adapter_load(&s->adapter, "tests/golden/llama/adapter", s->model, s->be, false,
-                            &error));
-    ck_ok(icae_compress_text(s->graph, s->model, s->adapter, text, strlen(text), &s->slots,
-                             &s->ids, &error));
-}
-
-static void setting_close(setting *s) {
-    icae_slots_release(&s->slots);
-    free(s->ids);
-    icae_adapter_free(s->adapter);
-    icae_model_close(s->model);
-    icae_graph_free(s->graph);
-    icae_backend_free(s->be);
-}
 
 START_TEST(a_report_agrees_with_itself) {
-    setting s;
-    setting_open(&s);
+    scene s;
+    scene_open(&s, 0);
     icae_fidelity f = {0};
     ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &f,
                                 &error));
-    ck_assert_str_eq(icae_text_string(&f.text), text);
+    ck_assert_str_eq(icae_text_string(&f.text), scene_text);
     ck_assert_int_gt(f.n_spans, 1);
     ck_assert_int_eq(f.n_tokens, s.slots.n_tokens);
     ck_assert_uint_eq(f.starts[0], 0);
@@ -125,13 +94,13 @@ START_TEST(a_report_agrees_with_itself) {
     ck_assert_int_gt(f.n_numbers_lost + f.n_names_lost, 0); /* nobody trained it */
     ck_assert_int_gt(f.n_continuation, 10);
     icae_fidelity_release(&f);
-    setting_close(&s);
+    scene_close(&s);
 }
 END_TEST
 
 START_TEST(a_span_is_what_the_suite_measures_of_it) {
-    setting s;
-    setting_open(&s);
+    scene s;
+    scene_open(&s, 0);
     icae_fidelity f = {0};
     ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &f,
                                 &error));
@@ -165,7 +134,7 @@ START_TEST(a_span_is_what_the_suite_measures_of_it) {
         restored += (double)f.spans[i].n_restored;
     ck_assert_double_eq(row.values[icae_eval_value(ae, "restored_tokens")], restored);
     icae_fidelity_release(&f);
-    setting_close(&s);
+    scene_close(&s);
 }
 END_TEST
 
@@ -176,8 +145,8 @@ static bool stop(void *user, const char *verb, int64_t done, int64_t total) {
 }
 
 START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
-    setting s;
-    setting_open(&s);
+    scene s;
+    scene_open(&s, 0);
     icae_fidelity f = {0};
     ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &f,
                                 &error));
@@ -199,15 +168,15 @@ START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
         icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &how, &f, &error),
         ICAE_INTERRUPTED);
     ck_assert_ptr_null(f.spans);
-    setting_close(&s);
+    scene_close(&s);
 }
 END_TEST
 
 /* ---- compressing well enough ---- */
 
 START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
-    setting s;
-    setting_open(&s);
+    scene s;
+    scene_open(&s, 0);
     icae_fidelity plain = {0}, f = {0};
     ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &plain,
                                 &error));
@@ -244,7 +213,7 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
     }
     ck_assert_int_eq(first, s.slots.n_tokens);
     ck_assert_int_eq(raw, icae_slots_raw_tokens(&slots));
-    ck_assert_str_eq(icae_text_string(&f.text), text);
+    ck_assert_str_eq(icae_text_string(&f.text), scene_text);
     icae_slots_release(&slots);
     icae_fidelity_release(&f);
     /* Nothing is: a sentence, and nothing left behind. */
@@ -253,7 +222,7 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
                "better kept as it is");
     ck_assert(!slots.values && !f.spans);
     icae_fidelity_release(&plain);
-    setting_close(&s);
+    scene_close(&s);
 }
 END_TEST
 

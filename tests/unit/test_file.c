@@ -84,8 +84,10 @@ START_TEST(a_pipe_in_the_place_of_a_file_is_refused_at_once) {
     ck_assert_int_ge(reader, 0);
     ck_refused(icae_file_append(path, "x\n", 2, &error), sentence);
     close(reader);
-    ck_ok(icae_file_write(path, "whole", 5, &error)); /* the rename needs no partner */
-    ck_assert_int_eq(icae_file_bytes(path), 5);
+    /* the rename needs no partner, and would make a file of it */
+    ck_refused(icae_file_write(path, "whole", 5, &error), "it is not a regular file");
+    struct stat info;
+    ck_assert(lstat(path, &info) == 0 && S_ISFIFO(info.st_mode));
 }
 END_TEST
 
@@ -237,10 +239,15 @@ START_TEST(what_is_written_is_there_whole_or_not_at_all) {
     ck_assert_uint_eq(writer.bytes_written, 4);
     icae_writer_abort(&writer);
     ck_assert_uint_eq(count_entries(folder), 0);
-    /* a folder in the way of the last step; the temporary file is gone, too */
+    /* a folder in the way from the beginning, or of the last step; the temporary file is gone, too */
     ck_ok(icae_folder_make(test_path(folder, "taken/inner"), &error));
-    ck_refused(icae_file_write(test_path(folder, "taken"), "x", 1, &error), "cannot write");
-    ck_assert_uint_eq(count_entries(folder), 1);
+    ck_refused(icae_file_write(test_path(folder, "taken"), "x", 1, &error),
+               "taken: cannot write: it is a folder");
+    ck_ok(icae_writer_begin(&writer, test_path(folder, "late"), &error));
+    icae_writer_write(&writer, "x", 1);
+    ck_ok(icae_folder_make(test_path(folder, "late"), &error));
+    ck_refused(icae_writer_commit(&writer, &error), "late: cannot write: Is a directory");
+    ck_assert_uint_eq(count_entries(folder), 2);
     ck_refused(icae_file_write(test_path(folder, "none/a"), "x", 1, &error),
                "cannot write: No");
     /* a name without a folder is one in the working folder */
@@ -255,6 +262,46 @@ START_TEST(what_is_written_is_there_whole_or_not_at_all) {
     ck_assert_int_eq(icae_file_bytes(test_path(folder, "log")), 2);
     ck_assert_int_eq(icae_file_bytes(test_path(folder, "taken")), -1);
     ck_refused(icae_file_append(test_path(folder, "taken"), "x", 1, &error), "cannot write");
+}
+END_TEST
+
+START_TEST(a_link_is_written_through) {
+    char folder[600], kept[16] = "", *data;
+    snprintf(folder, sizeof folder, "%s", test_folder("file-link"));
+    ck_ok(icae_folder_make(test_path(folder, "b"), &error));
+    ck_ok(icae_file_write(test_path(folder, "b/a"), "old", 3, &error));
+    ck_assert_int_eq(symlink("b/a", test_path(folder, "link")), 0);
+    ck_ok(icae_file_write(test_path(folder, "link"), "newer", 5, &error));
+    ck_assert_int_eq(readlink(test_path(folder, "link"), kept, sizeof kept - 1), 3);
+    ck_ok(icae_file_read(test_path(folder, "b/a"), 9, &data, NULL, &error));
+    ck_assert_str_eq(data, "newer");
+    free(data);
+    ck_assert_uint_eq(count_entries(folder), 2);
+    /* one that leads nowhere becomes the file */
+    ck_assert_int_eq(symlink("b/none", test_path(folder, "loose")), 0);
+    ck_ok(icae_file_write(test_path(folder, "loose"), "x", 1, &error));
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, "loose")), 1);
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, "b/none")), -1);
+    /* one that leads to itself is nothing */
+    ck_assert_int_eq(symlink("round", test_path(folder, "round")), 0);
+    ck_refused(icae_file_write(test_path(folder, "round"), "x", 1, &error),
+               "round: cannot write: Too many levels");
+}
+END_TEST
+
+START_TEST(whether_a_file_can_be_written_is_told_without_a_trace) {
+    char folder[600];
+    snprintf(folder, sizeof folder, "%s", test_folder("file-check"));
+    ck_ok(icae_file_check_writable(test_path(folder, "a"), &error));
+    ck_assert_uint_eq(count_entries(folder), 0);
+    ck_ok(icae_file_write(test_path(folder, "a"), "old", 3, &error));
+    ck_ok(icae_file_check_writable(test_path(folder, "a"), &error));
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, "a")), 3);
+    ck_refused(icae_file_check_writable(test_path(folder, "none/a"), &error),
+               "none/a: cannot write: No such file");
+    ck_refused(icae_file_check_writable(test_path(folder, "a/b"), &error),
+               "a/b: cannot write: Not a directory");
+    ck_assert_uint_eq(count_entries(folder), 1);
 }
 END_TEST
 
@@ -371,5 +418,6 @@ SUITE_OF(file, 60, a_pipe_in_the_place_of_a_file_is_refused_at_once,
          a_pipe_among_the_files_of_an_adapter_or_a_checkpoint_is_refused,
          a_pipe_that_the_shell_names_is_read, empty_files_and_those_over_the_limit,
          a_mapping_gives_back_what_it_let_go, what_is_written_is_there_whole_or_not_at_all,
+         a_link_is_written_through, whether_a_file_can_be_written_is_told_without_a_trace,
          a_write_that_fails_leaves_the_earlier_file, folders_are_made_listed_and_removed,
          what_may_not_be_looked_at_is_no_missing_file)

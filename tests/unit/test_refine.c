@@ -7,49 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
+#include "cli_support.h"
 #include "icae/file.h"
-#include "icae/generate.h"
 #include "icae/json.h"
 #include "icae/refine.h"
 #include "icae/rng.h"
+#include "scene_support.h"
 #include "suites.h"
 
 static icae_error error;
-
-static const char text[] =
-    "The ship <Anna> came to Malmö in 1912 & left. 日本 saw it in May, for 3.50 "
-    "a ton; nobody else did, and the captain Olaf never came back to tell.";
-
-typedef struct scene {
-    icae_backend *be;
-    icae_graph *graph;
-    icae_model *model;
-    icae_adapter *adapter;
-    int32_t *ids;
-    icae_slots slots;
-} scene;
-
-static void scene_open(scene *s) {
-    *s = (scene){0};
-    ck_ok(icae_backend_create(&s->be, NULL, 1, &error));
-    ck_ok(icae_graph_create(&s->graph, s->be, &error));
-    ck_ok(icae_model_open(&s->model, "tests/golden/llama/model", &error));
-    ck_ok(icae_adapter_load(&s->adapter, "tests/golden/llama/adapter", s->model, s->be, false,
-                            &error));
-    ck_ok(icae_compress_text(s->graph, s->model, s->adapter, text, strlen(text), &s->slots,
-                             &s->ids, &error));
-    ck_assert_int_gt(s->slots.n_spans, 2);
-}
-
-static void scene_close(scene *s) {
-    icae_slots_release(&s->slots);
-    free(s->ids);
-    icae_graph_free(s->graph);
-    icae_adapter_free(s->adapter);
-    icae_model_close(s->model);
-    icae_backend_free(s->be);
-}
 
 static size_t bytes_of(const icae_slots *slots) {
     return (size_t)(icae_slots_vectors(slots) * slots->width) * sizeof *slots->values;
@@ -87,7 +53,7 @@ static double loss_at(scene *s, const icae_real *values, icae_real *gradient) {
 
 START_TEST(the_slots_gradient_is_that_of_central_differences) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     size_t n = (size_t)(s.slots.slots_per_span * s.slots.width);
     icae_real *x = calloc(n, sizeof *x), *g = calloc(n, sizeof *g), *to = calloc(n, sizeof *to);
     icae_real *moved = calloc(n, sizeof *moved);
@@ -127,7 +93,7 @@ END_TEST
 
 START_TEST(no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     icae_refined told, again;
     ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 400, NULL, NULL, &s.slots, &told,
                       &error));
@@ -174,7 +140,7 @@ END_TEST
 
 START_TEST(a_span_does_not_depend_on_the_others) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     float *as_made = copy_of(&s.slots);
     ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 12, NULL, NULL, &s.slots, NULL,
                       &error));
@@ -196,9 +162,45 @@ START_TEST(a_span_does_not_depend_on_the_others) {
 }
 END_TEST
 
+/* More spans than are refined side by side: the text ten times over, whose spans must all become what those of the
+ * first time become. Some are certain early, so lanes change hands at different steps. */
+START_TEST(spans_that_wait_are_refined_like_the_first) {
+    enum { TIMES = 10, STEPS = 60 };
+    scene s;
+    scene_open(&s, 1);
+    int64_t n = s.slots.n_tokens, n_spans = s.slots.n_spans;
+    size_t bytes = bytes_of(&s.slots);
+    int32_t *ids = malloc((size_t)(TIMES * n) * sizeof *ids);
+    int32_t *lengths = malloc((size_t)(TIMES * n_spans) * sizeof *lengths);
+    ck_assert(ids && lengths);
+    for (int i = 0; i < TIMES; i++) {
+        memcpy(ids + i * n, s.ids, (size_t)n * sizeof *ids);
+        memcpy(lengths + i * n_spans, s.slots.span_lengths, (size_t)n_spans * sizeof *lengths);
+    }
+    icae_slots many = {0};
+    icae_refined told, once;
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, TIMES * n_spans, lengths, NULL,
+                              &many, &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, STEPS, NULL, NULL, &s.slots, &once,
+                      &error));
+    ck_ok(
+        icae_refine(s.graph, s.model, s.adapter, ids, STEPS, NULL, NULL, &many, &told, &error));
+    ck_assert_int_ge(TIMES * n_spans, 20); /* 768 rows of a pass, 41 of a span */
+    ck_assert_int_eq(told.spans, TIMES * once.spans);
+    ck_assert_int_eq(told.steps, TIMES * once.steps);
+    ck_assert_int_eq(told.certain, TIMES * once.certain);
+    for (int i = 0; i < TIMES; i++)
+        ck_assert_mem_eq((char *)many.values + (size_t)i * bytes, s.slots.values, bytes);
+    icae_slots_release(&many);
+    free(ids);
+    free(lengths);
+    scene_close(&s);
+}
+END_TEST
+
 START_TEST(spans_kept_as_text_stay_text) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     bool is_raw[64] = {false, true}; /* the second of at least three */
     icae_slots mixed = {0};
     ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, s.ids, s.slots.n_spans,
@@ -219,6 +221,33 @@ START_TEST(spans_kept_as_text_stay_text) {
 }
 END_TEST
 
+/* As many spans as are encoded in one pass, and one kept as text behind them. */
+START_TEST(a_raw_span_behind_a_full_pass_is_kept) {
+    enum { PASS = 2048 / (8 + 1), SPANS = PASS + 1 };
+    scene s;
+    scene_open(&s, 1);
+    ck_assert_int_eq(s.slots.slots_per_span, 8);
+    int32_t ids[SPANS], lengths[SPANS];
+    bool is_raw[SPANS] = {false};
+    is_raw[PASS] = true;
+    for (int i = 0; i < SPANS; i++) {
+        ids[i] = s.ids[i % s.slots.n_tokens];
+        lengths[i] = 1;
+    }
+    icae_slots mixed = {0}, compressed = {0};
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, SPANS, lengths, is_raw, &mixed,
+                              &error));
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, PASS, lengths, NULL,
+                              &compressed, &error));
+    ck_assert_int_eq(icae_slots_vectors(&mixed), 8 * PASS);
+    ck_assert_mem_eq(mixed.values, compressed.values, bytes_of(&compressed));
+    ck_assert_int_eq(mixed.raw_ids[0], ids[PASS]);
+    icae_slots_release(&compressed);
+    icae_slots_release(&mixed);
+    scene_close(&s);
+}
+END_TEST
+
 static bool stop(void *user, int64_t done, int64_t total) {
     ck_assert_int_le(done, total);
     return (*(int *)user)-- > 0;
@@ -226,7 +255,7 @@ static bool stop(void *user, int64_t done, int64_t total) {
 
 START_TEST(what_is_stopped_leaves_the_slots_as_they_were) {
     scene s;
-    scene_open(&s);
+    scene_open(&s, 1);
     float *before = copy_of(&s.slots);
     int left = 3;
     ck_assert_int_eq(icae_refine(s.graph, s.model, s.adapter, s.ids, 50, stop, &left, &s.slots,
@@ -240,11 +269,10 @@ END_TEST
 
 /* ---- from the command line ---- */
 
-#define WITH "-m " TINY_BASE " -a " TINY_ADAPTER
-
 START_TEST(compress_refines_and_tells) {
     const char *folder = test_folder("refine-cli");
-    ck_ok(icae_file_write(test_path(folder, "text.txt"), text, strlen(text), &error));
+    ck_ok(
+        icae_file_write(test_path(folder, "text.txt"), scene_text, strlen(scene_text), &error));
     outcome made = run_in(folder,
                           "$ICAE compress --json " WITH " --refine 400 --report %s/page.html "
                           "%s/text.txt",
@@ -280,7 +308,8 @@ END_TEST
 
 START_TEST(refined_slots_are_what_the_suites_measure) {
     const char *folder = test_folder("refine-eval");
-    ck_ok(icae_file_write(test_path(folder, "text.txt"), text, strlen(text), &error));
+    ck_ok(
+        icae_file_write(test_path(folder, "text.txt"), scene_text, strlen(scene_text), &error));
     double loss[2];
     for (int i = 0; i < 2; i++) {
         outcome made =
@@ -299,6 +328,7 @@ END_TEST
 
 SUITE_OF(refine, 60, the_slots_gradient_is_that_of_central_differences,
          no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter,
-         a_span_does_not_depend_on_the_others, spans_kept_as_text_stay_text,
+         a_span_does_not_depend_on_the_others, spans_that_wait_are_refined_like_the_first,
+         spans_kept_as_text_stay_text, a_raw_span_behind_a_full_pass_is_kept,
          what_is_stopped_leaves_the_slots_as_they_were, compress_refines_and_tells,
          refined_slots_are_what_the_suites_measure)

@@ -6,7 +6,9 @@
 
 #include "command.h"
 #include "icae/api_internal.h"
+#include "icae/file.h"
 #include "icae/generate.h"
+#include "icae/refine.h"
 #include "icae/text.h"
 
 static icae_error error;
@@ -123,8 +125,8 @@ START_TEST(spans_together_are_one_context) {
 }
 END_TEST
 
-/* Spans 0, 4, 8 ... and the last are kept as text. */
-static void keep_some_raw(scene *s) {
+/* Spans 0, 4, 8 ... and the last are kept as text; the others are refined, so that some end by themselves. */
+static void keep_some_raw(scene *s, int64_t refine_steps) {
     const icae_session *session = s->session;
     int32_t *ids;
     int64_t n = s->n_spans;
@@ -140,6 +142,8 @@ static void keep_some_raw(scene *s) {
     icae_slots_release(s->slots);
     ck_ok(icae_compress_spans(session->graph, s->base->model, session->adapter, ids, n, lengths,
                               is_raw, s->slots, &error));
+    ck_ok(icae_refine(session->graph, s->base->model, session->adapter, ids, refine_steps, NULL,
+                      NULL, s->slots, NULL, &error));
     free(ids);
     free(is_raw);
     free(lengths);
@@ -148,7 +152,7 @@ static void keep_some_raw(scene *s) {
 START_TEST(raw_spans_come_back_as_they_are) {
     scene s;
     scene_open(&s);
-    keep_some_raw(&s);
+    keep_some_raw(&s, 0);
     int64_t generated = 0, room = 0;
     /* every limit, so that some end within a raw span, some at its edges */
     for (int64_t most = 0; most < s.slots->n_tokens; most += 17) {
@@ -181,6 +185,26 @@ START_TEST(raw_spans_come_back_as_they_are) {
 }
 END_TEST
 
+START_TEST(raw_spans_are_as_they_were_in_a_file) {
+    scene s;
+    scene_open(&s);
+    keep_some_raw(&s, 0);
+    const char *path = test_path(test_folder("restore-raw"), "a.slots");
+    icae_slots *loaded;
+    ck_ok(icae_slots_save(s.slots, path, &error));
+    ck_ok(icae_session_load_slots(s.session, path, &loaded, &error));
+    int64_t n = icae_slots_raw_tokens(s.slots);
+    ck_assert_int_gt(s.slots->n_raw, 2);
+    ck_assert_int_eq(loaded->n_raw, s.slots->n_raw);
+    ck_assert_int_eq(icae_slots_raw_tokens(loaded), n);
+    ck_assert_mem_eq(loaded->raw_ids, s.slots->raw_ids, (size_t)n * sizeof *loaded->raw_ids);
+    ck_assert_mem_eq(loaded->is_raw, s.slots->is_raw,
+                     (size_t)s.n_spans * sizeof *loaded->is_raw);
+    icae_slots_free(loaded);
+    scene_close(&s);
+}
+END_TEST
+
 typedef struct collected {
     icae_text text;
     int left;
@@ -196,7 +220,7 @@ static bool collect(void *user, const char *piece, size_t bytes) {
 START_TEST(pieces_come_in_the_order_of_the_text) {
     scene s;
     scene_open(&s);
-    keep_some_raw(&s);
+    keep_some_raw(&s, 0);
     icae_generation wish = {.mode = ICAE_RECONSTRUCT};
     collected c = {.left = INT32_MAX};
     icae_generated made;
@@ -215,6 +239,45 @@ START_TEST(pieces_come_in_the_order_of_the_text) {
     ck_assert_mem_eq(c.text.data, made.text, c.text.length);
     icae_text_release(&c.text);
     icae_generated_release(&made);
+    scene_close(&s);
+}
+END_TEST
+
+/* Whether it ends with U+FFFD, what is left of a character that was cut. */
+static bool ends_cut(const icae_generated *made) {
+    return made->bytes >= 3 && !memcmp(made->text + made->bytes - 3, "\xEF\xBF\xBD", 3);
+}
+
+START_TEST(a_caller_may_stop_at_the_first_piece_and_at_the_last) {
+    scene s;
+    scene_open(&s);
+    keep_some_raw(&s, 300);
+    int cut = 0;
+    /* the whole text, whose last span is raw; tokens of the first span, which is raw, too, some that end within
+     * a character; and a few written ones */
+    for (int64_t most = 0; most < s.slots->span_lengths[0] + 4; most++) {
+        icae_generation wish = {.mode = ICAE_RECONSTRUCT, .max_tokens = most};
+        collected c = {.left = INT32_MAX};
+        icae_generated made, none;
+        ck_ok(icae_session_generate(s.session, s.slots, &wish, collect, &c, &made, &error));
+        int pieces = INT32_MAX - c.left;
+        ck_assert_int_gt(pieces, 0);
+        cut += ends_cut(&made);
+        icae_text_release(&c.text);
+        for (int last = 0; last < 2; last++) {
+            c.left = last ? pieces - 1 : 0;
+            ck_assert_int_eq(
+                icae_session_generate(s.session, s.slots, &wish, collect, &c, &none, &error),
+                ICAE_INTERRUPTED);
+            ck_assert_ptr_null(none.text);
+            ck_assert_int_eq(c.left, -1);
+            ck_assert(last ? c.text.length == made.bytes : c.text.length <= made.bytes);
+            ck_assert_mem_eq(c.text.data, made.text, c.text.length);
+            icae_text_release(&c.text);
+        }
+        icae_generated_release(&made);
+    }
+    ck_assert_int_gt(cut, 0);
     scene_close(&s);
 }
 END_TEST
@@ -262,5 +325,7 @@ START_TEST(together_is_an_option_of_the_command) {
 END_TEST
 
 SUITE_OF(restore, 60, each_span_is_restored_from_its_own_slots, spans_together_are_one_context,
-         raw_spans_come_back_as_they_are, pieces_come_in_the_order_of_the_text,
+         raw_spans_come_back_as_they_are, raw_spans_are_as_they_were_in_a_file,
+         pieces_come_in_the_order_of_the_text,
+         a_caller_may_stop_at_the_first_piece_and_at_the_last,
          a_text_longer_than_the_context_is_restored, together_is_an_option_of_the_command)

@@ -91,6 +91,29 @@ START_TEST(a_batch_gives_what_each_text_gives_alone) {
 }
 END_TEST
 
+/* The slots of two texts are more rows than are read in one pass. */
+START_TEST(texts_that_are_read_in_several_passes_give_what_each_gives_alone) {
+    scene s;
+    scene_open(&s);
+    for (int i = 0; i < 2; i++) {
+        while (icae_slots_describe(s.slots[i]).slots < 400)
+            ck_ok(icae_slots_join(s.slots[i], s.slots[2], &error));
+    }
+    icae_generation wish = {.mode = ICAE_RECONSTRUCT, .spans_together = true, .max_tokens = 6};
+    icae_generated made[3], alone;
+    ck_ok(icae_session_generate_batch(s.session, (const icae_slots *const *)s.slots, 3, &wish,
+                                      NULL, NULL, made, &error));
+    for (int i = 0; i < 3; i++) {
+        ck_ok(icae_session_generate(s.session, s.slots[i], &wish, NULL, NULL, &alone, &error));
+        ck_assert_int_gt(alone.generated_tokens, 0);
+        ck_assert_str_eq(made[i].text, alone.text);
+        icae_generated_release(&alone);
+        icae_generated_release(&made[i]);
+    }
+    scene_close(&s);
+}
+END_TEST
+
 START_TEST(a_batch_that_fails_leaves_nothing) {
     scene s;
     scene_open(&s);
@@ -146,6 +169,28 @@ START_TEST(reconstruct_writes_every_text_into_its_file) {
 }
 END_TEST
 
+/* What is there may be the very text that was compressed. */
+START_TEST(reconstruct_replaces_no_text_unasked) {
+    const char *folder = folder_with_slots("into-there");
+    char *text;
+    ck_ok(icae_file_write(test_path(folder, "in/2.txt"), passage, strlen(passage), &error));
+    outcome r =
+        run_in(folder, "$ICAE reconstruct " WITH " %s/in/1.slots %s/in/2.slots --into %s/in",
+               folder, folder, folder);
+    ck_assert_int_eq(r.code, 1);
+    ck_assert_ptr_nonnull(strstr(r.err, "in/2.txt: is there already"));
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, "in/1.txt")), -1);
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, "in/2.txt")), (int64_t)strlen(passage));
+    r = run_in(folder, "$ICAE reconstruct " WITH " %s/in/2.slots --into %s/in --force", folder,
+               folder);
+    ck_assert_msg(r.code == 0, "%s", r.err);
+    ck_assert_int_eq(strncmp(r.out, "1 text, ", 8), 0);
+    ck_ok(icae_file_read(test_path(folder, "in/2.txt"), 1 << 20, &text, NULL, &error));
+    ck_assert_str_ne(text, passage);
+    free(text);
+}
+END_TEST
+
 START_TEST(reconstruct_says_what_it_cannot_do) {
     const char *folder = folder_with_slots("into-refused");
     outcome r = run_in(folder, "$ICAE reconstruct " WITH " %s/in/1.slots %s/in/2.slots", folder,
@@ -170,5 +215,6 @@ START_TEST(reconstruct_says_what_it_cannot_do) {
 END_TEST
 
 SUITE_OF(side_by_side, 60, a_batch_gives_what_each_text_gives_alone,
+         texts_that_are_read_in_several_passes_give_what_each_gives_alone,
          a_batch_that_fails_leaves_nothing, reconstruct_writes_every_text_into_its_file,
-         reconstruct_says_what_it_cannot_do)
+         reconstruct_replaces_no_text_unasked, reconstruct_says_what_it_cannot_do)

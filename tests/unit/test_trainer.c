@@ -426,6 +426,31 @@ START_TEST(refuses_to_mix_two_runs_in_one_folder) {
 }
 END_TEST
 
+START_TEST(a_config_that_is_no_runs_is_not_written_over) {
+    static const char foreign[] = "{\"architectures\": [\"LlamaForCausalLM\"]}";
+    char folder[600], *kept;
+    icae_error error = {0};
+    snprintf(folder, sizeof folder, "%s", test_folder("trainer-foreign"));
+    ck_ok(icae_file_write(test_path(folder, "config.json"), foreign, strlen(foreign), &error));
+    ck_ok(icae_file_write(test_path(folder, "metrics.jsonl"), "1\n", 2, &error));
+    ck_refused(tiny_run(folder, RUN_WITH("train.steps=1"), NULL, NULL, &error),
+               "config.json: is there already and is not of a run");
+    kept = slurp(test_path(folder, "config.json"), NULL);
+    ck_assert_str_eq(kept, foreign);
+    free(kept);
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, "metrics.jsonl")), 2);
+    /* that of a run which ended before its first checkpoint is replaced */
+    icae_settings settings;
+    icae_text text = {0};
+    tiny_settings(&settings, folder, RUN_WITH("train.steps=7"));
+    icae_settings_write(&settings, &text);
+    ck_ok(icae_file_write(test_path(folder, "config.json"), text.data, text.length, &error));
+    icae_text_release(&text);
+    icae_settings_release(&settings);
+    ck_ok(tiny_run(folder, RUN_WITH("train.steps=1"), NULL, NULL, &error));
+}
+END_TEST
+
 START_TEST(a_signal_before_the_first_step_leaves_nothing_to_save) {
     icae_error error = {0};
     const char *folder = test_folder("signal");
@@ -541,7 +566,7 @@ SUITE_OF(trainer, 120, overfits_passages_until_free_reconstruction_is_exact,
          no_steps_save_the_adapter_as_it_was_drawn, resuming_a_finished_run_leaves_it_as_it_was,
          recomputing_activations_changes_no_byte,
          a_damaged_checkpoint_is_named_and_the_one_before_it_used,
-         refuses_to_mix_two_runs_in_one_folder,
+         refuses_to_mix_two_runs_in_one_folder, a_config_that_is_no_runs_is_not_written_over,
          a_signal_before_the_first_step_leaves_nothing_to_save,
          a_dry_run_writes_nothing_and_knows_the_plan,
          steps_with_nan_are_left_out_and_end_the_run_when_they_do_not_stop)

@@ -242,7 +242,7 @@ def eight_passages(compute):
         def best_of(commands):
             return {"value": max(speed(commands) for _ in range(bench.given.rounds))}
 
-        together = [restore + slots + ["--into", os.path.join(folder, "restored")]]
+        together = [restore + slots + ["--force", "--into", os.path.join(folder, "restored")]]
         apart = [restore + [path] for path in slots]
         return dict(
             in_turns(lambda: best_of(together), lambda: dict(best_of(apart), name="icae, 8 runs")),
