@@ -28,7 +28,8 @@
 enum { BLOCK_ROWS = 48, MOST_BLOCK_QUERIES = 24 };
 /* Up to so many queries read the values where they are; more are worth a copy without gaps. */
 enum { FEW_QUERIES = 8 };
-static const int64_t WORTH_THREADS = 50000; /* multiply-adds; with few queries packing costs as much again */
+static const int64_t WORTH_THREADS =
+    50000; /* multiply-adds; with few queries packing costs as much again */
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
