@@ -26,6 +26,7 @@
 #     bench          our figures, ceilings, shares, growth, into BENCH_OUT=build/bench (5 minutes)
 #     bench-docs     the same, and its pictures and tables into docs/
 #     bench-peers    beside PyTorch and llama.cpp in one run: PYTHON= LLAMA_BIN= PEER_ROUNDS=3 PEER_ROWS=
+#     bench-memory   peak memory of some runs, predicted and seen
 #     experiments    the paper's experiments with ADAPTER=FOLDER, into docs/experiments.md (hours)
 #     ablations      every switch of configs/ablations/variants.json on the same budget (STEPS=200 THREADS=1), into
 #                    docs/ablations.md (10 minutes each on one core; what is done is kept)
@@ -396,6 +397,10 @@ bench-peers: all
 	$(Q)$(MAKE) --no-print-directory base texts
 	$(Q)PYTHON="$(PYTHON)" LLAMA_BIN="$(LLAMA_BIN)" ICAE=$(BUILD)/icae tests/bench/peers/compare.py \
 	  $(BASE) --out $(BENCH_OUT)/peers --rounds $(PEER_ROUNDS) $(PEER_ROWS)
+
+bench-memory: all
+	$(Q)$(MAKE) --no-print-directory base texts
+	$(Q)tests/bench/memory_plan.py $(BUILD)
 
 # ---- the paper's experiments with an adapter: hours; what was done is kept in runs/experiments ----
 .PHONY: experiments

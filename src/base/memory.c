@@ -55,7 +55,18 @@ struct icae_arena_block {
     size_t used, capacity; /* bytes of data, header excluded */
 };
 
-enum { BLOCK_HEADER = ICAE_ALIGNMENT, BLOCK_BYTES = 256 * 1024 };
+enum {
+    BLOCK_HEADER = ICAE_ALIGNMENT,
+    FIRST_BLOCK_BYTES = 4 * 1024,
+    MOST_BLOCK_BYTES = 256 * 1024
+};
+
+/* Blocks double, so that an arena of a few hundred bytes stays small. */
+static size_t next_capacity(const icae_arena *arena) {
+    size_t capacity =
+        arena->total_bytes > FIRST_BLOCK_BYTES ? arena->total_bytes : FIRST_BLOCK_BYTES;
+    return capacity < MOST_BLOCK_BYTES ? capacity : MOST_BLOCK_BYTES;
+}
 
 void icae_arena_release(icae_arena *arena) {
     for (icae_arena_block *block = arena->blocks; block;) {
@@ -83,7 +94,8 @@ void *icae_arena_alloc(icae_arena *arena, size_t bytes) {
     bytes = (bytes + ICAE_ALIGNMENT - 1) & ~(size_t)(ICAE_ALIGNMENT - 1);
     icae_arena_block *block = arena->blocks;
     if (!block || block->capacity - block->used < bytes) {
-        size_t capacity = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+        size_t capacity = next_capacity(arena);
+        if (capacity < bytes) capacity = bytes;
         icae_arena_block *fresh = icae_aligned_alloc(BLOCK_HEADER + capacity);
         if (!fresh) return NULL;
         *fresh = (icae_arena_block){.next = block, .capacity = capacity};

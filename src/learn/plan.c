@@ -148,36 +148,51 @@ static void longest(const ground *g, icae_objective kind, int64_t n, icae_batch 
     fill_longest(g->settings, kind, &g->chat, n, g->contexts, g->jobs, batch);
 }
 
-/* What an evaluation's tensors take: held-out losses, n samples at once and both kinds of them, then the
- * caches of what is restored. */
+/* What n held-out samples take in a pass without gradients, both kinds of them. */
+static icae_status measure_losses(const ground *g, int64_t n, icae_batch *batch, size_t *bytes,
+                                  icae_error *error) {
+    const icae_settings *s = g->settings;
+    icae_objective kind = (icae_objective)s->objective.kind;
+    if (kind == ICAE_OBJECTIVE_MIXED && s->objective.lm_ratio > 0) kind = ICAE_OBJECTIVE_BOTH;
+    longest(g, kind, n, batch);
+    icae_footprint footprint;
+    icae_status status = icae_rehearse(&footprint, g->be, g->model, g->adapter, batch,
+                                       (icae_compute)s->train.compute, false, false, error);
+    *bytes = footprint.resident_bytes;
+    return status;
+}
+
+/* Keys and values of all passages that are restored side by side; `job` is the longest. */
+static size_t restoring_caches(const ground *g, const icae_job *job) {
+    const icae_settings *s = g->settings;
+    const icae_model_config *c = &g->model->config;
+    bool is_instruct = s->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
+    int64_t limit = s->evaluate.reconstruct_tokens, context = icae_settings_context(s);
+    if (!is_instruct && limit && context > limit) context = limit;
+    int64_t passage = is_instruct ? job->n_prefix + job->n_prompt + job->n_target : context;
+    int64_t tokens = passage + g->adapter->settings.memory_slots;
+    return 2 * sizeof(icae_real) *
+           (size_t)(tokens * c->layers * c->kv_heads * c->head_width *
+                    s->evaluate.reconstruct_samples);
+}
+
+/* What an evaluation's tensors take: held-out losses, n samples at once; then, the pool emptied, the
+ * caches of what is restored beside what one passage was compressed with. */
 static icae_status measure_evaluation(const ground *g, int64_t n, size_t *bytes,
                                       icae_error *error) {
     const icae_settings *s = g->settings;
-    const icae_model_config *c = &g->model->config;
-    icae_objective kind = (icae_objective)s->objective.kind;
     *bytes = 0;
     if (n > s->evaluate.samples) n = s->evaluate.samples;
     if (s->data.heldout.count == 0 || n == 0) return ICAE_OK;
-    if (kind == ICAE_OBJECTIVE_MIXED && s->objective.lm_ratio > 0) kind = ICAE_OBJECTIVE_BOTH;
     icae_batch batch;
-    longest(g, kind, n, &batch);
-    icae_footprint footprint;
-    icae_status status = icae_rehearse(&footprint, g->be, g->model, g->adapter, &batch,
-                                       (icae_compute)s->train.compute, false, false, error);
-    if (status) return status;
-    const icae_job *job = &batch.jobs[batch.n_jobs - 1];
-    int64_t passage = kind == ICAE_OBJECTIVE_INSTRUCT
-                          ? job->n_prefix + job->n_prompt + job->n_target
-                          : icae_settings_context(s);
-    int64_t slots = g->adapter->settings.memory_slots;
-    double tokens =
-        (double)(passage + icae_settings_context(s) / g->adapter->settings.compression_rate +
-                 slots);
-    double caches = 2 * tokens * (double)(c->layers * c->kv_heads * c->head_width) *
-                    (double)s->evaluate.reconstruct_samples * sizeof(icae_real);
-    *bytes =
-        footprint.resident_bytes > (size_t)caches ? footprint.resident_bytes : (size_t)caches;
-    return ICAE_OK;
+    size_t losses = 0, restoring = 0;
+    icae_status status = measure_losses(g, n, &batch, &losses, error);
+    if (!status && s->evaluate.reconstruct_samples > 0) {
+        status = measure_losses(g, 1, &batch, &restoring, error);
+        restoring += restoring_caches(g, &batch.jobs[batch.n_jobs - 1]);
+    }
+    *bytes = losses > restoring ? losses : restoring;
+    return status;
 }
 
 static icae_status measure_memory(const ground *g, int64_t micro, bool is_checkpointed,
