@@ -65,15 +65,21 @@ static inline void fuzz_use(unsigned number) {
 /* ---- memory ---- */
 
 static size_t fuzz_live, fuzz_peak;
+/* libFuzzer has a thread of its own, which allocates as well. */
+static _Thread_local bool fuzz_is_watching;
 
 static inline void fuzz_count_malloc(const volatile void *memory, size_t bytes) {
     (void)memory;
+    if (!fuzz_is_watching) return;
     fuzz_live += bytes;
     if (fuzz_live > fuzz_peak) fuzz_peak = fuzz_live;
 }
 
 static inline void fuzz_count_free(const volatile void *memory) {
-    if (memory) fuzz_live -= __sanitizer_get_allocated_size(memory);
+    if (!memory || !fuzz_is_watching) return;
+    size_t bytes = __sanitizer_get_allocated_size(memory);
+    fuzz_live -=
+        bytes < fuzz_live ? bytes : fuzz_live; /* what was there before was never counted */
 }
 
 static inline void fuzz_watch_begin(void) {
@@ -83,9 +89,11 @@ static inline void fuzz_watch_begin(void) {
         abort();
     is_installed = true;
     fuzz_live = fuzz_peak = 0;
+    fuzz_is_watching = true;
 }
 
 static inline void fuzz_watch_end(size_t file_bytes, fuzz_bound bound) {
+    fuzz_is_watching = false;
     size_t most = bound.factor * file_bytes + bound.constant;
     if (getenv("FUZZ_SHOW")) fprintf(stderr, "held %zu for %zu\n", fuzz_peak, file_bytes);
     if (fuzz_peak <= most) return;
