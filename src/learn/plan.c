@@ -155,7 +155,7 @@ static icae_status measure_losses(const ground *g, int64_t n, icae_batch *batch,
     icae_objective kind = (icae_objective)s->objective.kind;
     if (kind == ICAE_OBJECTIVE_MIXED && s->objective.lm_ratio > 0) kind = ICAE_OBJECTIVE_BOTH;
     longest(g, kind, n, batch);
-    icae_footprint footprint;
+    icae_footprint footprint = {0};
     icae_status status = icae_rehearse(&footprint, g->be, g->model, g->adapter, batch,
                                        (icae_compute)s->train.compute, false, false, error);
     *bytes = footprint.resident_bytes;
@@ -177,7 +177,7 @@ static size_t restoring_caches(const ground *g, const icae_job *job) {
 }
 
 /* What an evaluation's tensors take: held-out losses, n samples at once; then, the pool emptied, the
- * caches of what is restored beside what one passage was compressed with. */
+ * caches of what is restored beside what one passage was compressed with (a held-out sample takes no less). */
 static icae_status measure_evaluation(const ground *g, int64_t n, size_t *bytes,
                                       icae_error *error) {
     const icae_settings *s = g->settings;
