@@ -5,7 +5,7 @@
 #
 # TARGETS
 #     all            library and programs, into build/release (the default)
-#     demo           all set-up, then: train, compress, restore on real text (about 10 minutes)
+#     demo           all set-up, then: train, compress, restore on real text (10 to 20 minutes)
 #     test           all set-up, the golden cases in double, then every test; the last line is Check's
 #     grad           the same tests in double precision: gradients against central differences
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -387,7 +387,7 @@ demo: setup
 BENCH_OUT ?= build/bench
 LLAMA_BIN ?=
 PEER_ROUNDS ?= 3
-.PHONY: bench-docs bench-peers
+.PHONY: bench-docs bench-peers bench-memory
 bench: all
 	$(Q)$(MAKE) --no-print-directory base
 	$(Q)$(BUILD)/icae bench -m $(BASE) --out $(BENCH_OUT)
