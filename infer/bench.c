@@ -182,6 +182,8 @@ static int print_figures(const options *given, const engine *e, const figures *f
         json_bool(&object, "checkpointing", given->is_checkpointed);
         json_number(&object, "fma_gflops", f->peak.fma_gflops);
         json_number(&object, "sgemm_gflops", f->peak.sgemm_gflops);
+        const char *core = icae_cpu_sgemm_core();
+        json_string(&object, "sgemm_core", core, strlen(core));
         json_number(&object, "memory_read_gb_s", f->peak.read_gb_s);
         json_number(&object, "bf16_gflops", f->peak.bf16_gflops);
         if (given->steps > 0) write_training(&object, f);
@@ -191,8 +193,8 @@ static int print_figures(const options *given, const engine *e, const figures *f
                     f->generation.abreast_tokens_s);
         return json_end(&object);
     }
-    printf("machine    %s kernels, %d threads; OpenBLAS sgemm %.0f GFLOP/s", e->be->name,
-           e->be->n_threads, f->peak.sgemm_gflops);
+    printf("machine    %s kernels, %d threads; OpenBLAS (%s) sgemm %.0f GFLOP/s", e->be->name,
+           e->be->n_threads, icae_cpu_sgemm_core(), f->peak.sgemm_gflops);
     if (f->peak.bf16_gflops > 0) printf(", bf16 in registers %.0f", f->peak.bf16_gflops);
     printf("\ncompute    %s in training, %s in reading and writing\n", compute, inference);
     if (given->steps > 0) print_training(given, f);

@@ -214,8 +214,8 @@ static void write_heads(icae_text *md, const engine *e, const options *given, co
                      given->is_quick ? "--quick" : "--out DIR", r->seconds);
     icae_text_printf(md, "| multiply-adds of floats on registers | %.0f GFLOP/s |\n",
                      r->peak.fma_gflops);
-    icae_text_printf(md, "| OpenBLAS sgemm, 1024 x 1024 | %.0f GFLOP/s |\n",
-                     r->peak.sgemm_gflops);
+    icae_text_printf(md, "| OpenBLAS sgemm, 1024 x 1024, kernels %s | %.0f GFLOP/s |\n",
+                     icae_cpu_sgemm_core(), r->peak.sgemm_gflops);
     if (r->peak.bf16_gflops > 0)
         icae_text_printf(md, "| products of bfloat16 on registers | %.0f GFLOP/s |\n",
                          r->peak.bf16_gflops);
@@ -386,7 +386,8 @@ static void write_json(icae_text *out, const engine *e, const report *r) {
     processor_name(processor, sizeof processor);
     icae_text_append_string(out, "{\"processor\": ");
     icae_json_write_string(out, processor, strlen(processor));
-    icae_text_printf(out, ", \"cpu_level\": \"%s\"", e->be->name);
+    icae_text_printf(out, ", \"cpu_level\": \"%s\", \"sgemm_core\": \"%s\"", e->be->name,
+                     icae_cpu_sgemm_core());
     put(out, "threads", e->be->n_threads);
     put(out, "seconds", r->seconds);
     put(out, "fma_gflops", r->peak.fma_gflops);

@@ -132,6 +132,9 @@ double icae_cpu_bf16_peak(int n_threads, double seconds);
  * the bench and the progress line. 0 when memory ends. */
 double icae_cpu_sgemm_peak(int n_threads, double seconds);
 
+/* OpenBLAS's name for its kernels in use, as "Haswell"; not to be freed. */
+const char *icae_cpu_sgemm_core(void);
+
 /* The matrix view of row-major data. */
 icae_matrix icae_matrix_of(icae_dtype dtype, int64_t rows, int64_t cols, const void *data);
 

@@ -8,6 +8,8 @@
 #include <assert.h>
 #include <cblas.h>
 #include <limits.h>
+#include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "backend/cpu_internal.h"
@@ -47,6 +49,33 @@ void icae_cpu_blas(icae_kernels *table) {
 
 void icae_cpu_blas_set_threads(int n_threads) {
     openblas_set_num_threads(n_threads);
+}
+
+const char *icae_cpu_blas_core_for(const char *taken, const char *const *levels) {
+    /* OpenBLAS's x86 kernels from before AVX2; a name that is not here may be of one that came later. */
+    static const char *const old[] = {
+        "Katmai", "Coppermine", "Northwood",  "Prescott",     "Banias",
+        "Atom",   "Core2",      "Penryn",     "Dunnington",   "Nehalem",
+        "Athlon", "Opteron",    "Nano",       "Opteron_SSE3", "Barcelona",
+        "Bobcat", "Bulldozer",  "Piledriver", "Steamroller",  "Sandybridge",
+    };
+    bool is_old = false;
+    for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
+        is_old = is_old || !strcasecmp(taken, old[i]);
+    const char *better = NULL;
+    for (; is_old && *levels; levels++) {
+        if (!strcmp(*levels, "avx2")) better = "Haswell";
+        if (!strcmp(*levels, "avx512")) better = "SkylakeX";
+    }
+    return better;
+}
+
+const char *icae_cpu_blas_better_core(void) {
+    return icae_cpu_blas_core_for(openblas_get_corename(), icae_backend_levels());
+}
+
+const char *icae_cpu_sgemm_core(void) {
+    return openblas_get_corename();
 }
 
 static double now_s(void) {

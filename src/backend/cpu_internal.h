@@ -52,6 +52,11 @@ double icae_cpu_bf16_burst(int n_threads, double *seconds);
 /* cpu_blas.c: matmul, on OpenBLAS */
 void icae_cpu_blas(icae_kernels *table);
 void icae_cpu_blas_set_threads(int n_threads);
+/* OpenBLAS's name for the kernels that it should take (OPENBLAS_CORETYPE), where those it took are for processors
+ * without AVX2 and this one has it; else NULL. The first asks both, the second is told: `taken` is
+ * OpenBLAS's name, `levels` as icae_backend_levels() has them. Neither result is to be freed. */
+const char *icae_cpu_blas_better_core(void);
+const char *icae_cpu_blas_core_for(const char *taken, const char *const *levels);
 
 /* How many blocks of rows every panel of a product is multiplied in, so that no thread waits long for
  * the last one. Each block packs its panel anew, so a block must have many rows. */
