@@ -88,32 +88,30 @@ CHECKLIBS = $(shell pkg-config --libs check 2>/dev/null)
 LEVELS := portable avx2 avx512
 LEVELFLAGS_portable :=
 LEVELFLAGS_avx2 := -mavx2 -mfma -mf16c
-LEVELFLAGS_avx512bf16 = $(LEVELFLAGS_avx512) -mavx512bf16 -mavx512vnni
-# Not a level: AVX2's vectors with what the level avx512bf16 knows of integers.
-LEVELFLAGS_avx512vnni = $(LEVELFLAGS_avx2) -mavx512vl -mavx512vnni -mprefer-vector-width=256
+LEVELFLAGS_avx512vnni = $(LEVELFLAGS_avx512) -mavx512vnni
+LEVELFLAGS_avx512bf16 = $(LEVELFLAGS_avx512) -mavx512bf16
+# Not a level: AVX2's vectors with what the level avx512vnni knows of integers.
+LEVELFLAGS_avx2vnni = $(LEVELFLAGS_avx2) -mavx512vl -mavx512vnni -mprefer-vector-width=256
 LEVELFLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx2 -mf16c \
 	-mprefer-vector-width=512
-# Files that one level alone has; the rest of it is the level below. In double there is no such level.
-BF16SOURCES := src/backend/cpu_bf16.c src/backend/cpu_few.c src/backend/cpu_linear_int.c
-VNNISOURCES := src/backend/cpu_linear_int.c src/backend/cpu_few_int.c
-BF16LEVEL := avx512bf16
-VNNILEVEL := avx512vnni
+# Files that one level alone has; the rest of it is the level below. In double there are no such levels.
+ONLY_avx512vnni := cpu_linear_int
+ONLY_avx2vnni := cpu_linear_int cpu_few_int
+ONLY_avx512bf16 := cpu_bf16 cpu_few
+ONLYLEVELS := avx512vnni avx2vnni avx512bf16
 ifeq (f64,$(MODE))
-BF16LEVEL :=
-VNNILEVEL :=
+ONLYLEVELS :=
 endif
 ifneq (x86_64,$(shell uname -m))
 LEVELS := portable
-BF16LEVEL :=
-VNNILEVEL :=
+ONLYLEVELS :=
 endif
 
 LAYERS := base formats backend autograd model icae learn
 LIBSOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.c)))
 SIMDSOURCES := $(addprefix src/backend/,cpu_simd.c cpu_linear.c cpu_few.c cpu_few_int.c cpu_linear_int.c cpu_attention.c)
-LIBOBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(SIMDSOURCES) $(BF16SOURCES),$(LIBSOURCES))) \
-	$(foreach level,$(BF16LEVEL),$(patsubst %.c,$(BUILD)/%_$(level).o,$(BF16SOURCES))) \
-	$(foreach level,$(VNNILEVEL),$(patsubst %.c,$(BUILD)/%_$(level).o,$(VNNISOURCES))) \
+LIBOBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(SIMDSOURCES) src/backend/cpu_bf16.c,$(LIBSOURCES))) \
+	$(foreach level,$(ONLYLEVELS),$(patsubst %,$(BUILD)/src/backend/%_$(level).o,$(ONLY_$(level)))) \
 	$(foreach level,$(LEVELS),$(patsubst %.c,$(BUILD)/%_$(level).o,$(wildcard $(SIMDSOURCES))))
 
 PROGRAMS := $(BUILD)/icae $(BUILD)/icae-pretrain $(BUILD)/icae-finetune
@@ -152,7 +150,7 @@ define level_rule
 $(BUILD)/%_$(1).o: %.c
 	$$(call compile,$$(LEVELFLAGS_$(1)) -DICAE_LEVEL=$(1))
 endef
-$(foreach level,$(LEVELS) $(BF16LEVEL) $(VNNILEVEL),$(eval $(call level_rule,$(level))))
+$(foreach level,$(LEVELS) $(ONLYLEVELS),$(eval $(call level_rule,$(level))))
 
 $(BUILD)/libicae.a: $(LIBOBJECTS)
 	@echo "  AR $@"

@@ -10,6 +10,7 @@
  *     portable    blocked kernels, baseline instructions
  *     avx2        AVX2 + FMA
  *     avx512      AVX-512 F/BW/VL/DQ
+ *     avx512vnni  the same, and sums of products of 16-bit integers (AVX512-VNNI)
  *     avx512bf16  the same, and products of bfloat16
  *
  * The environment variable ICAE_CPU=LEVEL forces one; a level that the processor lacks is refused.

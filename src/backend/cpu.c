@@ -58,16 +58,24 @@ static void fill_avx512(icae_kernels *table) {
 }
 
 #if !ICAE_REAL_IS_DOUBLE
+static bool has_avx512vnni(void) {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
+static void fill_avx512vnni(icae_kernels *table) {
+    fill_avx512(table);
+    icae_cpu_integers_avx512vnni(table);
+}
+
 /* CPUID leaf 7, subleaf 1, EAX bit 5; older compilers do not know it by name. Every processor that has
- * it has the level's other part, AVX512-VNNI; a hypervisor may hide either. */
+ * it has AVX512-VNNI; a hypervisor may hide either. */
 static bool has_avx512bf16(void) {
     unsigned a, b, c, d;
-    return has_avx512() && __builtin_cpu_supports("avx512vnni") &&
-           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5)) != 0;
+    return has_avx512vnni() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5)) != 0;
 }
 
 static void fill_avx512bf16(icae_kernels *table) {
-    fill_avx512(table);
+    fill_avx512vnni(table);
     icae_cpu_bf16(table);
 }
 #endif
@@ -84,6 +92,7 @@ static const struct {
     {"avx2", has_avx2, fill_avx2},
     {"avx512", has_avx512, fill_avx512},
 #if !ICAE_REAL_IS_DOUBLE
+    {"avx512vnni", has_avx512vnni, fill_avx512vnni},
     {"avx512bf16", has_avx512bf16, fill_avx512bf16},
 #endif
 #endif

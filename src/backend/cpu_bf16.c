@@ -282,7 +282,6 @@ void icae_cpu_bf16(icae_kernels *table) {
     table->linear_bf16 = linear_bf16;
     table->linear_bf16_dx = linear_bf16_dx;
     icae_cpu_few_avx512bf16(table);
-    icae_cpu_integers_avx512bf16(table);
 }
 
 /* ---- what the processor can do ---- */

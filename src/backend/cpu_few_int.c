@@ -2,7 +2,7 @@
 /*
  * Products of up to three rows with quantised weights in integers: token by token, memory sets the pace,
  * so weights are read once, as they are stored, and unpacked in registers. Compiled for AVX2, and again with
- * VPDPWSSD for level avx512bf16; level avx512 takes AVX2's function, for vectors twice as wide made 66 MB from
+ * VPDPWSSD for level avx512vnni; level avx512 takes AVX2's function, for vectors twice as wide made 66 MB from
  * memory no faster (3.6 ms and 3.4).
  *
  *     y[t, n] (+)= x^[t,:] . w[n,:]       x^ = x with 16 bits for each value (cpu_int.h)

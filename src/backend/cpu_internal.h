@@ -27,23 +27,24 @@ void icae_cpu_few_avx512(icae_kernels *table);
 void icae_cpu_integers_portable(icae_kernels *table);
 void icae_cpu_integers_avx2(icae_kernels *table);
 void icae_cpu_integers_avx512(icae_kernels *table);
-void icae_cpu_integers_avx512bf16(icae_kernels *table);
-void icae_cpu_integers_avx512vnni(icae_kernels *table); /* of a file that is no level; unused */
+void icae_cpu_integers_avx512vnni(
+    icae_kernels *table); /* for processors with AVX512-VNNI alone */
+void icae_cpu_integers_avx2vnni(icae_kernels *table); /* of a file that is no level; unused */
 void icae_cpu_attention_portable(icae_kernels *table);
 void icae_cpu_attention_avx2(icae_kernels *table);
 void icae_cpu_attention_avx512(icae_kernels *table);
 
 /* linear_few: cpu_few.c has it in floats, cpu_linear_int.c in integers for the types it knows, and cpu_few_int.c
- * that for up to three rows. avx512vnni is AVX2's vectors with VPDPWSSD. */
+ * that for up to three rows. avx2vnni is AVX2's vectors with VPDPWSSD. */
 typedef void icae_cpu_product(icae_backend *be, int64_t T, int64_t N, int64_t K,
                               const icae_real *x, const icae_matrix *w, bool add, icae_real *y);
 icae_cpu_product icae_cpu_linear_few_portable, icae_cpu_linear_few_avx2,
     icae_cpu_linear_few_avx512;
-icae_cpu_product icae_cpu_linear_int_avx2, icae_cpu_linear_int_avx512vnni;
-icae_cpu_product icae_cpu_few_int_avx2, icae_cpu_few_int_avx512vnni;
+icae_cpu_product icae_cpu_linear_int_avx2, icae_cpu_linear_int_avx2vnni;
+icae_cpu_product icae_cpu_few_int_avx2, icae_cpu_few_int_avx2vnni;
 
 /* cpu_bf16.c: linear_bf16, linear_bf16_dx and, by cpu_few.c's second copy, linear_few_bf16, for
- * processors with AVX512-BF16 (and AVX512-VNNI, which all of them have) alone; not in double.
+ * processors with AVX512-BF16 alone; not in double.
  * The last: GFLOP that each of n_threads threads did, and the seconds that the slowest took. */
 void icae_cpu_bf16(icae_kernels *table);
 void icae_cpu_few_avx512bf16(icae_kernels *table);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * linear_few and linear_reading for quantised weights, in integers: which function makes a product of how
- * many rows, and that of more than three. Compiled once per level, of which avx512bf16 has VPDPWSSD (AVX512-VNNI),
+ * many rows, and that of more than three. Compiled once per level, of which avx512vnni has VPDPWSSD (AVX512-VNNI),
  * and for AVX2's vectors with it.
  *
  *     y[t, n] (+)= x^[t,:] . w[n,:]       x^ = x with 16 bits for each value (cpu_int.h)
@@ -325,8 +325,8 @@ void LEVEL_NAME(icae_cpu_linear_int_)(icae_backend *be, int64_t T, int64_t N, in
 /* ---- which function for how many rows ---- */
 
 #if defined __AVX512VNNI__
-#define FEW    icae_cpu_few_int_avx512vnni
-#define NARROW icae_cpu_linear_int_avx512vnni
+#define FEW    icae_cpu_few_int_avx2vnni
+#define NARROW icae_cpu_linear_int_avx2vnni
 #else
 #define FEW    icae_cpu_few_int_avx2
 #define NARROW icae_cpu_linear_int_avx2
