@@ -15,9 +15,12 @@ The first variant is the one that all others are compared with; a picture shows 
 runs. A variant has its folder in runs/ablations; what is done is not done again, what was stopped goes on where it was
 (icae-pretrain --resume), and --steps with a larger number goes on with all of them. A folder whose config.json is not
 what the list says now is refused. The page and the pictures beside it are made anew after every run, of the runs that
-have reached the budget: a variant without result has no row. Python 3, standard library only.
+have reached the budget: a variant without result has no row. What a row was made from is kept beside the page (FILE.json,
+committed with it), so that rows of other machines stay while folders go; a run in --runs takes the place of its row, and a
+row of other settings than the list's is dropped. Python 3, standard library only.
 """
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -26,17 +29,18 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 
 PAGE = """# Ablations
 
 One switch at a time, everything else as in [{config}](../{config}): made by `make ablations`, which trains the variants of
 [{list}](../{list}) and writes this page from their `metrics.jsonl`; nothing here is written by hand. Every variant reads the same
-{tokens} context tokens ({steps} steps) in texts of at most {context} tokens, {compute}, {threads}. The paper puts
+{tokens} context tokens ({steps} steps) in texts of at most {context} tokens. The paper puts
 512 tokens into 128 slots of a 7B model; the switches here are the same, the scale is what one core does in minutes. So a row tells what a
 switch does in the first minutes of training, not where it ends.
 
 Losses are nats a token on {samples} held-out texts, the same for all rows; BLEU-4 is of {restored} texts restored freely at the end. Each row is one
-run, and two runs of one recipe (`train.seed`) differ, too: what differs less says nothing. Every row's command is `icae-pretrain {config} --set
+run, and two runs of one recipe (`train.seed`, or the type of products) differ, too: what differs less says nothing. Every row's command is `icae-pretrain {config} --set
 out=FOLDER` and a `--set` for each of its switches.
 
 """
@@ -195,18 +199,52 @@ def count_trained(folder):
     return total
 
 
-def read_result(args, variant, steps):
-    """What one row says, or None where the run has not reached the budget."""
+def recipe_of(plan, variant, steps):
+    """A hash of all settings that the list has for a variant: a kept row of another is not shown."""
+    settings = json.dumps(wanted_settings(plan, variant, steps), sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def read_result(args, plan, variant, steps):
+    """What a row is made from, or None where the run has not reached the budget."""
     folder = folder_of(args, variant["name"])
     if not is_done(folder, steps):
         return None
     heldout = [entry for entry in read_metrics(folder) if entry[0] <= steps]
     if not heldout or heldout[-1][0] != steps:
         return None
-    middle = min(heldout, key=lambda entry: abs(entry[0] - steps / 2))
-    return {"folder": folder, "trained": count_trained(folder), "tokens": heldout[-1][1],
-            "middle_step": middle[0], "losses": [entry[2]["heldout_ae_loss"] for entry in (heldout[0], middle, heldout[-1])],
-            "last": heldout[-1][2]}
+    used, last = read_json(os.path.join(folder, "config.json")), heldout[-1][2]
+    return {"recipe": recipe_of(plan, variant, steps), "steps": steps, "compute": used["train"]["compute"],
+            "threads": used["train"]["threads"], "trained": count_trained(folder),
+            "heldout": [[step, tokens, round(record["heldout_ae_loss"], 4)] for step, tokens, record in heldout],
+            "samples": last["heldout_samples"], "restored": last.get("restored", 0), "bleu4": round(last.get("bleu4", 0), 2)}
+
+
+def kept_path(args):
+    return os.path.splitext(args.page)[0] + ".json"
+
+
+def collect(args, plan, steps):
+    """{variant: result}: of the runs, else as kept beside the page; then keeps them. None if there are none."""
+    kept = read_json(kept_path(args)) if os.path.exists(kept_path(args)) else {}
+    results = {}
+    for variant in plan["variants"]:
+        name, old = variant["name"], kept.get(variant["name"], {})
+        result = read_result(args, plan, variant, steps)
+        if not result and old.get("recipe") == recipe_of(plan, variant, steps):
+            result = old
+        if result:
+            results[name] = result
+    if results:
+        lines = [f"{json.dumps(name)}: {json.dumps(result)}" for name, result in results.items()]
+        write_file(kept_path(args), "{\n" + ",\n".join(lines) + "\n}\n")
+    return results
+
+
+def write_file(path, text):
+    with open(path + ".tmp", "w") as file:
+        file.write(text)
+    os.replace(path + ".tmp", path)
 
 
 def thousands(n):
@@ -221,46 +259,49 @@ def draw(args, plan, results):
     """The pictures for which there are results, beside the page; their names."""
     drawn = []
     for picture in plan["pictures"]:
-        curves = [f"{name}={os.path.join(results[name]['folder'], 'metrics.jsonl')}"
-                  for name in picture["variants"] if name in results]
-        if len(curves) < 2:
+        names = [name for name in picture["variants"] if name in results]
+        if len(names) < 2:
             continue
         path = os.path.join(os.path.dirname(args.page) or ".", picture["file"])
-        code = run([os.path.join(args.build, "compare-runs"), "--heldout", picture["title"], path, *curves])
+        with tempfile.TemporaryDirectory() as folder:
+            curves = [f"{name}={os.path.join(folder, str(i))}" for i, name in enumerate(names)]
+            for i, name in enumerate(names):
+                write_file(os.path.join(folder, str(i)), "".join(
+                    json.dumps({"step": step, "total_tokens": tokens}) + "\n" +
+                    json.dumps({"step": step, "heldout_ae_loss": loss}) + "\n"
+                    for step, tokens, loss in results[name]["heldout"]))
+            code = run([os.path.join(args.build, "compare-runs"), "--heldout", picture["title"], path, *curves])
         if code != 0:
             raise Refused(f"{path} could not be drawn")
         drawn.append(picture)
     return drawn
 
 
+def middle_of(result):
+    return min(result["heldout"], key=lambda entry: abs(entry[0] - result["steps"] / 2))
+
+
 def row(plan, variant, result):
-    last = result["last"]
-    bleu = f"{last['bleu4']:.1f}" if last.get("restored") else ""
+    bleu = f"{result['bleu4']:.1f}" if result["restored"] else ""
+    losses = [entry[2] for entry in (result["heldout"][0], middle_of(result), result["heldout"][-1])]
     switches = " ".join(f"`{assignment}`" for assignment in variant["set"]) or f"`{plan['config']}`"
-    return [variant["name"], variant["question"], switches, thousands(result["trained"]), thousands(result["tokens"]),
-            *(f"{loss:.2f}" for loss in result["losses"]), bleu]
+    return [variant["name"], variant["question"], switches, thousands(result["trained"]), thousands(result["heldout"][-1][1]),
+            result["compute"], *(f"{loss:.2f}" for loss in losses), bleu]
 
 
 def write_page(args, plan, steps):
-    results = {}
-    for variant in plan["variants"]:
-        result = read_result(args, variant, steps)
-        if result:
-            results[variant["name"]] = result
+    results = collect(args, plan, steps)
     first = next(iter(results.values()), None)
     if not first:
         print(f"no variant has reached step {steps} yet: {args.page} is left as it is")
         return
-    used = read_json(os.path.join(first["folder"], "config.json"))
-    n = used["train"]["threads"]
-    out = [PAGE.format(config=plan["config"], list=args.list, tokens=thousands(first["tokens"]), steps=steps,
-                       context=used["objective"]["context_tokens"], compute=used["train"]["compute"],
-                       threads="all threads" if not n else "one thread" if n == 1 else f"{n} threads",
-                       samples=first["last"]["heldout_samples"], restored=first["last"].get("restored", 0))]
+    out = [PAGE.format(config=plan["config"], list=args.list, tokens=thousands(first["heldout"][-1][1]), steps=steps,
+                       context=read_json(plan["config"])["objective"]["context_tokens"],
+                       samples=first["samples"], restored=first["restored"])]
     for picture in draw(args, plan, results):
         out.append(f"![{picture['title']}]({picture['file']})\n\n")
-    head = ["variant", "question", "switches", "trained numbers", "context tokens", "loss at the start",
-            f"at step {first['middle_step']}", f"at step {steps}", "BLEU-4"]
+    head = ["variant", "question", "switches", "trained numbers", "context tokens", "type", "loss at the start",
+            f"at step {middle_of(first)[0]}", f"at step {steps}", "BLEU-4"]
     out.append("| " + " | ".join(head) + " |\n| " + " | ".join(["---"] * len(head)) + " |\n")
     for variant in plan["variants"]:
         if variant["name"] in results:
@@ -268,9 +309,7 @@ def write_page(args, plan, steps):
     notes = [f"- {variant['name']}: {variant['note']}\n" for variant in plan["variants"]
              if "note" in variant and variant["name"] in results]
     out += ["\n", *notes] if notes else []
-    with open(args.page + ".tmp", "w") as file:
-        file.write("".join(out))
-    os.replace(args.page + ".tmp", args.page)
+    write_file(args.page, "".join(out))
     print(f"wrote {args.page}: {len(results)} of {len(plan['variants'])} variants")
 
 

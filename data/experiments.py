@@ -18,8 +18,9 @@ not measured again. Hours with -n 100 on a workstation; -n 2 shows in minutes th
     --refine        steps of the rows with refined slots, which the paper has nothing like (100; 0: none)
     --grid, --lengths, --context, --generate      smaller cells, for trying things out
 
-The page is made anew from all folders, a row each for every experiment; nothing in it is written by hand. Where
-ablations.svg lies beside it (data/ablations.py), that is its picture of both layouts. Python 3, standard library only.
+The page is made anew from all folders, a row each for every experiment; nothing in it is written by hand. Its rows are
+kept beside it (FILE.json, committed with it), so that those of other machines stay while folders go: a result in --runs
+takes the place of the row with the same adapter. Where ablations.svg lies beside it (data/ablations.py), that is its picture of both layouts. Python 3, standard library only.
 """
 import argparse
 import json
@@ -171,29 +172,50 @@ def cell(text):
     return str(text).replace("|", "\\|")
 
 
-def write_page(args):
+def collect(args):
+    """{experiment: its rows}: as kept beside the page, with those of all folders in place of older ones; then keeps them."""
+    path = os.path.splitext(args.page)[0] + ".json"
+    rows = {name: [] for name, *_ in EXPERIMENTS}
+    if os.path.exists(path):
+        with open(path) as file:
+            rows.update(json.load(file))
     folders = sorted(entry.path for entry in os.scandir(args.runs) if entry.is_dir()) if os.path.isdir(args.runs) else []
+    for folder, name, suffix in ((folder, name, suffix) for folder in folders for name in rows for suffix in ("", "-refined")):
+        found = ours(folder, name, suffix) if not (suffix and name == "pretrained") else None
+        if not found:
+            continue
+        text, results = found
+        row = {"kind": "ours, slots refined" if suffix else "ours", "result": text, "samples": sum(line["n"] for line in results["lines"]),
+               "base": os.path.basename(results["base"]), "adapter": results["adapter"],
+               "data": results["data"] or "random tokens", "command": results["command"]}
+        same = [i for i, old in enumerate(rows[name]) if (old["kind"], old["adapter"]) == (row["kind"], row["adapter"])]
+        if same:
+            rows[name][same[0]] = row
+        else:
+            rows[name].append(row)
+    write_file(path, json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def write_file(path, text):
+    with open(path + ".tmp", "w") as file:
+        file.write(text)
+    os.replace(path + ".tmp", path)
+
+
+def write_page(args):
+    rows = collect(args)
     out = [PAGE]
     for name, title, paper in EXPERIMENTS:
         out.append(f"## {title[0].upper()}{title[1:]}\n\n| | result | samples | base | adapter | data | command |\n"
                    f"| --- | --- | --- | --- | --- | --- | --- |\n| paper | {cell(paper)} | | | | | |\n")
-        for folder in folders:
-            for suffix in ("", "-refined"):
-                found = ours(folder, name, suffix) if not (suffix and name == "pretrained") else None
-                if not found:
-                    continue
-                text, results = found
-                samples = sum(line["n"] for line in results["lines"])
-                row = ["ours, slots refined" if suffix else "ours", text, samples, os.path.basename(results["base"]), results["adapter"],
-                       results["data"] or "random tokens", f"`{results['command']}`"]
-                out.append("| " + " | ".join(cell(part) for part in row) + " |\n")
+        for row in rows[name]:
+            parts = [*list(row.values())[:-1], f"`{row['command']}`"]
+            out.append("| " + " | ".join(cell(part) for part in parts) + " |\n")
         out.append("\n")
     if os.path.exists(os.path.join(os.path.dirname(args.page), "ablations.svg")):
         out.append(CURVES)
-    page = "".join(out).rstrip("\n") + "\n"
-    with open(args.page + ".tmp", "w") as file:
-        file.write(page)
-    os.replace(args.page + ".tmp", args.page)
+    write_file(args.page, "".join(out).rstrip("\n") + "\n")
     print(f"wrote {args.page}")
 
 

@@ -59,7 +59,8 @@ static bool take(column *c, const icae_json_value *record, const char *key) {
     return true;
 }
 
-static icae_status read_run(run *r, const char *path, icae_error *error) {
+/* Refused when it has none of the losses that are to be drawn. */
+static icae_status read_run(run *r, bool is_heldout, const char *path, icae_error *error) {
     icae_lines *lines;
     icae_status status = icae_lines_open(&lines, path, error);
     if (status) return status;
@@ -78,8 +79,9 @@ static icae_status read_run(run *r, const char *path, icae_error *error) {
         icae_json_free(json);
     }
     icae_lines_close(lines);
-    if (!status && r->train.n == 0) {
-        status = icae_fail(error, ICAE_FORMAT, "%s: holds no ae_loss", path);
+    if (!status && (is_heldout ? r->heldout.n : r->train.n) == 0) {
+        status = icae_fail(error, ICAE_FORMAT, "%s: holds no %sae_loss", path,
+                           is_heldout ? "heldout_" : "");
     }
     return status;
 }
@@ -147,7 +149,8 @@ static icae_status draw_heldout(const char *path, const char *title, const run *
 }
 
 /* "NAME=METRICS.jsonl"; the '=' is overwritten. */
-static icae_status open_run(run *r, char *word, icae_arena *arena, icae_error *error) {
+static icae_status open_run(run *r, bool is_heldout, char *word, icae_arena *arena,
+                            icae_error *error) {
     char *equals = strchr(word, '=');
     r->name = word;
     if (!equals) {
@@ -155,7 +158,7 @@ static icae_status open_run(run *r, char *word, icae_arena *arena, icae_error *e
     }
     if (!run_init(r, arena)) return icae_fail_memory(error, word);
     *equals = 0;
-    return read_run(r, equals + 1, error);
+    return read_run(r, is_heldout, equals + 1, error);
 }
 
 int main(int argc, char **argv) {
@@ -178,7 +181,7 @@ int main(int argc, char **argv) {
         puts("| --- | --- | --- | --- | --- |");
     }
     for (size_t i = 0; i < n_runs && !status; i++) {
-        status = open_run(&runs[i], argv[(size_t)first + i], &arena, &error);
+        status = open_run(&runs[i], is_heldout, argv[(size_t)first + i], &arena, &error);
         if (!status && !is_heldout) print_row(&runs[0], &runs[i]);
     }
     if (!status && is_heldout) {

@@ -119,11 +119,11 @@ class Ablations(Folder):
         self.ablations()
         rows = self.rows()
         self.assertEqual([row[0] for row in rows], ["| uniform", "| four / slots", "| last"])
-        self.assertEqual(rows[0][2:], ["`common.json`", "7,110", "1,000", "9.00", "7.80", "6.60", "12.3 |"])
-        self.assertEqual(rows[1][2:8], ["`adapter.memory_slots=4` `adapter.layout=append`", "7,070", "1,000", "9.00", "8.40", "7.80"])
+        self.assertEqual(rows[0][2:], ["`common.json`", "7,110", "1,000", "f32", "9.00", "7.80", "6.60", "12.3 |"])
+        self.assertEqual(rows[1][2:9], ["`adapter.memory_slots=4` `adapter.layout=append`", "7,070", "1,000", "f32", "9.00", "8.40", "7.80"])
         page, picture = self.read("docs/ablations.md"), self.read("docs/one.svg")
         self.assertIn("![A <title>](one.svg)", page)
-        self.assertIn("1,000 context tokens (10 steps) in texts of at most 16 tokens, f32, one thread", " ".join(page.split()))
+        self.assertIn("1,000 context tokens (10 steps) in texts of at most 16 tokens. The", " ".join(page.split()))
         self.assertIn("- four | slots: a note", page)
         self.assertNotIn(self.folder, page)
         xml.dom.minidom.parseString(picture)
@@ -148,8 +148,21 @@ class Ablations(Folder):
         self.assertIn("--set train.steps=20 --resume", self.calls()[-1])
         self.assertEqual([row[0] for row in self.rows()], ["| last"])
         self.ablations("--no-training")  # the first ten steps of the longer run are a run of ten steps
-        self.assertEqual([row[7] for row in self.rows()], ["6.60", "7.80", "6.60"])
+        self.assertEqual([row[8] for row in self.rows()], ["6.60", "7.80", "6.60"])
         self.assertEqual(len(self.calls()), 4)
+
+    def test_rows_outlive_their_runs_until_the_recipe_changes(self):
+        self.ablations()
+        page, picture = self.read("docs/ablations.md"), self.read("docs/one.svg")
+        shutil.rmtree(self.path("runs"))
+        self.ablations("--no-training")
+        self.assertEqual((self.read("docs/ablations.md"), self.read("docs/one.svg")), (page, picture))
+        self.write("list.json", {**LIST, "variants": [*LIST["variants"][:2], {**LIST["variants"][2], "set": ["adapter.rank=3"]}]})
+        self.ablations("--no-training")
+        self.assertEqual([row[0] for row in self.rows()], ["| uniform", "| four / slots"])
+        self.assertEqual(list(json.loads(self.read("docs/ablations.json"))), ["uniform", "four | slots"])
+        self.write("common.json", {**COMMON, "train": {"steps": 10, "lr": 1}})
+        self.assertIn("is left as it is", self.ablations("--no-training").stdout)
 
     def test_a_folder_of_another_list_is_refused(self):
         self.ablations()
@@ -201,6 +214,20 @@ class Experiments(Folder):
         self.write("docs/ablations.svg", "<svg/>")
         self.run_script("experiments.py")
         self.assertIn("](ablations.svg)", self.read("docs/experiments.md"))
+
+    def test_rows_outlive_their_runs_and_give_way_to_new_ones(self):
+        def measure(folder, adapter, bleu4):
+            self.write(f"runs/experiments/{folder}/ae/results.json",
+                       results(adapter=adapter, bleu4=bleu4, loss=1, settings={"tokens": 64}, slots=80, n=5))
+            self.run_script("experiments.py")
+            shutil.rmtree(self.path("runs"))
+
+        measure("a", "mine", 10)
+        measure("b", "theirs", 20)
+        measure("c", "mine", 30)
+        self.run_script("experiments.py")
+        found = [line.split(" | ")[1:5] for line in self.read("docs/experiments.md").splitlines() if line.startswith("| ours")]
+        self.assertEqual([(row[0], row[3]) for row in found], [("64 -> 16: 30.0 / 1.000", "mine"), ("64 -> 16: 20.0 / 1.000", "theirs")])
 
     def test_pretrained_against_plain_counts_questions(self):
         for name, losses in (("qa", [1, 2, 3, 4]), ("plain", [2, 2.05, 2, 5])):
