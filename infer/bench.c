@@ -229,6 +229,9 @@ static int run_plain(engine *e, const options *given) {
 int run_bench(const options *given) {
     engine e;
     icae_error error = {0};
+    if (bench_check_lengths(given->lengths, &error))
+        return usage_error("bench", "-m BASE [--out DIR] [--quick] [--json]", "%s",
+                           error.message);
     signals_catch();
     icae_status status = engine_open(&e, given, &error);
     int code = status                                 ? report_failure(&error)

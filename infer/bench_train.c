@@ -84,6 +84,13 @@ static void release(work *w) {
     free(w->batches);
 }
 
+icae_status bench_check_lengths(const char *list, icae_error *error) {
+    work w = {0};
+    icae_status status = read_lengths(list, &w, error);
+    release(&w);
+    return status;
+}
+
 static icae_status allocate(work *w, icae_error *error) {
     size_t n = (size_t)w->n_texts;
     w->ids = calloc((size_t)w->n_tokens + n, sizeof *w->ids);

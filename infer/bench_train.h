@@ -28,6 +28,8 @@ typedef struct training_figures {
     icae_profile profile;  /* of all timed rounds */
 } training_figures;
 
+/* Whether a list of lengths can be read; if not, the error says what is wrong. */
+icae_status bench_check_lengths(const char *list, icae_error *error);
 /* Random token ids: they cost what real ones cost. */
 void bench_random_ids(int32_t *ids, int64_t n, int64_t vocabulary, uint64_t seed);
 /* Makes a fresh adapter (e->adapter, in the place of the last one) and times c->rounds rounds after one to

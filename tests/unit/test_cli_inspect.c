@@ -117,7 +117,7 @@ START_TEST(times_texts_of_any_lengths) {
     static const char *const wrong[] = {"20,x", "0", "5,", "5,,6", "-3", "9999999999"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         outcome r = run_in(folder, "$ICAE bench -m " TINY_BASE " --lengths '%s'", wrong[i]);
-        ck_assert_int_eq(r.code, 1);
+        ck_assert_int_eq(r.code, 2);
         ck_assert_msg(strstr(r.err, "with commas between"), "%s: %s", wrong[i], r.err);
     }
 }
