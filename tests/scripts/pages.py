@@ -123,7 +123,7 @@ class Ablations(Folder):
         self.assertEqual(rows[1][2:9], ["`adapter.memory_slots=4` `adapter.layout=append`", "7,070", "1,000", "f32", "9.00", "8.40", "7.80"])
         page, picture = self.read("docs/ablations.md"), self.read("docs/one.svg")
         self.assertIn("![A <title>](one.svg)", page)
-        self.assertIn("1,000 context tokens (10 steps) in texts of at most 16 tokens. The", " ".join(page.split()))
+        self.assertIn("1,000 context tokens (10 steps) in texts of at most 16 tokens, or as its switches say. The", " ".join(page.split()))
         self.assertIn("- four | slots: a note", page)
         self.assertNotIn(self.folder, page)
         xml.dom.minidom.parseString(picture)
