@@ -28,10 +28,13 @@
 #define PASTE(a, b)       PASTE_AGAIN(a, b)
 #define LEVEL_NAME(name)  PASTE(name, ICAE_LEVEL) /* icae_cpu_simd_ -> icae_cpu_simd_avx2 */
 
+/* A loop of a few constant steps, wholly; a loop of many, four steps at a time */
 #if defined __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL      _Pragma("clang loop unroll(full)")
+#define UNROLL_FOUR _Pragma("clang loop unroll_count(4)")
 #else
-#define UNROLL _Pragma("GCC unroll 32")
+#define UNROLL      _Pragma("GCC unroll 32")
+#define UNROLL_FOUR _Pragma("GCC unroll 4")
 #endif
 
 #if defined __AVX512DQ__
