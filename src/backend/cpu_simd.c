@@ -230,71 +230,95 @@ static void scale(icae_backend *be, int64_t n, real by, const real *x, real *y) 
 
 /* ---- dropout ---- */
 
-/* Counters that run side by side: two vectors of them hide the latency of the products. */
-enum { COUNTERS = 2 * UVL, WORDS = 4 * COUNTERS };
+/* MASK elements are decided on by sixteen bits each of MASK_COUNTERS counters. COUNTERS run side by side: two
+ * vectors of them hide the latency of the products. */
+enum {
+    MASK = 64,
+    MASK_COUNTERS = 8,
+    MASK_WORDS = 4 * MASK_COUNTERS,
+    COUNTERS = 2 * UVL,
+    TOGETHER = COUNTERS > MASK_COUNTERS ? COUNTERS : MASK_COUNTERS,
+    RUN = COUNTERS < MASK_COUNTERS ? COUNTERS : MASK_COUNTERS
+};
 
-/* Philox4x32-10 as in base/rng.c, of the positions position .. position + COUNTERS - 1 of one stream:
- * their words in order. Every 64-bit lane carries one 32-bit word; what is above it is never used. */
-static void philox_words(uint64_t seed, uint64_t stream, uint64_t position,
-                         uint32_t words[WORDS]) {
-    uint64_t lanes[4][COUNTERS];
+/*
+ * Philox4x32-10 as in base/rng.c, of the positions position .. position + COUNTERS - 1 of one stream: word w of
+ * the c-th goes to words[c / 8][w][c % 8]. Every 64-bit lane carries one 32-bit word; what is above it is never
+ * used. The first vector has the even counters and the second the odd ones, so that one shift brings
+ * their words side by side.
+ */
+static void philox_words(uint64_t seed, uint64_t stream, uint64_t position, uint32_t *words) {
+    uint64_t lanes[2][UVL];
     for (int i = 0; i < COUNTERS; i++)
-        lanes[0][i] = position + (uint64_t)i;
-    uvec a[2], b[2], c[2], d[2];
-    memcpy(a, lanes[0], sizeof a);
+        lanes[i % 2][i / 2] = position + (uint64_t)i;
+    uvec v[4][2];
+    memcpy(v[0], lanes, sizeof lanes);
     for (int h = 0; h < 2; h++) {
-        b[h] = a[h] >> 32;
-        c[h] = (uvec){0} + stream;
-        d[h] = (uvec){0} + (stream >> 32);
+        v[1][h] = v[0][h] >> 32;
+        v[2][h] = (uvec){0} + stream;
+        v[3][h] = (uvec){0} + (stream >> 32);
     }
     const uvec left_factor = (uvec){0} + 0xD2511F53u, right_factor = (uvec){0} + 0xCD9E8D57u;
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
         UNROLL
         for (int h = 0; h < 2; h++) {
-            uvec left = multiply_low_halves(a[h], left_factor);
-            uvec right = multiply_low_halves(c[h], right_factor);
-            a[h] = (right >> 32) ^ b[h] ^ (uint64_t)key0;
-            c[h] = (left >> 32) ^ d[h] ^ (uint64_t)key1;
-            b[h] = right;
-            d[h] = left;
+            uvec left = multiply_low_halves(v[0][h], left_factor);
+            uvec right = multiply_low_halves(v[2][h], right_factor);
+            v[0][h] = (right >> 32) ^ v[1][h] ^ (uint64_t)key0;
+            v[2][h] = (left >> 32) ^ v[3][h] ^ (uint64_t)key1;
+            v[1][h] = right;
+            v[3][h] = left;
         }
         key0 += 0x9E3779B9u;
         key1 += 0xBB67AE85u;
     }
-    memcpy(lanes[0], a, sizeof a);
-    memcpy(lanes[1], b, sizeof b);
-    memcpy(lanes[2], c, sizeof c);
-    memcpy(lanes[3], d, sizeof d);
-    for (int i = 0; i < COUNTERS; i++) {
-        for (int w = 0; w < 4; w++)
-            words[4 * i + w] = (uint32_t)lanes[w][i];
+    for (int w = 0; w < 4; w++) {
+        uvec both = (v[w][0] & 0xFFFFFFFFu) | (v[w][1] << 32);
+        UNROLL
+        for (int c = 0; c < COUNTERS; c += RUN)
+            memcpy(words + c / MASK_COUNTERS * MASK_WORDS + w * MASK_COUNTERS,
+                   (const uint32_t *)&both + c, RUN * sizeof *words);
     }
 }
 
-/* y (+)= x * grown where the word is at least the threshold, else 0 */
-ALWAYS_INLINE void drop(int64_t n, const uint32_t *words, uint32_t threshold, const real *x,
-                        real grown, bool add, real *y) {
-    for (int64_t i = 0; i < n; i++) {
-        real kept = x[i] * grown;
-        real value = words[i] >= threshold ? kept : 0;
-        y[i] = add ? y[i] + value : value;
+/* y (+)= x * grown where the sixteen bits of a word from `shift` on are at least the threshold, else 0;
+ * n <= MASK_WORDS */
+ALWAYS_INLINE void drop(int64_t n, const uint32_t *words, int shift, lane_int threshold,
+                        const real *x, real grown, bool add, real *y) {
+    for (int64_t i = 0; i < n; i += VL) {
+        ivec bits = {0};
+#if ICAE_REAL_IS_DOUBLE
+        for (int j = 0; j < VL; j++)
+            bits[j] = words[i + j];
+#else
+        memcpy(&bits, words + i, sizeof bits);
+#endif
+        bits = bits >> shift & 0xFFFF;
+        vec value = choose(bits >= threshold, load_some(x + i, n - i) * grown, (vec){0});
+        store_some(y + i, add ? load_some(y + i, n - i) + value : value, n - i);
     }
 }
 
 static void dropout(icae_backend *be, int64_t T, int64_t K, const real *x, uint64_t seed,
                     const uint64_t *row_keys, double rate, bool add, real *y) {
-    const uint32_t threshold = (uint32_t)(rate * 4294967296.0);
-    const real grown = (real)(1.0 / (1.0 - rate));
+    const lane_int threshold = (lane_int)icae_cpu_dropout_threshold(rate);
+    const real grown = (real)(1.0 / (1.0 - (double)threshold / 65536.0));
     const int threads = team(be, T * K);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t t = 0; t < T; t++) {
         const real *from = x + t * K;
         real *to = y + t * K;
-        for (int64_t k = 0; k < K; k += WORDS) {
-            uint32_t words[WORDS];
-            philox_words(seed, row_keys[t], (uint64_t)(k / 4), words);
-            drop(least(WORDS, K - k), words, threshold, from + k, grown, add, to + k);
+        uint32_t words[TOGETHER / MASK_COUNTERS][MASK_WORDS];
+        for (int64_t k = 0; k < K; k += MASK) {
+            const int64_t counter = k / MASK * MASK_COUNTERS, group = counter % TOGETHER;
+            for (int c = 0; group == 0 && c < TOGETHER; c += COUNTERS)
+                philox_words(seed, row_keys[t], (uint64_t)(counter + c), words[0] + c);
+            const uint32_t *mask = words[group / MASK_COUNTERS];
+            for (int64_t at = k, shift = 0; at < least(K, k + MASK);
+                 at += MASK_WORDS, shift += 16)
+                drop(least(MASK_WORDS, K - at), mask, (int)shift, threshold, from + at, grown,
+                     add, to + at);
         }
     }
 }
