@@ -113,22 +113,29 @@ static void visible_keys(const task *t, int64_t i, int64_t *first, int64_t *end)
     *first = t->shape->window > 0 ? most(0, *end - t->shape->window) : 0;
 }
 
+/* The last n rows of keys or values, n < PANEL, as a panel: zeros past them. */
+static void pack_last_panel(const real *from, int64_t from_ld, int64_t n, int64_t width,
+                            real *panel) {
+    real rows[PANEL * PANEL] __attribute__((aligned(64)));
+    for (int64_t e = 0; e < width; e += PANEL) {
+        int64_t columns = least(PANEL, width - e);
+        for (int64_t i = 0; i < n; i++)
+            memcpy(rows + i * PANEL, from + i * from_ld + e, (size_t)columns * sizeof(real));
+        memset(rows + n * PANEL, 0, (size_t)((PANEL - n) * PANEL) * sizeof(real));
+        transpose_to_panel(rows, PANEL, columns, panel + e * PANEL);
+    }
+}
+
 /* Rows start..end-1 of keys or values -> panels, [E][32] each; zeros past the end. */
 static void pack_panels(const task *t, const real *rows, int64_t start, int64_t end,
                         real *panels) {
-    const int64_t E = t->width;
+    const int64_t E = t->width, n_keys = t->span->n_keys;
     for (int64_t j = start / PANEL * PANEL; j < end; j += PANEL) {
-        real *panel = panels + j * E;
         const real *from = rows + t->kv_offset + j * t->kv_row;
-        if (j + PANEL <= t->span->n_keys) {
-            transpose_to_panel(from, t->kv_row, E, panel);
-        } else {
-            for (int64_t e = 0; e < E; e++) {
-                for (int64_t i = 0; i < PANEL; i++)
-                    panel[e * PANEL + i] =
-                        j + i < t->span->n_keys ? from[i * t->kv_row + e] : 0;
-            }
-        }
+        if (j + PANEL <= n_keys)
+            transpose_to_panel(from, t->kv_row, E, panels + j * E);
+        else
+            pack_last_panel(from, t->kv_row, n_keys - j, E, panels + j * E);
     }
 }
 

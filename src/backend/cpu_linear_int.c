@@ -33,6 +33,8 @@ enum { FEW_ROWS = 3 };
 enum { NARROW_ROWS = 8 };
 /* More rows than these keep a thread long enough at one panel. */
 enum { MANY_ROWS = 64 };
+/* Pieces of eight rows that a thread rounds at a time: with eight rows in all each thread has some. */
+enum { ROUNDED = 9 };
 /* Multiply-adds below which a team of threads costs more than it gives. */
 static const int64_t WORTH_THREADS = 50000;
 
@@ -141,10 +143,11 @@ static unpacker *const unpackers[] = {
 #undef UNPACKER
 };
 
-/* Rows t .. t + 7 of x; zeros for those that x lacks. */
-static void round_eight(const real *x, int64_t T, int64_t K, int64_t t, const lanes *to) {
+/* Pieces first .. end - 1 of rows t .. t + 7 of x; zeros for those that x lacks. */
+static void round_eight(const real *x, int64_t T, int64_t K, int64_t t, int64_t first,
+                        int64_t end, const lanes *to) {
     int32_t twos[8][TWOS] __attribute__((aligned(32))) = {{0}};
-    for (int64_t i = 0; i < to->pieces; i++) {
+    for (int64_t i = first; i < end; i++) {
         const int64_t at = (t / VL * to->pieces + i) * VL + t % VL;
         for (int r = 0; r < 8; r++) {
             to->scales[at + r] = to->sums[at + r] = 0;
@@ -297,9 +300,10 @@ static void multiply_many(icae_backend *be, int64_t T, int64_t N, int64_t K, con
         ((T + blocks - 1) / blocks + BROAD * VL - 1) / (BROAD * VL) * (BROAD * VL);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) collapse(2)
         for (int64_t t = 0; t < rows; t += 8)
-            round_eight(x, T, K, t, &all);
+            for (int64_t i = 0; i < pieces; i += ROUNDED)
+                round_eight(x, T, K, t, i, least(pieces, i + ROUNDED), &all);
         char *own = scratch + (size_t)icae_cpu_thread() * stride;
         panel p = {.row = (scales *)(void *)own,
                    .twos = (int32_t *)(void *)(own + sizeof(scales)),
