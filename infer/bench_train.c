@@ -196,19 +196,30 @@ static icae_status train_round(engine *e, const work *w, icae_optimizer *optimiz
     return ICAE_OK;
 }
 
+/* OpenBLAS's speed for a while between two rounds, so that both are taken from the same minutes. */
+static void time_sgemm(const engine *e, double round_s, training_figures *f, int *n) {
+    double seconds = round_s / 5 < 2 ? round_s / 5 : 2, mean;
+    double best = icae_cpu_sgemm_peak(e->be->n_threads, seconds, &mean);
+    if (best > f->sgemm_best) f->sgemm_best = best;
+    f->sgemm_mean += (mean - f->sgemm_mean) / ++*n;
+}
+
 static icae_status time_rounds(engine *e, const training_case *c, work *w, training_figures *f,
                                icae_error *error) {
     double *times = calloc((size_t)c->rounds, sizeof *times);
     if (!times) return icae_fail_memory(error, "a list of times");
     icae_optimizer optimizer = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .clip_norm = 2};
     icae_status status = ICAE_OK;
+    int n_sgemm = 0;
     for (int64_t s = -1; s < c->rounds && !status; s++) { /* the first one warms up */
         fill(w, e->model, icae_mix64((uint64_t)c->seed, (uint64_t)(s + 1)));
-        if (s == 0) icae_graph_profile(e->graph, &f->profile);
+        if (s >= 0) icae_graph_profile(e->graph, &f->profile);
         double start_s = icae_clock_seconds();
         status = train_round(e, w, &optimizer, c->is_checkpointed, (uint64_t)(s + 1), &f->loss,
                              error);
-        if (s >= 0) f->all_rounds_s += times[s] = icae_clock_seconds() - start_s;
+        double round_s = icae_clock_seconds() - start_s;
+        if (s >= 0) f->all_rounds_s += times[s] = round_s;
+        if (!status) time_sgemm(e, round_s, f, &n_sgemm);
         icae_progress_show("bench  training round %lld of %lld", (long long)(s + 1),
                            (long long)c->rounds);
     }

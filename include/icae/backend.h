@@ -130,8 +130,9 @@ double icae_cpu_bf16_peak(int n_threads, double seconds);
 
 /* The best GFLOP/s of OpenBLAS's sgemm on 1024 x 1024 matrices, tried again and again for about
  * `seconds` (at least once), with n_threads threads (0 = as set now): what the processor can do, for
- * the bench and the progress line. 0 when memory ends. */
-double icae_cpu_sgemm_peak(int n_threads, double seconds);
+ * the bench and the progress line. *mean, unless NULL: that of all tries, by their time. 0 when memory
+ * ends. */
+double icae_cpu_sgemm_peak(int n_threads, double seconds, double *mean);
 
 /* OpenBLAS's name for its kernels in use, as "Haswell"; not to be freed. */
 const char *icae_cpu_sgemm_core(void);

@@ -392,7 +392,7 @@ static void measure_machine(trainer *t) {
     bool is_bf16 = t->be->compute == ICAE_COMPUTE_BF16 && t->be->has_fast_bf16;
     t->report->peak_name = is_bf16 ? "bf16" : "sgemm";
     t->report->peak = 1e9 * (is_bf16 ? icae_cpu_bf16_peak(t->be->n_threads, 0.2)
-                                     : icae_cpu_sgemm_peak(t->be->n_threads, 0.2));
+                                     : icae_cpu_sgemm_peak(t->be->n_threads, 0.2, NULL));
     if (t->report->peak <= 0) return;
     t->report->step_s = t->report->plan.work / (t->report->peak * typical_share);
 }
