@@ -4,7 +4,7 @@
  *
  * A chunk's logits live in one buffer of at most CHUNK_BYTES. When the gradient of h is wanted the
  * cross-entropy kernel turns the logits into their gradient in place, and one product with the head
- * makes the chunk's rows of dh at once: the head is multiplied three times instead of four.
+ * makes the chunk's rows of dh at once: the head is multiplied twice instead of three times.
  */
 #include "autograd/graph_internal.h"
 
