@@ -137,10 +137,11 @@ static void print_training(const options *given, const figures *f) {
            "%.2f s)\n",
            t->context_tokens_s, what, BENCH_RANK, t->round_s, t->best_round_s);
     printf("           %.1f GFLOP/s of useful work (%.0f GFLOP a round) = %.1f %% of sgemm's "
-           "best, "
-           "%.1f %% of its mean between rounds (%.0f)",
-           t->gflops, t->gflop, percent(t->gflops, f->peak.sgemm_gflops),
-           percent(t->gflops, t->sgemm_mean), t->sgemm_mean);
+           "best",
+           t->gflops, t->gflop, percent(t->gflops, f->peak.sgemm_gflops));
+    if (t->sgemm_mean > 0)
+        printf(", %.1f %% of its mean between rounds (%.0f)", percent(t->gflops, t->sgemm_mean),
+               t->sgemm_mean);
     if (f->peak.bf16_gflops > 0)
         printf(", %.1f %% of bf16", percent(t->gflops, f->peak.bf16_gflops));
     putchar('\n');
@@ -222,6 +223,7 @@ static int run_plain(engine *e, const options *given) {
                        .rank = BENCH_RANK,
                        .rounds = given->steps,
                        .is_checkpointed = given->is_checkpointed,
+                       .with_sgemm = true,
                        .seed = given->seed};
     if (given->steps > 0) status = bench_training(e, &c, &f.training, &error);
     icae_backend_set_compute(e->be, inference);

@@ -10,7 +10,8 @@
  *             for every token, is bound by
  *
  * Each is the best of many short tries, because other work on the machine can only make one slower. A round of
- * training lasts longer than such a try, so bench_train.c takes sgemm's mean between the rounds, too.
+ * training lasts longer than such a try, so bench_train.c times sgemm between the rounds, too: its mean
+ * is what a round compares with, and its best counts if it is better than the one here.
  */
 #include <omp.h>
 #include <stdlib.h>

@@ -174,6 +174,7 @@ static icae_status measure(engine *e, const options *given, report *r, icae_erro
                            .rank = BENCH_RANK,
                            .rounds = x->rounds,
                            .is_checkpointed = given->is_checkpointed,
+                           .with_sgemm = true,
                            .seed = given->seed};
         status = bench_training(e, &c, &r->training[type], error);
         if (!status)

@@ -196,10 +196,17 @@ static icae_status train_round(engine *e, const work *w, icae_optimizer *optimiz
     return ICAE_OK;
 }
 
+static double peak_rss_bytes(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss * 1024; /* Linux counts KiB */
+}
+
 /* OpenBLAS's speed for a while between two rounds, so that both are taken from the same minutes. */
 static void time_sgemm(const engine *e, double round_s, training_figures *f, int *n) {
     double seconds = round_s / 5 < 2 ? round_s / 5 : 2, mean;
     double best = icae_cpu_sgemm_peak(e->be->n_threads, seconds, &mean);
+    if (best <= 0) return; /* no memory for it */
     if (best > f->sgemm_best) f->sgemm_best = best;
     f->sgemm_mean += (mean - f->sgemm_mean) / ++*n;
 }
@@ -219,7 +226,8 @@ static icae_status time_rounds(engine *e, const training_case *c, work *w, train
                              error);
         double round_s = icae_clock_seconds() - start_s;
         if (s >= 0) f->all_rounds_s += times[s] = round_s;
-        if (!status) time_sgemm(e, round_s, f, &n_sgemm);
+        if (s < 0) f->peak_rss_bytes = peak_rss_bytes(); /* without sgemm's matrices */
+        if (!status && c->with_sgemm) time_sgemm(e, round_s, f, &n_sgemm);
         icae_progress_show("bench  training round %lld of %lld", (long long)(s + 1),
                            (long long)c->rounds);
     }
@@ -275,9 +283,6 @@ icae_status bench_training(engine *e, const training_case *c, training_figures *
     if (!status) status = measure_tensors(e, c, &w, f, error);
     f->texts = w.n_texts;
     f->context_tokens = w.n_tokens;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    f->peak_rss_bytes = (double)usage.ru_maxrss * 1024; /* Linux counts KiB */
     release(&w);
     return status;
 }

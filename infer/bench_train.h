@@ -14,6 +14,7 @@ typedef struct training_case {
     const char *lengths; /* "128,20": tokens of the texts; NULL: BENCH_BATCH of 128 */
     int64_t rank, rounds;
     bool is_checkpointed;
+    bool with_sgemm; /* time sgemm between the rounds */
     int64_t seed;
 } training_case;
 
@@ -21,12 +22,13 @@ typedef struct training_figures {
     int64_t texts, context_tokens; /* of a round */
     double round_s, best_round_s;  /* a pass over all texts: median, and the fastest */
     double context_tokens_s, gflop, gflops;
-    double sgemm_best, sgemm_mean; /* GFLOP/s of OpenBLAS between the timed rounds */
-    double peak_rss_bytes;         /* of the process */
-    double tensor_bytes;           /* of the largest batch, as rehearsed (icae/rehearsal.h) */
-    double loss;                   /* nats a token, over the last round */
-    double all_rounds_s;           /* timed rounds together: what the profile is a part of */
-    icae_profile profile;          /* of all timed rounds */
+    double sgemm_best,
+        sgemm_mean;        /* GFLOP/s of OpenBLAS between the timed rounds; 0: not timed */
+    double peak_rss_bytes; /* of the process, after the first round */
+    double tensor_bytes;   /* of the largest batch, as rehearsed (icae/rehearsal.h) */
+    double loss;           /* nats a token, over the last round */
+    double all_rounds_s;   /* timed rounds together: what the profile is a part of */
+    icae_profile profile;  /* of all timed rounds */
 } training_figures;
 
 /* Whether a list of lengths can be read; if not, the error says what is wrong. */

@@ -75,7 +75,7 @@ icae_tensor *icae_rmsnorm(icae_graph *graph, icae_tensor *x, icae_tensor *w, ica
 
 /* Dropout on the input of a LoRA pair: a row's mask depends on (seed, row_keys[t]) alone. */
 typedef struct icae_dropout {
-    double rate;              /* 0..1, exclusive of 1; 0 = off */
+    double rate;              /* 0..1, exclusive of 1; 0 = off; rounded to 1/65536 */
     uint64_t seed;            /* of this step and this module */
     const uint64_t *row_keys; /* [T], alive until backward */
 } icae_dropout;

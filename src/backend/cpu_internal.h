@@ -69,12 +69,6 @@ static inline int64_t icae_cpu_row_blocks(int64_t T, int64_t panels, int64_t thr
     return blocks;
 }
 
-/* dropout's rate in steps of 1/65536; never all of them. */
-static inline uint32_t icae_cpu_dropout_threshold(double rate) {
-    uint32_t threshold = (uint32_t)(rate * 65536 + 0.5);
-    return threshold < 65535 ? threshold : 65535;
-}
-
 /* The calling thread's number in its team: its part of the scratch. */
 static inline int icae_cpu_thread(void) {
     return omp_get_thread_num();

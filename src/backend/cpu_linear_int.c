@@ -33,7 +33,7 @@ enum { FEW_ROWS = 3 };
 enum { NARROW_ROWS = 8 };
 /* More rows than these keep a thread long enough at one panel. */
 enum { MANY_ROWS = 64 };
-/* Pieces of eight rows that a thread rounds at a time: with eight rows in all each thread has some. */
+/* Pieces of eight rows that a thread rounds at a time: two parts of eight rows of 576 values. */
 enum { ROUNDED = 9 };
 /* Multiply-adds below which a team of threads costs more than it gives. */
 static const int64_t WORTH_THREADS = 50000;

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu_internal.h"
 #include "backend/cpu_ref.h"
 #include "icae/half.h"
 #include "icae/rng.h"
@@ -428,14 +427,14 @@ static void ref_dropout(icae_backend *be, int64_t T, int64_t K, const icae_real 
                         uint64_t seed, const uint64_t *row_keys, double rate, bool add,
                         icae_real *y) {
     (void)be;
-    const uint32_t threshold = icae_cpu_dropout_threshold(rate);
-    const icae_real grown = (icae_real)(1.0 / (1.0 - threshold / 65536.0));
+    const double steps = fmin(floor(rate * 65536 + 0.5), 65535);
+    const icae_real grown = (icae_real)(65536 / (65536 - steps));
     for (int64_t t = 0; t < T; t++) {
         for (int64_t k = 0; k < K; k++) {
             uint32_t words[4];
             icae_philox(seed, row_keys[t], (uint64_t)(k / 64 * 8 + k % 8), words);
             uint32_t word = words[k / 8 % 4], bits = k % 64 < 32 ? word & 0xFFFF : word >> 16;
-            icae_real value = bits >= threshold ? x[t * K + k] * grown : 0;
+            icae_real value = bits >= steps ? x[t * K + k] * grown : 0;
             y[t * K + k] = add ? y[t * K + k] + value : value;
         }
     }

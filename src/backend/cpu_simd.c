@@ -300,9 +300,15 @@ ALWAYS_INLINE void drop(int64_t n, const uint32_t *words, int shift, lane_int th
     }
 }
 
+/* A rate in steps of 1/65536, never all of them */
+static lane_int rate_steps(double rate) {
+    lane_int steps = (lane_int)(rate * 65536 + 0.5);
+    return steps < 65535 ? steps : 65535;
+}
+
 static void dropout(icae_backend *be, int64_t T, int64_t K, const real *x, uint64_t seed,
                     const uint64_t *row_keys, double rate, bool add, real *y) {
-    const lane_int threshold = (lane_int)icae_cpu_dropout_threshold(rate);
+    const lane_int threshold = rate_steps(rate);
     const real grown = (real)(1.0 / (1.0 - (double)threshold / 65536.0));
     const int threads = team(be, T * K);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)

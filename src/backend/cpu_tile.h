@@ -54,8 +54,10 @@ ALWAYS_INLINE void tile_columns(const int rows, int64_t K, const tile_operands *
         x[g] = o->x + 3 * g * x_row;
     const bool is_one_chain = add && o->is_one_chain;
     UNROLL
-    for (int r = 0; r < rows; r++) /* until the sums are done, y's lines can be here */
+    for (int r = 0; r < rows; r++) { /* until the sums are done, y's lines can be here */
         __builtin_prefetch(y + r * o->y_ld, 1);
+        if (VECTOR_BYTES == 64) __builtin_prefetch(y + r * o->y_ld + VL, 1);
+    }
     int64_t k = 0;
     do {
         vec sums[TILE_ROWS][2];
@@ -66,7 +68,7 @@ ALWAYS_INLINE void tile_columns(const int rows, int64_t K, const tile_operands *
             sums[r][1] = is_one_chain ? load(row + VL) : (vec){0};
         }
         int64_t end = is_one_chain || K - k < CHAIN ? K : k + CHAIN;
-        /* Counting and moving pointers take turns with the multiply-adds at their ports. */
+        /* Counting and moving pointers compete with the multiply-adds for the same ports. */
         UNROLL_FOUR
         for (; k < end; k++) {
             vec left = load(panel), right = load(panel + VL);
