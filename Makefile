@@ -27,7 +27,8 @@
 #     bench-docs     the same, and its pictures and tables into docs/
 #     bench-peers    beside PyTorch and llama.cpp in one run: PYTHON= LLAMA_BIN= PEER_ROUNDS=3 PEER_ROWS=
 #     bench-memory   peak memory of some runs, predicted and seen
-#     experiments    the paper's experiments with ADAPTER=FOLDER, into docs/experiments.md (hours)
+#     experiments    the paper's experiments with the shipped adapters, or ADAPTER= TUNED= (N=100 SKIP= MORE=),
+#                    into docs/experiments.md (hours)
 #     ablations      every switch of configs/ablations/variants.json on the same budget (STEPS=200 THREADS=1), into
 #                    docs/ablations.md (10 minutes each on one core; what is done is kept)
 #     compare-compute  loss curves of training in f32 and bf16 (half an hour)
@@ -401,12 +402,16 @@ bench-memory: all
 	$(Q)tests/bench/memory_plan.py $(BUILD)
 
 # ---- the paper's experiments with an adapter: hours; what was done is kept in runs/experiments ----
+# [BASE=FILE] [ADAPTER=FOLDER] [TUNED=FOLDER] [PLAIN=FOLDER] [N=100] [SKIP=latency] [MORE="--refine 0"]
+ifeq ($(ADAPTER),)
+experiments: ADAPTER := adapters/smollm2-135m-4x
+experiments: TUNED := adapters/smollm2-135m-4x-ask
+endif
 .PHONY: experiments
 experiments: all
-	$(Q)[ -n "$(ADAPTER)" ] || { echo "Which adapter? make experiments ADAPTER=runs/mine/adapter [BASE=FILE] [TUNED=ADAPTER] [PLAIN=ADAPTER] [N=100] [SKIP=latency]" >&2; exit 1; }
 	$(Q)$(MAKE) --no-print-directory base texts
 	$(Q)$(PYTHON) data/experiments.py $(BUILD) -m $(BASE) -a $(ADAPTER) $(if $(TUNED),--tuned $(TUNED)) \
-	  $(if $(PLAIN),--tuned-plain $(PLAIN)) $(if $(N),-n $(N)) $(addprefix --skip ,$(SKIP))
+	  $(if $(PLAIN),--tuned-plain $(PLAIN)) $(if $(N),-n $(N)) $(addprefix --skip ,$(SKIP)) $(MORE)
 
 $(BUILD)/compare-runs: $(BUILD)/tests/bench/compare_runs.o $(BUILD)/libicae.a
 	$(call link,)

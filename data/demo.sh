@@ -93,7 +93,7 @@ score runs/demo/adapter runs/heldout.jsonl
 echo "  So short a training cannot restore unseen text: docs/training-on-a-cpu.md tells what it takes."
 echo "  That the machinery does restore is what the next part shows."
 
-title "6. Three passages, trained on until they come back exactly (about 3 minutes)"
+title "6. Three passages, trained on until they come back exactly (2 to 3 minutes)"
 train configs/smollm2-passages.json runs/demo-passages
 i=0
 python3 -c 'import json
@@ -104,7 +104,8 @@ score runs/demo-passages/adapter data/samples/passages.jsonl --samples 3
 title "Done in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. To try next:"
 cat <<EOF
   $build/icae compress -m $base -a adapters/smollm2-135m-4x --refine 100 --report my.html LICENSE    (my.html has it, span by span)
-  $build/icae ask -m $base -a runs/demo/adapter runs/heldout.slots "What is this about?"
+  $build/icae compress -m $base -a adapters/smollm2-135m-4x-ask -o runs/ask.slots runs/heldout.txt
+  $build/icae ask -m $base -a adapters/smollm2-135m-4x-ask -n 25 runs/ask.slots "What is the first sentence of the text?"
   $build/icae-pretrain configs/smollm2-64x16-cpu.json
 The course of the training is drawn in runs/demo/loss.svg.
 EOF

@@ -7,7 +7,7 @@
                         [--page FILE.md]
     data/experiments.py --page docs/experiments.md          only writes the page, of all runs there are
 
-Behind `make experiments ADAPTER=...`. BUILD is the folder with the program icae. Everything goes into a folder of the
+Behind `make experiments`. BUILD is the folder with the program icae. Everything goes into a folder of the
 adapter below runs/experiments; a run that was stopped goes on where it was (icae eval --out), what was measured is
 not measured again. Hours with -n 100 on a workstation; -n 2 shows in minutes that it works, and is no result.
 
@@ -20,7 +20,9 @@ not measured again. Hours with -n 100 on a workstation; -n 2 shows in minutes th
 
 The page is made anew from all folders, a row each for every experiment; nothing in it is written by hand. Its rows are
 kept beside it (FILE.json, committed with it), so that those of other machines stay while folders go: a result in --runs
-takes the place of the row with the same adapter. Where ablations.svg lies beside it (data/ablations.py), that is its picture of both layouts. Python 3, standard library only.
+takes the place of the row with the same adapter and lengths. The first picture of every experiment's own page (its
+report.html) becomes experiments-NAME.svg beside the page, and stays while folders go, too. Where ablations.svg lies
+there (data/ablations.py), that is the picture of both layouts. Python 3, standard library only.
 """
 import argparse
 import json
@@ -51,11 +53,14 @@ EXPERIMENTS = [
 
 PAGE = """# The paper's experiments
 
-What Ge et al. (arXiv 2307.06945) measured, and what this program's adapters give on the same kind of task. Made by `make experiments
-ADAPTER=...`, which runs `icae eval` and writes this page from the results; nothing here is written by hand. Bases, texts and training are far
-smaller than the paper's, so the columns say how far one is, not who is better. The paper judged answers by GPT-4; here slots win a question when
+What Ge et al. (arXiv 2307.06945) measured, and what this program's adapters give on the same kind of task. Made by `make experiments`
+(`ADAPTER=`, `TUNED=`, `N=` and `MORE=` for what data/experiments.py takes), which runs `icae eval` and writes this page from the results; nothing here is written by hand,
+and every row's command measures that row alone. Bases, texts and training are far smaller than the paper's, so the columns say how far one is, not who is better.
+
+The paper asked free questions (PwC) and let GPT-4 judge the answers. Ours are synthetic, PwC-style (data/questions.py). Slots win one when
 the right answer is likelier from them than from the text itself by more than 0.1 nats a token; the text is read by the bare base, which
-was not tuned on such questions as the adapter was. Samples are texts or questions, over all lengths of a row.
+was not tuned on such questions as the adapter was, so "win" says mostly that. What a user gets are the answers written: ROUGE-L, F1 and exact match, beside those from the text.
+Samples are texts or questions, over all lengths of a row. Adapters in `runs/` were made by the commands of configs/README.md from the first milestone of adapters/smollm2-135m-4x.
 
 """
 
@@ -154,7 +159,9 @@ def ours(folder, name, suffix):
         text = f"{results['win']:.1f} / {results['lose']:.1f} / {results['tie']:.1f}"
         if results["recovered"] is not None:
             text += f"; share of the text's worth recovered {results['recovered']:.2f}"
-        text += f"; ROUGE-L {results['rouge_l']:.3f}, raw {results['rouge_l_raw']:.3f}"
+        text += "; answers written, from the text in brackets: " + ", ".join(
+            f"{label} {results[key]:.3f} ({results[key + '_raw']:.3f})"
+            for label, key in (("ROUGE-L", "rouge_l"), ("F1", "f1"), ("exact match", "exact_match")))
     elif name == "pretrained":
         text = win_lose_tie(folder)
         plain = read_results(folder, "plain")
@@ -162,14 +169,48 @@ def ours(folder, name, suffix):
             results = dict(results, adapter=f"{results['adapter']} against {plain['adapter']}",
                            command=f"{results['command']}; {plain['command']}")
     else:
-        text = "; ".join(f"{line['group'].replace(' ', '')} {line['speedup']:.2f} (slots at hand "
-                         f"{line['speedup_cached']:.2f}, KV cache {line['kv_ratio']:.1f} times smaller)"
-                         for line in lines)
+        text = "; ".join(f"{line['group'].replace(' ', '')} {line['speedup']:.2f} ({line['compress_s']:.1f} s making slots and "
+                         f"{line['slots_s']:.1f} s writing from them, {line['raw_s']:.1f} s with the text; slots at hand "
+                         f"{line['speedup_cached']:.2f}; KV cache {line['slots_kv_mib']:.0f} of {line['raw_kv_mib']:.0f} MiB)"
+                         for line in lines) + f"; {machine()}"
     return text and (text, results)
+
+
+def machine():
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = re.search(r"model name\s*: (.*)", file.read())
+    except FileNotFoundError:
+        name = None
+    return f"{name[1] if name else 'a processor without a name'}, {os.cpu_count()} threads"
+
+
+def keep_picture(args, name, folder):
+    """The first picture of icae eval's page, with the page's colours, as a file of its own."""
+    try:
+        with open(os.path.join(folder, "report.html")) as file:
+            page = file.read()
+    except FileNotFoundError:
+        return
+    svg = re.search(r"<svg (.*?</svg>)", page, re.S)
+    if not svg:
+        return
+    colours = "".join(line for line in page.splitlines() if line.startswith(":root{"))
+    font = "font-family=\"system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\""
+    inner = svg[1].replace(">", f"><style>{colours}</style><rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>", 1)
+    write_file(picture_path(args, name), f"<svg xmlns=\"http://www.w3.org/2000/svg\" {font} {inner}\n")
+
+
+def picture_path(args, name):
+    return f"{os.path.splitext(args.page)[0]}-{name}.svg"
 
 
 def cell(text):
     return str(text).replace("|", "\\|")
+
+
+def identity(row):
+    return row["kind"], row["adapter"], re.findall(r"--lengths (\S+)", row["command"])
 
 
 def collect(args):
@@ -188,7 +229,9 @@ def collect(args):
         row = {"kind": "ours, slots refined" if suffix else "ours", "result": text, "samples": sum(line["n"] for line in results["lines"]),
                "base": os.path.basename(results["base"]), "adapter": results["adapter"],
                "data": results["data"] or "random tokens", "command": results["command"]}
-        same = [i for i, old in enumerate(rows[name]) if (old["kind"], old["adapter"]) == (row["kind"], row["adapter"])]
+        if not suffix and name != "pretrained":
+            keep_picture(args, name, os.path.join(folder, name))
+        same = [i for i, old in enumerate(rows[name]) if identity(old) == identity(row)]
         if same:
             rows[name][same[0]] = row
         else:
@@ -212,6 +255,8 @@ def write_page(args):
         for row in rows[name]:
             parts = [*list(row.values())[:-1], f"`{row['command']}`"]
             out.append("| " + " | ".join(cell(part) for part in parts) + " |\n")
+        if os.path.exists(picture_path(args, name)):
+            out.append(f"\n![{cell(title[0].upper() + title[1:])}]({os.path.basename(picture_path(args, name))})\n")
         out.append("\n")
     if os.path.exists(os.path.join(os.path.dirname(args.page), "ablations.svg")):
         out.append(CURVES)

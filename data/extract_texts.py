@@ -327,7 +327,7 @@ def anarchism(folder):
 # ---- shards ----
 
 
-def write(folder, name, documents, manifest):
+def write(folder, name, documents, manifest, **more):
     data = io.BytesIO()
     for item in documents:
         data.write((json.dumps(item, ensure_ascii=False) + "\n").encode("utf-8"))
@@ -343,6 +343,7 @@ def write(folder, name, documents, manifest):
             ),
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
+            **more,
         }
     )
 
@@ -414,7 +415,7 @@ def main():
             [row for row in wiki_rows if row["split"] == split],
             [(name, verses) for name, verses, side in chapter_rows if side == is_held_out],
         )
-        write(out, "questions-%s.jsonl" % split, rows, manifest)
+        write(out, "questions-%s.jsonl" % split, rows, manifest, made="synthetic, PwC-style: by rule, data/questions.py")
     text = json.dumps(manifest, indent=2) + "\n"
     with open(os.path.join(out, "manifest.json"), "w", encoding="utf-8") as file:
         file.write(text)

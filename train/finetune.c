@@ -30,8 +30,9 @@ static const char help[] =
     "    --help, --version\n"
     "\n"
     "examples\n"
-    "    icae-finetune configs/smollm2-finetune.json --set adapter.start=runs/first/adapter\n"
-    "    icae-finetune configs/smollm2-finetune.json --set out=runs/answers --resume\n"
+    "    icae-finetune configs/smollm2-64x16-questions.json --set "
+    "adapter.start=runs/first/adapter\n"
+    "    icae-finetune configs/smollm2-64x16-questions.json --set out=runs/answers --resume\n"
     "\n"
     "Ctrl-C finishes the step, writes a checkpoint and says how to go on.\n"
     "exit codes: 0 done, 1 failed, 2 wrong usage, 130/143 stopped by a signal after saving\n";

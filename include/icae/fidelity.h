@@ -8,7 +8,8 @@
  *
  *     number   a word with a digit in it: "1912", "3.14", "18th", "24/7"
  *     name     a word with a capital that does not begin a sentence, "I" left out. Sentences begin the text,
- *              follow . ! ? or a line's end, quotes and brackets between looked through
+ *              follow . ! ? or a line's end, quotes and brackets between looked through;
+ *              of three words in capitals or more in a row ("AS IS, WITHOUT WARRANTY") none is a name
  *     word     letters and numbers, and single . , : / ' - between them
  *
  * A number or name is lost when one of its characters is.
@@ -22,6 +23,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+enum { ICAE_FIDELITY_SHOUTED_WORDS = 3 }; /* in a row: a phrase in capitals, not names */
 
 typedef struct icae_fidelity_span {
     int64_t first, n;   /* tokens of the text */

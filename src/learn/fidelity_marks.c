@@ -54,11 +54,12 @@ static bool ends_sentence(int32_t point) {
 typedef struct word {
     size_t end;
     bool has_digit, has_capital;
+    bool is_shouted; /* has capitals and no other letters */
 } word;
 
 /* The word that begins at `at`, which is a letter or number. */
 static word read_word(const char *text, size_t bytes, size_t at) {
-    word w = {.end = at};
+    word w = {.end = at, .is_shouted = true};
     bool is_first = true;
     while (at < bytes) {
         character c = character_at(text, bytes, at);
@@ -68,8 +69,11 @@ static word read_word(const char *text, size_t bytes, size_t at) {
             at = c.next;
             continue;
         }
-        w.has_digit |= icae_unicode_class(c.point) == ICAE_CHAR_NUMBER;
-        if (is_first) w.has_capital = icae_unicode_lower(c.point) != c.point;
+        bool is_digit = icae_unicode_class(c.point) == ICAE_CHAR_NUMBER;
+        bool is_capital = icae_unicode_lower(c.point) != c.point;
+        w.has_digit |= is_digit;
+        w.is_shouted &= is_capital || is_digit;
+        if (is_first) w.has_capital = is_capital;
         is_first = false;
         at = w.end = c.next;
     }
@@ -95,10 +99,28 @@ static icae_status add_mark(icae_fidelity_mark mark, icae_fidelity_mark **marks,
     return ICAE_OK;
 }
 
+/* Words in capitals, one after the other: their number, and the marks before them. */
+typedef struct shouting {
+    int64_t n_words, first_mark;
+} shouting;
+
+/* A phrase in capitals has no names: the marks of numbers alone stay. */
+static void end_shouting(shouting *run, icae_fidelity_mark *marks, int64_t *n) {
+    if (run->n_words >= ICAE_FIDELITY_SHOUTED_WORDS) {
+        int64_t kept = run->first_mark;
+        for (int64_t i = run->first_mark; i < *n; i++) {
+            if (marks[i].is_number) marks[kept++] = marks[i];
+        }
+        *n = kept;
+    }
+    run->n_words = 0;
+}
+
 icae_status icae_fidelity_find_marks(const char *text, size_t bytes, icae_fidelity_mark **marks,
                                      int64_t *n_marks, icae_error *error) {
     int64_t capacity = 0;
     bool begins_sentence = true;
+    shouting run = {0};
     icae_status status = ICAE_OK;
     *marks = NULL;
     *n_marks = 0;
@@ -113,13 +135,18 @@ icae_status icae_fidelity_find_marks(const char *text, size_t bytes, icae_fideli
             continue;
         }
         word w = read_word(text, bytes, at);
+        if (!w.is_shouted) end_shouting(&run, *marks, n_marks);
+        if (w.is_shouted && run.n_words++ == 0) run.first_mark = *n_marks;
         bool is_name = w.has_capital && !begins_sentence && !is_pronoun(text + at, w.end - at);
         icae_fidelity_mark mark = {.first = at, .end = w.end, .is_number = w.has_digit};
         if (w.has_digit || is_name) status = add_mark(mark, marks, n_marks, &capacity, error);
         begins_sentence = false;
         at = w.end;
     }
-    if (!status) return ICAE_OK;
+    if (!status) {
+        end_shouting(&run, *marks, n_marks);
+        return ICAE_OK;
+    }
     free(*marks);
     *marks = NULL;
     *n_marks = 0;

@@ -206,10 +206,11 @@ icae_status icae_fidelity_write_page(icae_text *out, const icae_fidelity *fideli
     write_cards(out, f);
     write_marks(out, f, true);
     write_marks(out, f, false);
-    icae_text_append_string(out,
-                            "<p class=\"faint\">A number is a word with a digit; a name is a "
-                            "word with a capital that does not begin a sentence, \"I\" left "
-                            "out. Either is lost when one of its characters is.</p>\n");
+    icae_text_append_string(
+        out,
+        "<p class=\"faint\">A number is a word with a digit; a name is a "
+        "word with a capital that does not begin a sentence, \"I\" and "
+        "phrases in capitals left out. Either is lost when one of its characters is.</p>\n");
     write_text(out, f);
     write_continuation(out, f);
     icae_text_append_string(out, "<h2>Span by span</h2>\n");

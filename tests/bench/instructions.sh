@@ -51,10 +51,10 @@ while read -r level compute what; do
     fi
     tenths=$(((now - was) * 1000 / was))
     echo "$name: $now instructions, committed $was ($tenths per mille apart)"
-    if [ "$tenths" -gt 30 ]; then
+    if [ $((100 * now)) -gt $((103 * was)) ]; then
         echo "$name takes more work than before: find out why, or run 'make instructions UPDATE=1'"
         [ -n "$update" ] || status=1
-    elif [ "$tenths" -lt -30 ]; then
+    elif [ $((100 * now)) -lt $((97 * was)) ]; then
         echo "$name takes less work than before: commit the gain with 'make instructions UPDATE=1'"
         [ -n "$update" ] || status=1
     fi

@@ -229,10 +229,21 @@ class Experiments(Folder):
         found = [line.split(" | ")[1:5] for line in self.read("docs/experiments.md").splitlines() if line.startswith("| ours")]
         self.assertEqual([(row[0], row[3]) for row in found], [("64 -> 16: 30.0 / 1.000", "mine"), ("64 -> 16: 20.0 / 1.000", "theirs")])
 
+    def test_the_first_picture_of_a_run_s_page_stands_beside_the_page(self):
+        folder = "runs/experiments/mine/ae/"
+        self.write(folder + "results.json", results(bleu4=1, loss=1, settings={"tokens": 64}, slots=80, n=5))
+        self.run_script("experiments.py")
+        self.assertNotIn("experiments-ae.svg", self.read("docs/experiments.md"))
+        self.write(folder + "report.html", "<style>\n:root{--paper:#fff}\n</style><svg viewBox=\"0 0 9 9\">\n<path/></svg><svg>2</svg>")
+        self.run_script("experiments.py")
+        self.assertIn("](experiments-ae.svg)", self.read("docs/experiments.md"))
+        picture = xml.dom.minidom.parseString(self.read("docs/experiments-ae.svg")).documentElement
+        self.assertEqual([child.nodeName for child in picture.childNodes if child.nodeType == 1], ["style", "rect", "path"])
+
     def test_pretrained_against_plain_counts_questions(self):
         for name, losses in (("qa", [1, 2, 3, 4]), ("plain", [2, 2.05, 2, 5])):
             self.write(f"runs/experiments/mine/{name}/results.json",
-                       results(win=0, lose=0, tie=100, recovered=None, rouge_l=0, rouge_l_raw=0))
+                       results(win=0, lose=0, tie=100, recovered=None, rouge_l=0, rouge_l_raw=0, f1=0, f1_raw=0, exact_match=0, exact_match_raw=0))
             lines = [{"data": 7}] + [{"item": i, "nll_slots": 2 * loss, "targets": 2} for i, loss in enumerate(losses)]
             self.write(f"runs/experiments/mine/{name}/qa.jsonl", "\n".join(map(json.dumps, lines)))
         self.run_script("experiments.py")
