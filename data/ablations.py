@@ -33,15 +33,17 @@ import tempfile
 
 PAGE = """# Ablations
 
-One switch at a time, everything else as in [{config}](../{config}): made by `make ablations`, which trains the variants of
-[{list}](../{list}) and writes this page from their `metrics.jsonl`; nothing here is written by hand. Every variant reads the same
-{tokens} context tokens ({steps} steps) in texts of at most {context} tokens, or as its switches say. The paper puts
+One question at a time (the column switches says what it takes), everything else as in [{config}](../{config}): made by `make ablations`, which trains the variants of
+[{list}](../{list}) and writes this page from their `metrics.jsonl`; nothing here is written by hand. Every variant reads {tokens}
+context tokens ({steps} steps) in texts of at most {context} tokens, or as its switches say (longer texts fill their batches less evenly). A row compares best with rows of its
+type, f32 or bf16. The paper puts
 512 tokens into 128 slots of a 7B model; the switches here are the same, the scale is what one core does in minutes. So a row tells what a
 switch does in the first minutes of training, not where it ends.
 
 Losses are nats a token on {samples} held-out texts, the same for all rows of one length; BLEU-4 is of {restored} texts restored freely at the end. Each row is one
 run, and two runs of one recipe (`train.seed`, or the type of products) differ, too: what differs less says nothing. Every row's command is `icae-pretrain {config} --set
-out=FOLDER` and a `--set` for each of its switches.
+out=FOLDER` and a `--set` for each of its switches. Two switches act after pretraining and are measured elsewhere: slots refined for a text (`--refine`, [training-on-a-cpu.md](training-on-a-cpu.md),
+section 4) and pretraining before fine-tuning or none ([experiments.md](experiments.md)).
 
 """
 

@@ -186,7 +186,7 @@ def machine():
 
 
 def keep_picture(args, name, folder):
-    """The first picture of icae eval's page, with the page's colours, as a file of its own."""
+    """The first picture of icae eval's page, in the page's light colours, as a file of its own."""
     try:
         with open(os.path.join(folder, "report.html")) as file:
             page = file.read()
@@ -195,9 +195,10 @@ def keep_picture(args, name, folder):
     svg = re.search(r"<svg (.*?</svg>)", page, re.S)
     if not svg:
         return
-    colours = "".join(line for line in page.splitlines() if line.startswith(":root{"))
+    colours = dict(re.findall(r"(--[\w-]+):(#\w+)", re.search(r":root{(.*?)}", page)[1]))
     font = "font-family=\"system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\""
-    inner = svg[1].replace(">", f"><style>{colours}</style><rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>", 1)
+    inner = svg[1].replace(">", "><rect width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>", 1)
+    inner = re.sub(r"var\((--[\w-]+)\)", lambda name: colours[name[1]], inner)
     write_file(picture_path(args, name), f"<svg xmlns=\"http://www.w3.org/2000/svg\" {font} {inner}\n")
 
 

@@ -8,6 +8,7 @@ PACKAGES holds one folder per package, as fetch_texts.sh unpacks them, each with
 
     train-NNN.jsonl     {"text", "id", "source"}, sources mixed by the hash of the id
     heldout-NNN.jsonl   the same, of whole works that no train shard contains
+    class-NNN.jsonl     the same, of a class of articles (their topic) that no train shard contains
     wiki.jsonl          {"id", "split", "title", "description", "topic", "text"}
     questions-*.jsonl   {"input", "prompt", "answer", "task", "id"}, train and heldout (see questions.py)
     manifest.json       recipe, sources with versions, and for every shard documents, bytes, sha256
@@ -33,7 +34,7 @@ import sys
 import questions
 import rdata
 
-RECIPE = 2  # fetch_texts.sh makes the texts anew when this number differs from the manifest's
+RECIPE = 3  # fetch_texts.sh makes the texts anew when this number differs from the manifest's
 SHARD_BYTES = 4 << 20
 LEAST_CHARACTERS = 100  # shorter documents teach nothing about compression
 
@@ -42,6 +43,8 @@ HELD_OUT_SPEECHES_FROM = 2001
 HELD_OUT_BOOKS = {"Ruth", "Eccl", "Jonah", "Mark", "Jas"}
 HELD_OUT_SECTIONS = {"secB5", "secC11", "secF6", "secJ3", "append34"}
 HELD_OUT_SHARE = 20  # of articles and dictionary groups: one in twenty, by hash
+HELD_OUT_TOPIC = "Mathematics"  # all other articles of this topic
+SIDES = ("train", "heldout", "class")
 
 
 def digest(text):
@@ -88,10 +91,11 @@ def unwrap(lines):
     return "\n".join(out)
 
 
-def document(source, name, text, held_out):
+def document(source, name, text, side):
+    """side: 0 (False), 1 (True) or 2, an index of SIDES."""
     text = tidy(text)
     if len(text) >= LEAST_CHARACTERS:
-        yield {"text": text, "id": "%s/%s" % (source, name), "source": source}, held_out
+        yield {"text": text, "id": "%s/%s" % (source, name), "source": source}, int(side)
 
 
 # ---- speeches: one UTF-8 file each, paragraphs already joined ----
@@ -122,18 +126,19 @@ def articles(folder, wiki_rows):
         text = re.sub(r" ?\([ ,;]*\)", "", entry.get("extract") or "")  # emptied pronunciations
         text = re.sub(r"\(\s*[;,]\s*", "(", text)
         text = re.sub(r"(?<=\w) +(?=[;,])", "", text)
-        for item, held_out in document("wikipedia", title, text, drawn(title)):
+        of_class = 2 if entry.get("topic") == HELD_OUT_TOPIC else 0
+        for item, side in document("wikipedia", title, text, drawn(title) or of_class):
             wiki_rows.append(
                 {
                     "id": item["id"],
-                    "split": "heldout" if held_out else "train",
+                    "split": SIDES[side],
                     "title": entry.get("title") or title,
                     "description": entry.get("description") or "",
                     "topic": entry.get("topic") or "",
                     "text": item["text"],
                 }
             )
-            yield item, held_out
+            yield item, side
 
 
 # ---- novels: hard-wrapped lines, chapters under a heading line ----
@@ -378,21 +383,22 @@ def main():
         sys.exit("usage: extract_texts.py PACKAGES OUT")
     packages, out = sys.argv[1:]
     manifest = {"recipe": RECIPE, "sources": [], "shards": []}
-    train, heldout, wiki_rows, chapter_rows, seen = [], [], [], [], set()
+    sides = [[] for _ in SIDES]
+    wiki_rows, chapter_rows, seen = [], [], set()
     readers = {"wikipedia": (articles, wiki_rows), "bible": (bible, chapter_rows)}
     for source, package in SOURCES:
         folder = os.path.join(packages, package)
         with open(os.path.join(folder, ".version"), encoding="ascii") as file:
             version = file.read().strip()
         read, *rows = readers.get(source) or (globals()[source],)
-        counts = [0, 0]
-        for item, held_out in read(folder, *rows):
+        counts = [0] * len(SIDES)
+        for item, side in read(folder, *rows):
             key = digest(item["text"])
             if key in seen:  # the same text under two names must not sit on both sides
                 continue
             seen.add(key)
-            (heldout if held_out else train).append(item)
-            counts[held_out] += 1
+            sides[side].append(item)
+            counts[side] += 1
         if not counts[0]:
             sys.exit("%s %s: no documents found in it" % (package, version))
         manifest["sources"].append(
@@ -400,14 +406,13 @@ def main():
                 "source": source,
                 "package": package,
                 "version": version,
-                "train_documents": counts[0],
-                "heldout_documents": counts[1],
+                **{name + "_documents": n for name, n in zip(SIDES, counts)},
             }
         )
-    write_shards(out, "train", train, manifest)
-    write_shards(out, "heldout", heldout, manifest)
+    for name, documents in zip(SIDES, sides):
+        write_shards(out, name, documents, manifest)
     write(out, "wiki.jsonl", wiki_rows, manifest)
-    for split, documents in (("train", train), ("heldout", heldout)):
+    for split, documents in zip(SIDES[:2], sides):
         is_held_out = split == "heldout"
         prose = [item for item in documents if item["source"] not in readers]
         rows = questions.make(

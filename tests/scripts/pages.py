@@ -123,7 +123,7 @@ class Ablations(Folder):
         self.assertEqual(rows[1][2:9], ["`adapter.memory_slots=4` `adapter.layout=append`", "7,070", "1,000", "f32", "9.00", "8.40", "7.80"])
         page, picture = self.read("docs/ablations.md"), self.read("docs/one.svg")
         self.assertIn("![A <title>](one.svg)", page)
-        self.assertIn("1,000 context tokens (10 steps) in texts of at most 16 tokens, or as its switches say. The", " ".join(page.split()))
+        self.assertIn("1,000 context tokens (10 steps) in texts of at most 16 tokens, or as its switches say (longer", " ".join(page.split()))
         self.assertIn("- four | slots: a note", page)
         self.assertNotIn(self.folder, page)
         xml.dom.minidom.parseString(picture)
@@ -234,11 +234,12 @@ class Experiments(Folder):
         self.write(folder + "results.json", results(bleu4=1, loss=1, settings={"tokens": 64}, slots=80, n=5))
         self.run_script("experiments.py")
         self.assertNotIn("experiments-ae.svg", self.read("docs/experiments.md"))
-        self.write(folder + "report.html", "<style>\n:root{--paper:#fff}\n</style><svg viewBox=\"0 0 9 9\">\n<path/></svg><svg>2</svg>")
+        self.write(folder + "report.html", "<style>\n:root{--paper:#fff}\n</style><svg viewBox=\"0 0 9 9\">\n<path fill=\"var(--paper)\"/></svg><svg>2</svg>")
         self.run_script("experiments.py")
         self.assertIn("](experiments-ae.svg)", self.read("docs/experiments.md"))
         picture = xml.dom.minidom.parseString(self.read("docs/experiments-ae.svg")).documentElement
-        self.assertEqual([child.nodeName for child in picture.childNodes if child.nodeType == 1], ["style", "rect", "path"])
+        drawn = [(child.nodeName, child.getAttribute("fill")) for child in picture.childNodes if child.nodeType == 1]
+        self.assertEqual(drawn, [("rect", "#fff"), ("path", "#fff")])
 
     def test_pretrained_against_plain_counts_questions(self):
         for name, losses in (("qa", [1, 2, 3, 4]), ("plain", [2, 2.05, 2, 5])):
