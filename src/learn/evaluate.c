@@ -126,8 +126,10 @@ static void end_to_end_release(end_to_end *e) {
     free(e->first_spans);
 }
 
+/* Whether the item has the context of the one before: not only where that begins (--lengths). */
 static bool is_repeated(const icae_eval_item *items, int64_t i, bool are_apart) {
-    return i > 0 && !are_apart && items[i].ids == items[i - 1].ids;
+    return i > 0 && !are_apart && items[i].ids == items[i - 1].ids &&
+           items[i].n == items[i - 1].n;
 }
 
 static icae_status end_to_end_make(end_to_end *e, const icae_eval_item *items, int64_t n,

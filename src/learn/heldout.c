@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "icae/chat.h"
 #include "icae/log.h"
 #include "icae/metrics.h"
 #include "learn/trainer_internal.h"
@@ -29,13 +30,21 @@ icae_status icae_heldout_open(trainer *t, icae_error *error) {
     options.prefetch_steps = 0;
     options.is_endless = false;
     options.limit_samples = s->evaluate.samples;
+    options.first_context = options.grow_samples = 0; /* whole from the first evaluation on */
     /* Every sample bears both losses, where training draws one of the two. */
     if (options.objective == ICAE_OBJECTIVE_MIXED && options.lm_ratio > 0) {
         options.objective = ICAE_OBJECTIVE_BOTH;
     }
+    const icae_adapter_settings *settings = &t->adapter->settings;
+    t->heldout.stop[ICAE_TASK_AE] = icae_adapter_stop(settings, t->model->tokenizer);
+    icae_chat_ids chat = {0};
+    icae_status status = icae_chat_encode(&chat, settings, t->model->tokenizer, error);
+    t->heldout.stop[ICAE_TASK_FT] = chat.end;
+    icae_chat_release(&chat);
     icae_feed *feed;
-    icae_status status =
-        icae_feed_open(&feed, &options, t->model->tokenizer, &t->adapter->settings, error);
+    if (!status) {
+        status = icae_feed_open(&feed, &options, t->model->tokenizer, settings, error);
+    }
     if (status) return icae_fail_within(error, "data.heldout");
     int64_t at_once = t->report->plan.micro_batch;
     while (!status && !icae_trainer_is_signalled(t)) { /* then it is never looked at */
@@ -95,6 +104,7 @@ typedef struct passage {
     icae_slots slots;
     const int32_t *expected;
     int64_t n_expected;
+    bool has_end; /* else it was cut, and nothing says that it must stop there */
 } passage;
 
 /* In fine-tuning answers are restored, else contexts. */
@@ -109,8 +119,10 @@ static icae_status prepare(trainer *t, const icae_batch *batch, const icae_job *
     const icae_context *context = &batch->contexts[job->context];
     int64_t limit = t->settings->evaluate.reconstruct_tokens;
     int64_t n = context->n;
+    int32_t stop = t->heldout.stop[job->task];
+    p->has_end = job->target[job->n_target - 1] == stop;
     p->expected = job->target;
-    p->n_expected = job->n_target - 1; /* without eos */
+    p->n_expected = job->n_target - p->has_end;
     if (job->task == ICAE_TASK_AE && limit && n > limit) {
         n = limit;
         p->expected = context->ids;
@@ -124,8 +136,8 @@ static icae_status prepare(trainer *t, const icae_batch *batch, const icae_job *
                        .prompt = job->prompt,
                        .n_prompt = job->n_prompt,
                        /* room to go on after the end, which is then a fault to be seen */
-                       .max_tokens = p->n_expected + 8,
-                       .stop = icae_adapter_stop(&t->adapter->settings, t->model->tokenizer)};
+                       .max_tokens = p->n_expected + (p->has_end ? 8 : 0),
+                       .stop = stop};
     return icae_compress_ids(t->graph, t->model, t->adapter, context->ids, n, &p->slots, error);
 }
 

@@ -62,6 +62,7 @@ typedef struct progress {
 typedef struct heldout_set {
     icae_feed_step **steps;
     int64_t n_steps, capacity;
+    int32_t stop[ICAE_TASK_COUNT]; /* what ends a restored text, and an answer */
 } heldout_set;
 
 struct trainer {

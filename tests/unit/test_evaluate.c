@@ -135,6 +135,31 @@ START_TEST(ae_and_lm_losses_are_the_golden_ones) {
 }
 END_TEST
 
+START_TEST(lengths_of_one_text_have_slots_of_their_own) {
+    golden *g = golden_open();
+    const icae_eval_suite *suite = icae_eval_suite_find("ae");
+    icae_eval_settings settings = settings_of(g, suite);
+    settings.is_loss_only = true;
+    /* The beginning of one text, all of it, and it again: the last two may share their slots. */
+    for (int i = 1; i < SAMPLES; i++)
+        g->list[i] = g->list[0];
+    g->list[0].n /= 2;
+    double losses[2][SAMPLES];
+    int nll = icae_eval_value(suite, "nll");
+    for (int together = 0; together < 2; together++) {
+        settings.batch = together ? SAMPLES : 1;
+        icae_eval_row *rows = calloc(SAMPLES, sizeof *rows);
+        ck_ok(icae_eval_run(suite, &g->engine, &settings, &g->items, NULL, NULL, rows, &error));
+        for (int i = 0; i < SAMPLES; i++)
+            losses[together][i] = rows[i].values[nll];
+        icae_eval_rows_release(rows, SAMPLES);
+    }
+    for (int i = 0; i < SAMPLES; i++)
+        ck_assert_double_eq_tol(losses[1][i], losses[0][i], tolerance * losses[0][i]);
+    golden_close(g);
+}
+END_TEST
+
 START_TEST(perplexity_is_the_golden_likelihood) {
     golden *g = golden_open();
     const icae_json_value *base = icae_json_member(icae_json_root(g->json), "base");
@@ -391,7 +416,8 @@ START_TEST(refuses_samples_without_anything_to_score) {
 END_TEST
 
 SUITE_OF(evaluate, 120, ae_and_lm_losses_are_the_golden_ones,
-         perplexity_is_the_golden_likelihood, raw_loss_is_that_of_the_joined_text,
+         lengths_of_one_text_have_slots_of_their_own, perplexity_is_the_golden_likelihood,
+         raw_loss_is_that_of_the_joined_text,
          questions_are_scored_behind_slots_text_and_nothing,
          a_stopped_run_goes_on_and_ends_like_one_that_was_not,
          a_log_of_another_run_is_refused_by_what_differs,
