@@ -102,7 +102,7 @@ struct icae_backend {
 };
 
 /* level: a name from the list above, or NULL for ICAE_CPU or else the best. n_threads: 0 = as many as
- * OpenMP would take. */
+ * OpenMP would take; what other parts of the process take stays as it is. */
 icae_status icae_backend_create(icae_backend **backend, const char *level, int n_threads,
                                 icae_error *error);
 void icae_backend_free(icae_backend *backend); /* all buffers must have been released */
@@ -124,13 +124,13 @@ char *icae_backend_scratch(icae_backend *backend, size_t bytes, size_t *stride);
 /* Of the size asked for, until k.release. NULL as above. */
 void *icae_backend_work_space(icae_backend *backend, size_t bytes);
 
-/* The most GFLOP/s that n_threads threads (0 = as set now) can multiply in bfloat16, measured on
+/* The most GFLOP/s that n_threads threads can multiply in bfloat16, measured on
  * registers alone for about `seconds`; 0 where this processor has no instruction for it. */
 double icae_cpu_bf16_peak(int n_threads, double seconds);
 
 /* The best GFLOP/s of OpenBLAS's sgemm on 1024 x 1024 matrices, tried again and again for about
- * `seconds` (at least once), with n_threads threads (0 = as set now): what the processor can do, for
- * the bench and the progress line. *mean, unless NULL: that of all tries, by their time. 0 when memory
+ * `seconds` (at least once), with n_threads threads: what the processor can do, for the bench and the
+ * progress line. *mean, unless NULL: that of all tries, by their time. 0 when memory
  * ends. */
 double icae_cpu_sgemm_peak(int n_threads, double seconds, double *mean);
 

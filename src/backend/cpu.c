@@ -159,8 +159,6 @@ icae_status icae_backend_create(icae_backend **backend, const char *level, int n
     be->compute = ICAE_COMPUTE_F32;
     be->has_fast_bf16 = !strcmp(be->name, "avx512bf16");
     be->n_threads = n_threads ? n_threads : omp_get_max_threads();
-    omp_set_num_threads(be->n_threads);
-    icae_cpu_blas_set_threads(be->n_threads);
     icae_cpu_ref(&be->k);
     levels[chosen].fill(&be->k);
     *backend = be;
@@ -215,7 +213,6 @@ void *icae_backend_work_space(icae_backend *backend, size_t bytes) {
 double icae_cpu_bf16_peak(int n_threads, double seconds) {
 #if defined(__x86_64__) && !ICAE_REAL_IS_DOUBLE
     if (!has_avx512bf16()) return 0;
-    if (n_threads <= 0) n_threads = omp_get_max_threads();
     /* The best of many short bursts: other work on the machine can only make one slower. */
     double best = 0, start = icae_clock_seconds();
     do {

@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <cblas.h>
 #include <limits.h>
+#include <omp.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
@@ -19,10 +20,31 @@ static blasint blas_size(int64_t size) {
     return (blasint)size;
 }
 
+/* What the process's other users of OpenMP and OpenBLAS have set. */
+typedef struct thread_counts {
+    int openmp, blas;
+} thread_counts;
+
+/* The OpenMP build asks OpenMP at every call, unless its own number is 1; others know only their own. */
+static bool asks_openmp(int blas) {
+    return openblas_get_parallel() == OPENBLAS_OPENMP && blas != 1;
+}
+
+static thread_counts threads_take(int n) {
+    thread_counts before = {omp_get_max_threads(), openblas_get_num_threads()};
+    if (!asks_openmp(before.blas) && before.blas != n) openblas_set_num_threads(n);
+    omp_set_num_threads(n);
+    return before;
+}
+
+static void threads_return(thread_counts before, int n) {
+    if (!asks_openmp(before.blas) && before.blas != n) openblas_set_num_threads(before.blas);
+    omp_set_num_threads(before.openmp);
+}
+
 static void blas_matmul(icae_backend *be, bool ta, bool tb, int64_t M, int64_t N, int64_t K,
                         icae_real alpha, const icae_real *a, int64_t lda, const icae_real *b,
                         int64_t ldb, icae_real beta, icae_real *c, int64_t ldc) {
-    (void)be;
     if (M == 0 || N == 0) return;
     if (K ==
         0) { /* an empty sum; the library asks for ld >= 1 here, which callers need not have */
@@ -34,6 +56,7 @@ static void blas_matmul(icae_backend *be, bool ta, bool tb, int64_t M, int64_t N
     }
     const CBLAS_TRANSPOSE op_a = ta ? CblasTrans : CblasNoTrans;
     const CBLAS_TRANSPOSE op_b = tb ? CblasTrans : CblasNoTrans;
+    const thread_counts before = threads_take(be->n_threads);
 #if ICAE_REAL_IS_DOUBLE
     cblas_dgemm(
 #else
@@ -41,14 +64,11 @@ static void blas_matmul(icae_backend *be, bool ta, bool tb, int64_t M, int64_t N
 #endif
         CblasRowMajor, op_a, op_b, blas_size(M), blas_size(N), blas_size(K), alpha, a,
         blas_size(lda), b, blas_size(ldb), beta, c, blas_size(ldc));
+    threads_return(before, be->n_threads);
 }
 
 void icae_cpu_blas(icae_kernels *table) {
     table->matmul = blas_matmul;
-}
-
-void icae_cpu_blas_set_threads(int n_threads) {
-    openblas_set_num_threads(n_threads);
 }
 
 const char *icae_cpu_blas_core_for(const char *taken, const char *const *levels) {
@@ -95,8 +115,7 @@ double icae_cpu_sgemm_peak(int n_threads, double seconds, double *mean) {
         a[i] = (float)(i % 7) - 3;
         b[i] = (float)(i % 5) - 2;
     }
-    int before = openblas_get_num_threads();
-    if (n_threads > 0) openblas_set_num_threads(n_threads);
+    const thread_counts before = threads_take(n_threads);
     /* The best of many short runs: other work on the machine can only make one slower. */
     double best = 1e30, all = 0, start = now_s();
     int tries = -1; /* the first one warms up */
@@ -109,7 +128,7 @@ double icae_cpu_sgemm_peak(int n_threads, double seconds, double *mean) {
         if (took < best) best = took;
         all += took;
     } while (tries < 1 || now_s() - start < seconds);
-    openblas_set_num_threads(before);
+    threads_return(before, n_threads);
     icae_aligned_free(memory);
     if (mean) *mean = gflop * tries / all;
     return gflop / best;

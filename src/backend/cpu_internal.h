@@ -52,7 +52,6 @@ double icae_cpu_bf16_burst(int n_threads, double *seconds);
 
 /* cpu_blas.c: matmul, on OpenBLAS */
 void icae_cpu_blas(icae_kernels *table);
-void icae_cpu_blas_set_threads(int n_threads);
 /* OpenBLAS's name for the kernels that it should take (OPENBLAS_CORETYPE), where those it took are for processors
  * without AVX2 and this one has it; else NULL. The first asks both, the second is told: `taken` is
  * OpenBLAS's name, `levels` as icae_backend_levels() has them. Neither result is to be freed. */

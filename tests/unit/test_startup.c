@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the programs set for the libraries below them before they begin: OpenBLAS's kernels. */
+/* What the programs set for the libraries below them before they begin, OpenBLAS's kernels, and what the
+ * library leaves as its host has set it, the numbers of threads. */
+#include <cblas.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,5 +48,34 @@ START_TEST(programs_multiply_with_kernels_of_this_processor) {
 }
 END_TEST
 
+/* A product on two backends; then the host's numbers of threads are what they were. */
+static void multiply_between(int openmp, int blas) {
+    enum { SIZE = 96 };
+    static icae_real a[SIZE * SIZE], b[SIZE * SIZE], c[SIZE * SIZE];
+    icae_error error = {0};
+    openblas_set_num_threads(blas);
+    omp_set_num_threads(openmp);
+    icae_backend *one, *all;
+    ck_ok(icae_backend_create(&one, "portable", 1, &error));
+    ck_ok(icae_backend_create(&all, "portable", 0, &error));
+    ck_assert_int_eq(one->n_threads, 1);
+    ck_assert_int_eq(all->n_threads, openmp);
+    for (int i = 0; i < 2; i++) {
+        icae_backend *be = i ? all : one;
+        be->k.matmul(be, false, true, SIZE, SIZE, SIZE, 1, a, SIZE, b, SIZE, 0, c, SIZE);
+        ck_assert_int_eq(omp_get_max_threads(), openmp);
+        if (blas == 1) ck_assert_int_eq(openblas_get_num_threads(), 1);
+    }
+    icae_backend_free(one);
+    icae_backend_free(all);
+}
+
+START_TEST(backends_leave_the_process_its_numbers_of_threads) {
+    multiply_between(3, 3);
+    multiply_between(2, 1);
+}
+END_TEST
+
 SUITE_OF(startup, 120, old_kernels_give_way_to_what_the_processor_has,
-         programs_multiply_with_kernels_of_this_processor)
+         programs_multiply_with_kernels_of_this_processor,
+         backends_leave_the_process_its_numbers_of_threads)
