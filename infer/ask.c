@@ -60,9 +60,8 @@ static icae_status read_prompt(const char *word, char **prompt, icae_error *erro
                              "the prompt on standard input holds a zero byte");
         }
     }
-    warn_about_text("the prompt", *prompt, bytes);
     if (bytes == 0) return icae_fail(error, ICAE_INVALID, "the prompt is empty");
-    return ICAE_OK;
+    return check_text("the prompt", *prompt, bytes, error);
 }
 
 int run_ask(const options *given) {
@@ -173,7 +172,11 @@ int run_chat(const options *given) {
             continue;
         }
         if (got == 0) continue;
-        warn_about_text("this line", line, strlen(line));
+        icae_error unreadable = {0};
+        if (check_text("this line", line, strlen(line), &unreadable)) {
+            icae_log_warning("%s: it is passed over", unreadable.message);
+            continue;
+        }
         status = chat_turn(given, &s, &d, line, &turns, &error);
         if (!status) fflush(stdout);
     }

@@ -24,6 +24,7 @@ typedef struct job {
     icae_refined refined;
     icae_fidelity fidelity;
     double elapsed_s; /* of the compression alone */
+    bool is_shown;    /* progress was */
 } job;
 
 static void release(job *j) {
@@ -70,9 +71,9 @@ static void json_fidelity(json_object *object, const icae_fidelity *f) {
 
 static void print_fidelity(const job *j) {
     const icae_fidelity *f = &j->fidelity;
-    printf("kept      %.1f %% of the tokens in order, %lld of %lld spans exactly%s\n",
-           100 * icae_fidelity_kept(f), (long long)f->n_exact, (long long)f->n_spans,
-           f->n_raw ? ", those kept as text included" : "");
+    printf("kept      %.1f %% of the tokens%s in order, %lld of %lld spans exactly\n",
+           100 * icae_fidelity_kept(f), f->n_raw ? " in slots" : "", (long long)f->n_exact,
+           (long long)(f->n_spans - f->n_raw));
     printf("lost      %lld of %lld numbers, %lld of %lld names\n", (long long)f->n_numbers_lost,
            (long long)f->n_numbers, (long long)f->n_names_lost, (long long)f->n_names);
     if (j->given->report) printf("report    %s\n", j->given->report);
@@ -91,10 +92,13 @@ static void json_refined(json_object *object, const icae_refined *r) {
 }
 
 static void print_refined(const icae_refined *r) {
-    printf("refined   %lld of %lld spans to the letter, perplexity %.4g -> %.4g in %lld steps "
-           "a span\n",
-           (long long)r->certain, (long long)r->spans, perplexity(r, r->before),
-           perplexity(r, r->after), (long long)((r->steps + r->spans / 2) / r->spans));
+    int64_t steps = (r->steps + r->spans / 2) / r->spans;
+    printf(
+        "refined   %lld of %lld span%s to the letter, perplexity %.4g -> %.4g in %lld step%s "
+        "a span\n",
+        (long long)r->certain, (long long)r->spans, r->spans == 1 ? "" : "s",
+        perplexity(r, r->before), perplexity(r, r->after), (long long)steps,
+        steps == 1 ? "" : "s");
 }
 
 static int print_sizes(const job *j) {
@@ -149,14 +153,53 @@ static bool is_dash(const char *word) {
     return word && strcmp(word, "-") == 0;
 }
 
+/* Refuses a text that has nothing to be restored. */
+static icae_status check_input(const job *j, icae_error *error) {
+    const char *name = is_dash(j->path) ? "standard input" : j->path;
+    if (j->bytes == 0)
+        return icae_fail(error, ICAE_INVALID, "%s is empty: there is nothing to compress",
+                         name);
+    if (strspn(j->text, " \t\r\n\v\f") == j->bytes) {
+        return icae_fail(error, ICAE_INVALID,
+                         "%s holds white space alone: there is nothing to compress", name);
+    }
+    return check_text(j->path, j->text, j->bytes, error);
+}
+
+static bool holds_slots(const char *path) {
+    icae_error ignored = {0};
+    icae_slots slots = {0};
+    bool holds = icae_slots_load(&slots, path, NULL, NULL, &ignored) == ICAE_OK;
+    icae_slots_release(&slots);
+    return holds;
+}
+
+static bool holds_report(const char *path) {
+    enum { HEAD = 4096 };
+    char head[HEAD + 1] = "";
+    FILE *file = fopen(path, "rb");
+    if (!file) return false;
+    head[fread(head, 1, HEAD, file)] = 0;
+    fclose(file);
+    return strstr(head, "<title>" ICAE_FIDELITY_TITLE) != NULL;
+}
+
+/* Earlier slots and reports give way to new ones; another file only with --force. */
+static icae_status check_replaceable(const job *j, const char *path, const char *kind,
+                                     bool (*holds)(const char *), icae_error *error) {
+    icae_status status = icae_file_check_writable(path, error);
+    if (status || j->given->is_forced || !is_regular_file(path) || holds(path)) return status;
+    return icae_fail(
+        error, ICAE_INVALID,
+        "%s: is there already and is no %s of icae compress; give another name, or "
+        "--force to replace it",
+        path, kind);
+}
+
 static icae_status read_input(job *j, icae_error *error) {
     icae_status status = read_text(j->path, &j->text, &j->bytes, error);
+    if (!status) status = check_input(j, error);
     if (status) return status;
-    if (j->bytes == 0) {
-        return icae_fail(error, ICAE_INVALID, "%s is empty: there is nothing to compress",
-                         is_dash(j->path) ? "standard input" : j->path);
-    }
-    warn_about_text(j->path, j->text, j->bytes);
     j->output = j->given->output ? strdup(j->given->output) : default_output(j->path);
     if (!j->output) return icae_fail_memory(error, "a file name");
     const char *report = j->given->report;
@@ -174,38 +217,38 @@ static icae_status read_input(job *j, icae_error *error) {
                          report);
     }
     /* Refining and reports take their time: what cannot be written is told before. */
-    status = icae_file_check_writable(j->output, error);
-    if (!status && report) status = icae_file_check_writable(report, error);
+    status = check_replaceable(j, j->output, "slots file", holds_slots, error);
+    if (!status && report) status = check_replaceable(j, report, "report", holds_report, error);
     return status;
 }
 
+/* What is done in one pass is not worth a line. */
 static bool show_progress(void *user, const char *verb, int64_t done, int64_t total) {
-    (void)user;
-    icae_progress_show("%s %lld of %lld spans", verb, (long long)done, (long long)total);
+    job *j = user;
+    j->is_shown |= done < total;
+    if (j->is_shown)
+        icae_progress_show("%s %lld of %lld spans", verb, (long long)done, (long long)total);
     return signal_caught() == 0;
 }
 
-static bool show_refining(void *user, int64_t done, int64_t total) {
-    return show_progress(user, "refined", done, total);
-}
-
-static icae_fidelity_how how_of(const options *given) {
+static icae_fidelity_how how_of(const options *given, const icae_span_watch *watch) {
     return (icae_fidelity_how){.least = given->min_fidelity,
                                .refine = given->refine > 0 ? given->refine : 0,
-                               .progress = show_progress};
+                               .watch = watch};
 }
 
 static icae_status compress(job *j, icae_error *error) {
     engine *e = &j->engine;
     double start_s = icae_clock_seconds();
-    icae_fidelity_how how = how_of(j->given);
+    const icae_span_watch watch = {show_progress, j};
+    icae_fidelity_how how = how_of(j->given, &watch);
     icae_status status = ICAE_OK;
     if (how.least < 0) {
-        status = icae_compress_text(e->graph, e->model, e->adapter, j->text, j->bytes,
+        status = icae_compress_text(e->graph, e->model, e->adapter, j->text, j->bytes, &watch,
                                     &j->slots, &j->ids, error);
         if (!status && how.refine > 0) {
-            status = icae_refine(e->graph, e->model, e->adapter, j->ids, how.refine,
-                                 show_refining, NULL, &j->slots, &j->refined, error);
+            status = icae_refine(e->graph, e->model, e->adapter, j->ids, how.refine, &watch,
+                                 &j->slots, &j->refined, error);
         }
     } else {
         size_t n;
@@ -233,16 +276,21 @@ static icae_status compress(job *j, icae_error *error) {
 static icae_status write_report(job *j, icae_error *error) {
     engine *e = &j->engine;
     icae_status status = ICAE_OK;
-    icae_fidelity_how how = how_of(j->given);
+    const icae_span_watch watch = {show_progress, j};
+    icae_fidelity_how how = how_of(j->given, &watch);
     if (!j->fidelity.spans) {
         status = icae_fidelity_measure(e->graph, e->model, e->adapter, j->ids, &j->slots, &how,
                                        &j->fidelity, error);
     }
     icae_text page = {0};
     if (!status) {
-        status = icae_fidelity_write_page(&page, &j->fidelity, e->model->tokenizer,
-                                          is_dash(j->path) ? "standard input" : j->path,
-                                          j->given->base, j->given->adapter, error);
+        const icae_fidelity_source source = {.text =
+                                                 is_dash(j->path) ? "standard input" : j->path,
+                                             .base = j->given->base,
+                                             .adapter = j->given->adapter,
+                                             .command = j->given->command_line};
+        status =
+            icae_fidelity_write_page(&page, &j->fidelity, e->model->tokenizer, &source, error);
     }
     if (!status) status = icae_file_write(j->given->report, page.data, page.length, error);
     icae_text_release(&page);
@@ -266,7 +314,7 @@ int run_compress(const options *given) {
     icae_status status = read_input(&j, &error);
     if (!status) status = engine_open(&j.engine, given, &error);
     if (!status && given->rate > 0) j.engine.adapter->settings.compression_rate = given->rate;
-    if (given->report || given->min_fidelity >= 0 || given->refine > 0) signals_catch();
+    signals_catch();
     if (!status) status = compress(&j, &error);
     if (!status && given->report) status = write_report(&j, &error);
     icae_progress_done();

@@ -19,9 +19,10 @@
 
 /* clang-format off */
 static const command commands[] = {
-    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] [--rate N] [--refine N] [--report FILE.html] [--min-fidelity X] TEXT|-",
+    {"compress", "-m BASE -a ADAPTER [-o FILE.slots] [--rate N] [--refine N] [--report FILE.html] [--min-fidelity X] [--force] TEXT|-",
      "compress a text into a slots file and print what it weighs",
-     "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n",
+     "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n"
+     "Earlier slots and reports are replaced, other files only with --force.\n",
      BASE_AND_ADAPTER | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
     {"reconstruct", "-m BASE -a ADAPTER FILE.slots... [--into FOLDER [--force]] [--together] [-n TOKENS]",
      "write compressed texts again, from their slots alone",

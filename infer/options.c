@@ -75,7 +75,7 @@ static const option_row rows[] = {
     {0, "rate", "N", TAKES_CONVERT | TAKES_EVAL | TAKES_REPORT, KIND_INTEGER, AT(rate), 1, 65536, "tokens a slot: instead of the adapter's; convert: where the table does not say it"},
     {0, "alpha", "X", TAKES_CONVERT, KIND_NUMBER, AT(alpha), 1e-6, 1e6, "from released weights: LoRA's alpha (32)"},
     {0, "layout", "LAYOUT", TAKES_CONVERT, KIND_STRING, AT(layout), 0, 0, "from peft, gguf: uniform or append, where the table does not say it"},
-    {0, "force", NULL, TAKES_CONVERT | TAKES_INTO, KIND_FLAG, AT(is_forced), 0, 0, "replace what is there already"},
+    {0, "force", NULL, TAKES_CONVERT | TAKES_INTO | TAKES_REPORT, KIND_FLAG, AT(is_forced), 0, 0, "replace what is there already"},
     {'t', "threads", "N", TAKES_COMMON, KIND_INTEGER, AT(threads), 1, 1024, "threads (all processors)"},
     {0, "compute", "TYPE", TAKES_COMMON, KIND_COMPUTE, AT(compute), 0, 0, "f32, bf16 or auto: the type of products with the base (auto)"},
     {0, "temperature", "X", TAKES_COMMON, KIND_NUMBER, AT(temperature), 0, 1000, "draw tokens at random; 0 = always the likeliest (0)"},

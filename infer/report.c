@@ -104,19 +104,33 @@ icae_status check_unwritten(const char *path, bool is_forced, icae_error *error)
                      "%s: is there already; give another name, or --force to replace it", path);
 }
 
-void warn_about_text(const char *path, const char *text, size_t bytes) {
+bool is_regular_file(const char *path) {
+    struct stat info;
+    return !stat(path, &info) && S_ISREG(info.st_mode);
+}
+
+icae_status check_text(const char *path, const char *text, size_t bytes, icae_error *error) {
+    enum { LEAST = 64, MOST_SHARE = 10 }; /* shorter ones are somebody's odd text */
     const unsigned char *data = (const unsigned char *)text;
-    size_t wrong = 0, first = 0;
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
+    size_t wrong = 0, first = 0, zeros = 0;
     for (size_t at = 0; at < bytes;) {
         int32_t point;
         int length = icae_utf8_decode(data + at, bytes - at, &point);
         if (point < 0 && wrong++ == 0) first = at;
+        zeros += point == 0;
         at += (size_t)length;
     }
-    if (wrong == 0) return;
+    if (bytes >= LEAST && wrong + zeros > bytes / MOST_SHARE) {
+        return icae_fail(error, ICAE_INVALID,
+                         "%s is no text in UTF-8: %zu of its %zu bytes are not UTF-8, %zu are "
+                         "zeros; iconv converts texts in other encodings",
+                         name, wrong, bytes, zeros);
+    }
+    if (wrong == 0) return ICAE_OK;
     icae_log_warning("%s: %zu byte%s not UTF-8, the first at byte %zu; each becomes U+FFFD",
-                     strcmp(path, "-") == 0 ? "standard input" : path, wrong,
-                     wrong == 1 ? " is" : "s are", first);
+                     name, wrong, wrong == 1 ? " is" : "s are", first);
+    return ICAE_OK;
 }
 
 /* ---- JSON ---- */

@@ -31,8 +31,9 @@ icae_status read_text(const char *path, char **text, size_t *bytes, icae_error *
 bool is_same_file(const char *a, const char *b);
 /* Refuses what is there already, without --force. */
 icae_status check_unwritten(const char *path, bool is_forced, icae_error *error);
-/* Warns about bytes that are not UTF-8, naming the first. */
-void warn_about_text(const char *path, const char *text, size_t bytes);
+bool is_regular_file(const char *path);
+/* Warns about bytes that are not UTF-8, naming the first; refuses what has too many of them to be a text. */
+icae_status check_text(const char *path, const char *text, size_t bytes, icae_error *error);
 
 /* One JSON object, key by key. end prints it as a line and releases it. */
 typedef struct json_object {

@@ -12,7 +12,8 @@
  *              of three words in capitals or more in a row ("AS IS, WITHOUT WARRANTY") none is a name
  *     word     letters and numbers, and single . , : / ' - between them
  *
- * A number or name is lost when one of its characters is.
+ * A number or name is kept when it comes back as a word of its own, and lost when one of its characters is, or
+ * others came into it or to its edges: "1205" is lost in "12055" and in "1205.5".
  */
 #ifndef ICAE_FIDELITY_H
 #define ICAE_FIDELITY_H
@@ -24,7 +25,10 @@
 extern "C" {
 #endif
 
-enum { ICAE_FIDELITY_SHOUTED_WORDS = 3 }; /* in a row: a phrase in capitals, not names */
+enum {
+    ICAE_FIDELITY_SHOUTED_WORDS = 3, /* in a row: a phrase in capitals, not names */
+    ICAE_FIDELITY_LEAST_HALF = 16    /* tokens, for its worth as context to be measured */
+};
 
 typedef struct icae_fidelity_span {
     int64_t first, n;   /* tokens of the text */
@@ -46,8 +50,8 @@ typedef struct icae_fidelity_mark {
 
 typedef struct icae_fidelity {
     int64_t n_tokens, n_slots;
-    int64_t n_kept, n_in_place, n_exact; /* sums over spans, raw ones included */
-    int64_t n_raw;                       /* spans that are kept as text */
+    int64_t n_raw, n_raw_tokens;         /* spans that are kept as text, and what is in them */
+    int64_t n_kept, n_in_place, n_exact; /* sums over the other spans */
     icae_fidelity_span *spans;
     int64_t n_spans;
     bool *is_kept;  /* [n_tokens] */
@@ -65,14 +69,10 @@ typedef struct icae_fidelity {
     int64_t n_continuation; /* tokens scored; 0: the text is too short */
 } icae_fidelity;
 
-/* After every batch of spans that was refined or restored; false stops with ICAE_INTERRUPTED. */
-typedef bool icae_fidelity_progress(void *user, const char *verb, int64_t done, int64_t total);
-
 typedef struct icae_fidelity_how {
     double least;   /* compress: the share of its tokens that a span has to keep, 0..1 */
     int64_t refine; /* steps that slots are refined by (icae/refine.h); measure: have been */
-    icae_fidelity_progress *progress; /* may be NULL */
-    void *user;
+    const icae_span_watch *watch; /* "compressed", "refined", "restored"; may be NULL */
 } icae_fidelity_how;
 
 /*
@@ -102,7 +102,7 @@ icae_status icae_fidelity_compress(icae_graph *graph, const icae_model *model,
                                    const icae_fidelity_how *how, icae_slots *slots,
                                    icae_fidelity *fidelity, icae_error *error);
 
-/* Shares, 0..1: tokens kept, tokens at their very place. 1 for no tokens. */
+/* Shares of the tokens that are in slots, 0..1: kept, and at their very place. 1 for no tokens. */
 double icae_fidelity_kept(const icae_fidelity *fidelity);
 double icae_fidelity_in_place(const icae_fidelity *fidelity);
 
@@ -110,11 +110,30 @@ double icae_fidelity_in_place(const icae_fidelity *fidelity);
 icae_status icae_fidelity_find_marks(const char *text, size_t bytes, icae_fidelity_mark **marks,
                                      int64_t *n_marks, icae_error *error);
 
+/* What a page says of where its numbers come from; texts for readers. */
+typedef struct icae_fidelity_source {
+    const char *text, *base, *adapter, *command;
+} icae_fidelity_source;
+
+/*
+ * Sets the marks' is_lost.
+ *
+ *   restored  [bytes] UTF-8
+ *   places    [bytes of the text that the marks are of] where in `restored` each byte of the text stands,
+ *             SIZE_MAX for one that is lost; in order
+ */
+icae_status icae_fidelity_judge_marks(icae_fidelity_mark *marks, int64_t n_marks,
+                                      const char *restored, size_t bytes, const size_t *places,
+                                      icae_error *error);
+
+/* What the page is called, before the text's name. */
+#define ICAE_FIDELITY_TITLE "What the slots hold"
+
 /* One HTML page: the numbers, the text with what was lost marked by a line through it and by colour, what came
  * back in its place, span by span. No scripts, no links. */
 icae_status icae_fidelity_write_page(icae_text *out, const icae_fidelity *fidelity,
-                                     const icae_tokenizer *tokenizer, const char *source,
-                                     const char *base, const char *adapter, icae_error *error);
+                                     const icae_tokenizer *tokenizer,
+                                     const icae_fidelity_source *source, icae_error *error);
 
 #ifdef __cplusplus
 }

@@ -46,21 +46,25 @@ typedef bool icae_token_callback(void *user, int64_t request, int32_t id);
  *   graph    is begun and used
  *   lengths  [n_spans] tokens of each, at most slots * rate of the adapter; their sum is that of ids
  *   is_raw   [n_spans] spans that are kept as they are, or NULL for none; one at least has to be compressed
+ *   watch    told after every pass ("compressed"); may be NULL
  *   slots    empty before
  */
 icae_status icae_compress_spans(icae_graph *graph, const icae_model *model,
                                 const icae_adapter *adapter, const int32_t *ids,
                                 int64_t n_spans, const int32_t *lengths, const bool *is_raw,
-                                icae_slots *slots, icae_error *error);
+                                const icae_span_watch *watch, icae_slots *slots,
+                                icae_error *error);
 /* In equal spans, as many as the adapter's slots and rate ask for. */
 icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
                               const icae_adapter *adapter, const int32_t *ids, int64_t n,
-                              icae_slots *slots, icae_error *error);
+                              const icae_span_watch *watch, icae_slots *slots,
+                              icae_error *error);
 /* The same of a text (see icae_adapter_encode), whose bytes and hash the slots remember. ids (may be NULL)
  * receives its slots->n_tokens tokens, malloc'ed. */
 icae_status icae_compress_text(icae_graph *graph, const icae_model *model,
                                const icae_adapter *adapter, const char *text, size_t bytes,
-                               icae_slots *slots, int32_t **ids, icae_error *error);
+                               const icae_span_watch *watch, icae_slots *slots, int32_t **ids,
+                               icae_error *error);
 
 /* The longest that so many tokens may become when they are restored: an eighth and 8 more, so that running on
  * behind their end is seen. */

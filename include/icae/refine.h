@@ -32,10 +32,6 @@ typedef struct icae_refined {
     double before, after; /* sums of their negative log-likelihood, nats */
 } icae_refined;
 
-/* After every step of the spans at work: spans that are done, of how many. false stops with
- * ICAE_INTERRUPTED. */
-typedef bool icae_refine_progress(void *user, int64_t done, int64_t total);
-
 /*
  * Refines the slots of a text in place.
  *
@@ -45,12 +41,11 @@ typedef bool icae_refine_progress(void *user, int64_t done, int64_t total);
  *             certain, else with those of the least loss. On failure they are as they were.
  *   steps     the most a span gets; it ends earlier once every token is predicted with a probability of 0.7,
  *             for then greedy writing restores it exactly
- *   progress  may be NULL; refined may be NULL
+ *   watch     told after every step of the spans at work ("refined"); may be NULL, as may refined
  */
 icae_status icae_refine(icae_graph *graph, const icae_model *model, const icae_adapter *adapter,
-                        const int32_t *ids, int64_t steps, icae_refine_progress *progress,
-                        void *user, icae_slots *slots, icae_refined *refined,
-                        icae_error *error);
+                        const int32_t *ids, int64_t steps, const icae_span_watch *watch,
+                        icae_slots *slots, icae_refined *refined, icae_error *error);
 
 #ifdef __cplusplus
 }

@@ -31,6 +31,16 @@ typedef struct icae_slots {
     uint64_t base_fingerprint, adapter_fingerprint, tokenizer_fingerprint;
 } icae_slots;
 
+/* Who is told how far work on the spans of a text has come: what was done with them, of how many of how
+ * many. false stops it with ICAE_INTERRUPTED. */
+typedef struct icae_span_watch {
+    bool (*progress)(void *user, const char *verb, int64_t done, int64_t total);
+    void *user;
+} icae_span_watch;
+/* Tells; watch may be NULL. */
+icae_status icae_span_watch_tell(const icae_span_watch *watch, const char *verb, int64_t done,
+                                 int64_t total, icae_error *error);
+
 /* A zeroed struct is empty. */
 void icae_slots_release(icae_slots *slots);
 icae_status icae_slots_allocate(icae_slots *slots, int64_t n_spans, int64_t slots_per_span,

@@ -131,11 +131,11 @@ icae_status icae_session_compress(icae_session *session, const char *text, size_
     const icae_model *model = session->base->model;
     int32_t *ids = NULL;
     icae_status status = made ? icae_compress_text(session->graph, model, session->adapter,
-                                                   text, bytes, made, &ids, error)
+                                                   text, bytes, NULL, made, &ids, error)
                               : icae_fail_memory(error, "slots");
     if (!status && session->refine_steps > 0) {
         status = icae_refine(session->graph, model, session->adapter, ids,
-                             session->refine_steps, NULL, NULL, made, NULL, error);
+                             session->refine_steps, NULL, made, NULL, error);
     }
     free(ids);
     if (status) {

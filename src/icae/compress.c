@@ -90,7 +90,8 @@ static void copy_raw(const int32_t *ids, icae_slots *slots) {
 icae_status icae_compress_spans(icae_graph *graph, const icae_model *model,
                                 const icae_adapter *adapter, const int32_t *ids,
                                 int64_t n_spans, const int32_t *lengths, const bool *is_raw,
-                                icae_slots *slots, icae_error *error) {
+                                const icae_span_watch *watch, icae_slots *slots,
+                                icae_error *error) {
     const icae_adapter_settings *settings = &adapter->settings;
     icae_status status =
         icae_slots_allocate(slots, n_spans, settings->memory_slots, model->config.width, error);
@@ -115,15 +116,18 @@ icae_status icae_compress_spans(icae_graph *graph, const icae_model *model,
     int64_t group = TOKENS_AT_ONCE / per_span > 0 ? TOKENS_AT_ONCE / per_span : 1;
     if (group > n_spans) group = n_spans;
     encoding e = {graph, model, adapter, ids, slots, 0, 0, 0};
-    while (e.span < n_spans && !status)
+    while (e.span < n_spans && !status) {
         status = encode_some(&e, group, error);
+        if (!status) status = icae_span_watch_tell(watch, "compressed", e.span, n_spans, error);
+    }
     if (status) icae_slots_release(slots);
     return status;
 }
 
 icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
                               const icae_adapter *adapter, const int32_t *ids, int64_t n,
-                              icae_slots *slots, icae_error *error) {
+                              const icae_span_watch *watch, icae_slots *slots,
+                              icae_error *error) {
     const icae_adapter_settings *settings = &adapter->settings;
     if (n < 1) return icae_fail(error, ICAE_INVALID, "there is no text to compress");
     int64_t n_spans = icae_span_count(n, settings->memory_slots, settings->compression_rate);
@@ -131,21 +135,22 @@ icae_status icae_compress_ids(icae_graph *graph, const icae_model *model,
     if (!lengths) return icae_fail_memory(error, "spans");
     for (int64_t s = 0; s < n_spans; s++)
         lengths[s] = (int32_t)icae_span_length(n, n_spans, s);
-    icae_status status =
-        icae_compress_spans(graph, model, adapter, ids, n_spans, lengths, NULL, slots, error);
+    icae_status status = icae_compress_spans(graph, model, adapter, ids, n_spans, lengths, NULL,
+                                             watch, slots, error);
     free(lengths);
     return status;
 }
 
 icae_status icae_compress_text(icae_graph *graph, const icae_model *model,
                                const icae_adapter *adapter, const char *text, size_t bytes,
-                               icae_slots *slots, int32_t **ids, icae_error *error) {
+                               const icae_span_watch *watch, icae_slots *slots, int32_t **ids,
+                               icae_error *error) {
     int32_t *made = NULL;
     size_t n;
     icae_status status = icae_adapter_encode(&adapter->settings, model->tokenizer, text, bytes,
                                              &made, &n, error);
     if (status) return status;
-    status = icae_compress_ids(graph, model, adapter, made, (int64_t)n, slots, error);
+    status = icae_compress_ids(graph, model, adapter, made, (int64_t)n, watch, slots, error);
     if (!status) {
         slots->source_bytes = bytes;
         slots->source_hash = icae_hash64(text, bytes, 0);

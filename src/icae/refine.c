@@ -209,9 +209,8 @@ static icae_status prepare(refinement *r, icae_error *error) {
 }
 
 icae_status icae_refine(icae_graph *graph, const icae_model *model, const icae_adapter *adapter,
-                        const int32_t *ids, int64_t steps, icae_refine_progress *progress,
-                        void *user, icae_slots *slots, icae_refined *refined,
-                        icae_error *error) {
+                        const int32_t *ids, int64_t steps, const icae_span_watch *watch,
+                        icae_slots *slots, icae_refined *refined, icae_error *error) {
     assert(slots->slots_per_span == adapter->settings.memory_slots && steps >= 0);
     refinement r = {.graph = graph,
                     .model = model,
@@ -226,10 +225,7 @@ icae_status icae_refine(icae_graph *graph, const icae_model *model, const icae_a
     while (!status && lanes_at_work(&r) > 0) {
         status = step_all(&r, error);
         int64_t done = r.told.spans - lanes_at_work(&r), total = slots->n_spans - slots->n_raw;
-        if (!status && progress && !progress(user, done, total)) {
-            status = icae_fail(error, ICAE_INTERRUPTED, "stopped after %lld of %lld spans",
-                               (long long)done, (long long)total);
-        }
+        if (!status) status = icae_span_watch_tell(watch, "refined", done, total, error);
     }
     if (!status) {
         size_t count = (size_t)(icae_slots_vectors(slots) * slots->width);

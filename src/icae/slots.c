@@ -50,23 +50,41 @@ static bool count_values(int64_t n_spans, int64_t slots_per_span, int64_t width,
            icae_size_mul(*count, sizeof(float), &bytes) && bytes <= PTRDIFF_MAX;
 }
 
+static icae_status fail_slots(int64_t n_spans, int64_t slots_per_span, int64_t width,
+                              icae_error *error) {
+    return icae_fail(error, ICAE_MEMORY,
+                     "not enough memory for %lld spans of %lld memory slots: %.3g GB; cut the "
+                     "text into parts",
+                     (long long)n_spans, (long long)slots_per_span,
+                     1e-9 * (double)n_spans * (double)slots_per_span * (double)width *
+                         (double)sizeof(float));
+}
+
 /* Values for n_compressed of the spans: of hostile files, no more than they hold. */
 static icae_status allocate(icae_slots *slots, int64_t n_spans, int64_t n_compressed,
                             int64_t slots_per_span, int64_t width, icae_error *error) {
     assert(!slots->values && n_spans > 0 && slots_per_span > 0 && width > 0);
     size_t count;
     if (!count_values(n_compressed, slots_per_span, width, &count))
-        return icae_fail_memory(error, "memory slots");
+        return fail_slots(n_compressed, slots_per_span, width, error);
     slots->values = calloc(count, sizeof *slots->values);
     slots->span_lengths = calloc((size_t)n_spans, sizeof *slots->span_lengths);
     if (!slots->values || !slots->span_lengths) {
         icae_slots_release(slots);
-        return icae_fail_memory(error, "memory slots");
+        return fail_slots(n_compressed, slots_per_span, width, error);
     }
     slots->n_spans = n_spans;
     slots->slots_per_span = slots_per_span;
     slots->width = width;
     return ICAE_OK;
+}
+
+icae_status icae_span_watch_tell(const icae_span_watch *watch, const char *verb, int64_t done,
+                                 int64_t total, icae_error *error) {
+    if (!watch || !watch->progress || watch->progress(watch->user, verb, done, total))
+        return ICAE_OK;
+    return icae_fail(error, ICAE_INTERRUPTED, "stopped: %lld of %lld spans were %s",
+                     (long long)done, (long long)total, verb);
 }
 
 icae_status icae_slots_allocate(icae_slots *slots, int64_t n_spans, int64_t slots_per_span,

@@ -181,11 +181,11 @@ icae_status icae_eval_compress(const icae_eval_engine *engine, const icae_eval_i
     if (!slots->of) status = icae_fail_memory(error, "the slots of a batch");
     if (!status) {
         status = icae_compress_spans(engine->graph, engine->model, engine->adapter, e.ids,
-                                     e.n_spans, e.lengths, NULL, all, error);
+                                     e.n_spans, e.lengths, NULL, NULL, all, error);
     }
     if (!status && refine > 0) {
         status = icae_refine(engine->graph, engine->model, engine->adapter, e.ids, refine, NULL,
-                             NULL, all, NULL, error);
+                             all, NULL, error);
     }
     for (int64_t i = 0; i < n && !status; i++) {
         icae_slots *view = &slots->of[i];

@@ -12,7 +12,7 @@
 #include "evaluate_internal.h"
 #include "icae/metrics.h"
 
-enum { SPANS_AT_ONCE = 8, LEAST_CONTINUATION = 16, MOST_HALF = 512 };
+enum { SPANS_AT_ONCE = 8, MOST_HALF = 512 };
 
 void icae_fidelity_release(icae_fidelity *fidelity) {
     for (int64_t s = 0; fidelity->spans && s < fidelity->n_spans; s++) {
@@ -33,11 +33,11 @@ static double share(int64_t part, int64_t whole) {
 }
 
 double icae_fidelity_kept(const icae_fidelity *fidelity) {
-    return share(fidelity->n_kept, fidelity->n_tokens);
+    return share(fidelity->n_kept, fidelity->n_tokens - fidelity->n_raw_tokens);
 }
 
 double icae_fidelity_in_place(const icae_fidelity *fidelity) {
-    return share(fidelity->n_in_place, fidelity->n_tokens);
+    return share(fidelity->n_in_place, fidelity->n_tokens - fidelity->n_raw_tokens);
 }
 
 /* ---- beside each other ---- */
@@ -170,17 +170,19 @@ static icae_status restore_spans(const icae_eval_engine *engine, const int32_t *
         if (batch.n < SPANS_AT_ONCE && s + 1 < slots->n_spans) continue;
         if (batch.n) status = restore_batch(engine, &batch, fidelity, error);
         batch.n = 0;
-        if (!status && how->progress &&
-            !how->progress(how->user, "restored", s + 1, slots->n_spans)) {
-            status = icae_fail(error, ICAE_INTERRUPTED, "stopped after %lld of %lld spans",
-                               (long long)(s + 1), (long long)slots->n_spans);
-        }
+        if (!status)
+            status = icae_span_watch_tell(how->watch, "restored", s + 1, slots->n_spans, error);
     }
     for (int64_t s = 0; s < slots->n_spans; s++) {
-        fidelity->n_kept += fidelity->spans[s].n_kept;
-        fidelity->n_in_place += fidelity->spans[s].n_in_place;
-        fidelity->n_exact += fidelity->spans[s].is_exact;
-        fidelity->n_raw += fidelity->spans[s].is_raw;
+        const icae_fidelity_span *span = &fidelity->spans[s];
+        fidelity->n_raw += span->is_raw;
+        if (span->is_raw) {
+            fidelity->n_raw_tokens += span->n;
+            continue;
+        }
+        fidelity->n_kept += span->n_kept;
+        fidelity->n_in_place += span->n_in_place;
+        fidelity->n_exact += span->is_exact;
     }
     return status;
 }
@@ -193,11 +195,11 @@ static icae_status measure_continuation(const icae_eval_engine *engine, const in
     int64_t half = n / 2 < MOST_HALF ? n / 2 : MOST_HALF;
     int64_t context = engine->model->config.context_length / 2;
     if (context > 0 && half > context) half = context;
-    if (half < LEAST_CONTINUATION) return ICAE_OK;
+    if (half < ICAE_FIDELITY_LEAST_HALF) return ICAE_OK;
     const icae_eval_suite *lm = &icae_suite_lm;
     icae_eval_item item = {
         .ids = ids, .n = half, .continuation = ids + half, .n_continuation = half};
-    icae_eval_settings settings = {.skip = LEAST_CONTINUATION / 2, .refine = refine};
+    icae_eval_settings settings = {.skip = ICAE_FIDELITY_LEAST_HALF / 2, .refine = refine};
     icae_eval_row row = {.texts = NULL};
     icae_status status = lm->measure(engine, &settings, &item, 1, &row, error);
     fidelity->continuation_slots = row.values[icae_eval_value(lm, "nll_slots")];
@@ -254,14 +256,59 @@ static icae_status spell(const icae_model *model, const int32_t *ids, icae_fidel
     return ICAE_OK;
 }
 
-static icae_status judge_marks(icae_fidelity *fidelity, icae_error *error) {
+/* The restored text, and where in it every byte of the text stands; SIZE_MAX: nowhere. */
+typedef struct restored_text {
+    icae_text text;
+    size_t *places; /* [the text's length] */
+} restored_text;
+
+/* Lays out span s, whose text begins at `at`; returns where it ends. */
+static size_t lay_out_span(const icae_tokenizer *tokenizer, const int32_t *ids,
+                           const icae_fidelity *fidelity, const icae_fidelity_span *span,
+                           size_t at, restored_text *out) {
+    icae_text one = {0};
+    int64_t made = 0; /* the next restored token */
+    for (int64_t i = 0; i < span->n; i++) {
+        bool is_kept = fidelity->is_kept[span->first + i];
+        icae_text_clear(&one);
+        icae_tokenizer_append_token(tokenizer, ids[span->first + i], true, &one);
+        for (; is_kept && !span->is_raw && !span->is_right[made]; made++)
+            icae_tokenizer_append_token(tokenizer, span->restored[made], true, &out->text);
+        for (size_t k = 0; k < one.length; k++)
+            out->places[at + k] = is_kept ? out->text.length + k : SIZE_MAX;
+        if (is_kept) {
+            icae_text_append(&out->text, icae_text_string(&one), one.length);
+            made++;
+        }
+        at += one.length;
+    }
+    for (; made < span->n_restored; made++)
+        icae_tokenizer_append_token(tokenizer, span->restored[made], true, &out->text);
+    out->text.failed |= one.failed;
+    icae_text_release(&one);
+    return at;
+}
+
+static icae_status judge_marks(const icae_tokenizer *tokenizer, const int32_t *ids,
+                               icae_fidelity *fidelity, icae_error *error) {
     icae_status status =
         icae_fidelity_find_marks(icae_text_string(&fidelity->text), fidelity->text.length,
                                  &fidelity->marks, &fidelity->n_marks, error);
+    if (status) return status;
+    restored_text restored = {.places =
+                                  calloc(fidelity->text.length + 1, sizeof *restored.places)};
+    size_t at = 0;
+    for (int64_t s = 0; restored.places && s < fidelity->n_spans; s++)
+        at = lay_out_span(tokenizer, ids, fidelity, &fidelity->spans[s], at, &restored);
+    status = !restored.places || restored.text.failed
+                 ? icae_fail_memory(error, "the restored text")
+                 : icae_fidelity_judge_marks(fidelity->marks, fidelity->n_marks,
+                                             icae_text_string(&restored.text),
+                                             restored.text.length, restored.places, error);
+    icae_text_release(&restored.text);
+    free(restored.places);
     for (int64_t m = 0; m < fidelity->n_marks && !status; m++) {
-        icae_fidelity_mark *mark = &fidelity->marks[m];
-        for (size_t at = mark->first; at < mark->end; at++)
-            mark->is_lost |= fidelity->is_lost[at];
+        const icae_fidelity_mark *mark = &fidelity->marks[m];
         if (mark->is_number) {
             fidelity->n_numbers++;
             fidelity->n_numbers_lost += mark->is_lost;
@@ -293,7 +340,7 @@ static icae_status finish(const icae_eval_engine *engine, const int32_t *ids, in
     icae_status status =
         measure_continuation(engine, ids, fidelity->n_tokens, refine, fidelity, error);
     if (!status) status = spell(engine->model, ids, fidelity, error);
-    if (!status) status = judge_marks(fidelity, error);
+    if (!status) status = judge_marks(engine->model->tokenizer, ids, fidelity, error);
     return status;
 }
 
@@ -356,25 +403,19 @@ static icae_status plan_split(span_plan *plan, const icae_fidelity *measured, do
     return status;
 }
 
-static bool show_refining(void *user, int64_t done, int64_t total) {
-    const icae_fidelity_how *how = user;
-    return !how->progress || how->progress(how->user, "refined", done, total);
-}
-
 static icae_status compress_and_restore(const icae_eval_engine *engine, const int32_t *ids,
                                         const span_plan *plan, const icae_fidelity_how *how,
                                         icae_slots *slots, icae_fidelity *fidelity,
                                         icae_error *error) {
-    icae_fidelity_how told = *how;
     icae_refined refined = {0};
     icae_slots_release(slots);
     icae_fidelity_release(fidelity);
     icae_status status =
         icae_compress_spans(engine->graph, engine->model, engine->adapter, ids, plan->n,
-                            plan->lengths, plan->is_raw, slots, error);
+                            plan->lengths, plan->is_raw, how->watch, slots, error);
     if (!status && how->refine > 0) {
         status = icae_refine(engine->graph, engine->model, engine->adapter, ids, how->refine,
-                             show_refining, &told, slots, &refined, error);
+                             how->watch, slots, &refined, error);
     }
     if (!status) status = begin(engine, ids, slots, how, fidelity, error);
     fidelity->refined = refined;
@@ -402,9 +443,9 @@ icae_status icae_fidelity_compress(icae_graph *graph, const icae_model *model,
     for (bool is_changed = true; is_changed && !status;) {
         if (is_all_raw(&plan)) {
             status = icae_fail(error, ICAE_INVALID,
-                               "no part of the text can be restored to %g of its tokens: it is "
-                               "better kept as it is, or compressed by another adapter",
-                               how->least);
+                               "no part of the text can be restored to %g %% of its tokens: it "
+                               "is better kept as it is, or compressed by another adapter",
+                               100 * how->least);
             break;
         }
         status = compress_and_restore(&engine, ids, &plan, how, slots, fidelity, error);

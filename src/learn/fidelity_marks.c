@@ -86,6 +86,11 @@ static bool is_pronoun(const char *text, size_t bytes) {
                               (bytes > 3 && !memcmp(text + 1, "\xE2\x80\x99", 3)));
 }
 
+/* Whether a word begins with the character, which stands outside one. */
+static bool begins_word(int32_t point) {
+    return is_of_word(point) && !is_combining(point);
+}
+
 static icae_status add_mark(icae_fidelity_mark mark, icae_fidelity_mark **marks, int64_t *n,
                             int64_t *capacity, icae_error *error) {
     if (*n == *capacity) {
@@ -126,7 +131,7 @@ icae_status icae_fidelity_find_marks(const char *text, size_t bytes, icae_fideli
     *n_marks = 0;
     for (size_t at = 0; at < bytes && !status;) {
         character c = character_at(text, bytes, at);
-        if (!is_of_word(c.point) || is_combining(c.point)) {
+        if (!begins_word(c.point)) {
             if (ends_sentence(c.point))
                 begins_sentence = true;
             else if (!is_between(c.point))
@@ -151,4 +156,31 @@ icae_status icae_fidelity_find_marks(const char *text, size_t bytes, icae_fideli
     *marks = NULL;
     *n_marks = 0;
     return status;
+}
+
+/* ends[i]: where the word ends that begins at byte i, 0 where none does. */
+static void find_words(const char *text, size_t bytes, size_t *ends) {
+    for (size_t at = 0; at < bytes;) {
+        character c = character_at(text, bytes, at);
+        size_t next = c.next;
+        if (begins_word(c.point)) next = ends[at] = read_word(text, bytes, at).end;
+        at = next;
+    }
+}
+
+icae_status icae_fidelity_judge_marks(icae_fidelity_mark *marks, int64_t n_marks,
+                                      const char *restored, size_t bytes, const size_t *places,
+                                      icae_error *error) {
+    size_t *ends = calloc(bytes + 1, sizeof *ends);
+    if (!ends) return icae_fail_memory(error, "the words of the restored text");
+    find_words(restored, bytes, ends);
+    for (int64_t m = 0; m < n_marks; m++) {
+        icae_fidelity_mark *mark = &marks[m];
+        size_t length = mark->end - mark->first, place = places[mark->first];
+        mark->is_lost = place == SIZE_MAX || ends[place] != place + length;
+        for (size_t i = 1; i < length; i++)
+            mark->is_lost |= places[mark->first + i] != place + i;
+    }
+    free(ends);
+    return ICAE_OK;
 }

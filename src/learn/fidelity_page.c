@@ -22,7 +22,8 @@ static const char style[] =
     "var(--series-1) 14%,transparent)}\n"
     "ins{color:var(--series-0);text-decoration:underline wavy 1px;text-underline-offset:3px}\n"
     ".mark{outline:1px solid var(--faint);outline-offset:1px;border-radius:2px}\n"
-    ".lost{font-weight:600}details{margin:.5rem 0}summary{cursor:pointer}\n"
+    ".lost{font-weight:700}.mark.lost{outline:2px solid var(--series-1)}details{margin:.5rem "
+    "0}summary{cursor:pointer}\n"
     ".pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}\n";
 
 static void put_escaped(icae_text *out, const char *text) {
@@ -47,8 +48,7 @@ static void write_cards(icae_text *out, const icae_fidelity *f) {
     put_card(out, "tokens kept, in order", "%.1f %%", 100 * icae_fidelity_kept(f));
     put_card(out, "tokens at their very place", "%.1f %%", 100 * icae_fidelity_in_place(f));
     put_card(out, "spans restored exactly", "%lld of %lld", (long long)f->n_exact,
-             (long long)f->n_spans);
-    if (f->n_raw) put_card(out, "spans kept as text", "%lld", (long long)f->n_raw);
+             (long long)(f->n_spans - f->n_raw));
     put_card(out, "numbers lost", "%lld of %lld", (long long)f->n_numbers_lost,
              (long long)f->n_numbers);
     put_card(out, "names lost", "%lld of %lld", (long long)f->n_names_lost,
@@ -61,15 +61,21 @@ static void write_cards(icae_text *out, const icae_fidelity *f) {
 }
 
 static void write_continuation(icae_text *out, const icae_fidelity *f) {
-    if (f->n_continuation < 1) return;
+    icae_text_append_string(out, "<h2>What the slots are worth to a reader</h2>\n");
+    if (f->n_continuation < 1) {
+        icae_text_printf(out,
+                         "<p>Not measured: of fewer than %d tokens neither half says "
+                         "enough.</p>\n",
+                         2 * ICAE_FIDELITY_LEAST_HALF);
+        return;
+    }
     double n = (double)f->n_continuation;
     double gap = f->continuation_none - f->continuation_raw;
-    icae_text_append_string(out,
-                            "<h2>What the slots are worth to a reader</h2>\n<p>The second "
-                            "half of the text, predicted by the frozen model behind the "
-                            "first half (all of it in slots, in spans of the adapter's own "
-                            "length).</p>\n<table><tr><th>first half</th><th>"
-                            "perplexity</th></tr>\n");
+    icae_text_append_string(
+        out, "<p>The second half of the text, predicted by the frozen model behind the "
+             "first half (all of it in slots, in spans of the adapter's own "
+             "length).</p>\n<table><tr><th>first half</th><th>"
+             "perplexity</th></tr>\n");
     icae_text_printf(out, "<tr><td>as it is</td><td>%.3f</td></tr>\n",
                      exp(f->continuation_raw / n));
     icae_text_printf(out, "<tr><td>in slots</td><td>%.3f</td></tr>\n",
@@ -108,14 +114,16 @@ static void put_text(icae_text *out, const icae_fidelity *f, size_t from, size_t
 
 /* The whole text, numbers and names outlined. */
 static void write_text(icae_text *out, const icae_fidelity *f) {
-    icae_text_append_string(out,
-                            "<h2>The text</h2>\n<p><del>Struck out</del>: not restored. "
-                            "<span class=\"mark\">Outlined</span>: numbers and names.</p>\n"
-                            "<div class=\"text\">");
+    icae_text_append_string(out, "<h2>The text</h2>\n<p><del>Struck out</del>: not restored. "
+                                 "<span class=\"mark\">Outlined</span>: numbers and names, "
+                                 "<span class=\"mark lost\">in bold</span> those that were "
+                                 "lost.</p>\n"
+                                 "<div class=\"text\">");
     size_t at = 0;
     for (int64_t m = 0; m < f->n_marks; m++) {
         put_text(out, f, at, f->marks[m].first);
-        icae_text_append_string(out, "<span class=\"mark\">");
+        icae_text_append_string(out, f->marks[m].is_lost ? "<span class=\"mark lost\">"
+                                                         : "<span class=\"mark\">");
         put_text(out, f, f->marks[m].first, f->marks[m].end);
         icae_text_append_string(out, "</span>");
         at = f->marks[m].end;
@@ -187,30 +195,52 @@ static icae_status write_span(icae_text *out, const icae_fidelity *f, int64_t s,
     return status;
 }
 
-icae_status icae_fidelity_write_page(icae_text *out, const icae_fidelity *fidelity,
-                                     const icae_tokenizer *tokenizer, const char *source,
-                                     const char *base, const char *adapter, icae_error *error) {
-    const icae_fidelity *f = fidelity;
-    icae_html_begin(out, "What the slots hold", style);
-    icae_text_append_string(out, "<h1>What the slots hold of ");
-    put_escaped(out, source);
+static void write_head(icae_text *out, const icae_fidelity *f,
+                       const icae_fidelity_source *source) {
+    icae_text title = {0};
+    icae_text_printf(&title, ICAE_FIDELITY_TITLE " of %s", source->text);
+    icae_html_begin(out, icae_text_string(&title), style);
+    icae_text_append_string(out, "<h1>");
+    put_escaped(out, icae_text_string(&title));
+    out->failed |= title.failed;
+    icae_text_release(&title);
+    int64_t n_spans = f->n_spans - f->n_raw;
     icae_text_printf(out,
-                     "</h1>\n<p class=\"faint\">%lld tokens in %lld slots, %lld spans. Base ",
-                     (long long)f->n_tokens, (long long)f->n_slots, (long long)f->n_spans);
-    icae_text_append_string(out, "<code>");
-    put_escaped(out, base);
+                     "</h1>\n<p class=\"faint\">%lld tokens in %lld slots, %lld span%s, each "
+                     "restored from its own slots by the frozen base, always the likeliest "
+                     "token.",
+                     (long long)(f->n_tokens - f->n_raw_tokens), (long long)f->n_slots,
+                     (long long)n_spans, n_spans == 1 ? "" : "s");
+    if (f->n_raw) {
+        icae_text_printf(out,
+                         " %lld other tokens, in %lld span%s, are kept as text and in none of "
+                         "the shares.",
+                         (long long)f->n_raw_tokens, (long long)f->n_raw,
+                         f->n_raw == 1 ? "" : "s");
+    }
+    icae_text_append_string(out, " Base <code>");
+    put_escaped(out, source->base);
     icae_text_append_string(out, "</code>, adapter <code>");
-    put_escaped(out, adapter);
-    icae_text_append_string(out, "</code>. Every span was restored from its own slots by the "
-                                 "frozen base, always the likeliest token.</p>\n");
+    put_escaped(out, source->adapter);
+    icae_text_append_string(out, "</code>. Made by <code>");
+    put_escaped(out, source->command);
+    icae_text_append_string(out, "</code>.</p>\n");
+}
+
+icae_status icae_fidelity_write_page(icae_text *out, const icae_fidelity *fidelity,
+                                     const icae_tokenizer *tokenizer,
+                                     const icae_fidelity_source *source, icae_error *error) {
+    const icae_fidelity *f = fidelity;
+    write_head(out, f, source);
     write_cards(out, f);
     write_marks(out, f, true);
     write_marks(out, f, false);
     icae_text_append_string(
         out,
-        "<p class=\"faint\">A number is a word with a digit; a name is a "
-        "word with a capital that does not begin a sentence, \"I\" and "
-        "phrases in capitals left out. Either is lost when one of its characters is.</p>\n");
+        "<p class=\"faint\">A number is a word with a digit; a name is a word with a capital "
+        "that does not begin a sentence, \"I\" and phrases in capitals left out. Either is "
+        "kept when it comes back as the same word, and lost when one of its characters is, or "
+        "when others came into it.</p>\n");
     write_text(out, f);
     write_continuation(out, f);
     icae_text_append_string(out, "<h2>Span by span</h2>\n");

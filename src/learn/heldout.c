@@ -138,7 +138,8 @@ static icae_status prepare(trainer *t, const icae_batch *batch, const icae_job *
                        /* room to go on after the end, which is then a fault to be seen */
                        .max_tokens = p->n_expected + (p->has_end ? 8 : 0),
                        .stop = stop};
-    return icae_compress_ids(t->graph, t->model, t->adapter, context->ids, n, &p->slots, error);
+    return icae_compress_ids(t->graph, t->model, t->adapter, context->ids, n, NULL, &p->slots,
+                             error);
 }
 
 static icae_status score(const trainer *t, const passage *p, const icae_result *restored,

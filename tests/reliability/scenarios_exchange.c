@@ -223,7 +223,7 @@ static icae_status compress_and_write(scenario_state *state, icae_error *error) 
         status = icae_adapter_load(&adapter, scenario_adapter, state->model, be, false, error);
     if (!status) {
         status = icae_compress_spans(graph, state->model, adapter, ids, 3, lengths, is_raw,
-                                     &slots, error);
+                                     NULL, &slots, error);
     }
     if (!status) {
         const icae_sampling sampling = {.temperature = 1, .top_p = 0.9, .top_k = 20};

@@ -18,7 +18,7 @@ void scene_open(scene *s, int threads) {
     ck_ok(icae_model_open(&s->model, TINY_BASE, &error));
     ck_ok(icae_adapter_load(&s->adapter, TINY_ADAPTER, s->model, s->be, false, &error));
     ck_ok(icae_compress_text(s->graph, s->model, s->adapter, scene_text, strlen(scene_text),
-                             &s->slots, &s->ids, &error));
+                             NULL, &s->slots, &s->ids, &error));
     ck_assert_int_gt(s->slots.n_spans, 2);
 }
 

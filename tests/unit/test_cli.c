@@ -253,6 +253,33 @@ START_TEST(compress_writes_over_nothing_that_it_reads) {
 }
 END_TEST
 
+START_TEST(compress_replaces_unasked_only_what_it_wrote) {
+    const char *folder = folder_with_slots("cli-replace");
+    static const struct {
+        const char *before, *arguments, *refusal; /* NULL: it works */
+    } cases[] = {
+        {"cp text.txt thesis.tex", "-o %s/thesis.tex", "no slots file of icae compress"},
+        {"cp text.txt page.md", "--report %s/page.md", "no report of icae compress"},
+        {"true", "-o %s/thesis.tex --force", NULL},
+        {"true", "--report %s/page.md --force", NULL},
+        {"true", "-o %s/thesis.tex", NULL}, /* slots now */
+        {"true", "--report %s/page.md", NULL},
+        {"echo '<title>What the' >page.md", "--report %s/page.md", "no report of icae"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char arguments[800];
+        const char *at = strstr(cases[i].arguments, "%s");
+        snprintf(arguments, sizeof arguments, "%.*s%s%s",
+                 at ? (int)(at - cases[i].arguments) : 0, cases[i].arguments, at ? folder : "",
+                 at ? at + 2 : cases[i].arguments);
+        outcome r = run_in(folder, "(cd %s && %s) && $ICAE compress " WITH " %s %s/text.txt",
+                           folder, cases[i].before, arguments, folder);
+        ck_assert_msg(r.code == (cases[i].refusal ? 1 : 0), "%s: %s", arguments, r.err);
+        if (cases[i].refusal) ck_assert_msg(strstr(r.err, cases[i].refusal), "%s", r.err);
+    }
+}
+END_TEST
+
 START_TEST(keeps_as_text_what_slots_would_lose) {
     const char *folder = test_folder("cli-min-fidelity");
     const char text[] = "The ship <Anna> came to Malm\xC3\xB6 in 1912 & left. Nobody saw it in "
@@ -344,6 +371,9 @@ END_TEST
 START_TEST(bad_input_is_answered_with_a_sentence) {
     const char *folder = folder_with_slots("cli-bad");
     ck_ok(icae_file_write(test_path(folder, "empty.txt"), "", 0, &error));
+    ck_ok(icae_file_write(test_path(folder, "blank.txt"), " \n\t\r\n", 5, &error));
+    static const char utf16[200]; /* zeros, as every other byte of English in UTF-16 */
+    ck_ok(icae_file_write(test_path(folder, "wide.txt"), utf16, sizeof utf16, &error));
     ck_ok(icae_folder_make(test_path(folder, "peft"), &error));
     ck_ok(icae_file_write(test_path(folder, "peft/adapter_config.json"), "{}", 2, &error));
     const struct {
@@ -351,6 +381,10 @@ START_TEST(bad_input_is_answered_with_a_sentence) {
     } cases[] = {
         {"compress " WITH " %s/none.txt", "none.txt"},
         {"compress " WITH " %s/empty.txt", "empty.txt is empty"},
+        {"compress " WITH " %s/blank.txt", "blank.txt holds white space alone"},
+        {"compress " WITH " %s/wide.txt", "wide.txt is no text in UTF-8: 0 of its 200 bytes"},
+        {"compress " WITH " -o %s/x.slots - <" TINY_BASE "/model.safetensors",
+         "standard input is no text in UTF-8"},
         {"compress -m %s/none.gguf -a " TINY_ADAPTER " LICENSE", "none.gguf"},
         {"compress -m " TINY_BASE " -a %s/none LICENSE", "none"},
         {"compress -m %s -a " TINY_ADAPTER " LICENSE", "has no config.json; a base is"},
@@ -462,7 +496,8 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
          answers_signals_with_their_exit_codes, takes_text_from_standard_input,
          environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
-         compress_writes_over_nothing_that_it_reads, keeps_as_text_what_slots_would_lose,
+         compress_writes_over_nothing_that_it_reads,
+         compress_replaces_unasked_only_what_it_wrote, keeps_as_text_what_slots_would_lose,
          wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,

@@ -58,6 +58,66 @@ START_TEST(numbers_and_names_are_what_the_rule_says) {
 }
 END_TEST
 
+START_TEST(a_mark_is_kept_as_a_word_of_its_own) {
+    /* [lost] of the text, {added} to what was restored; the rest stands in both. */
+    static const struct {
+        const char *text, *restored;
+        bool is_lost;
+    } cases[] = {
+        {"is 1205 m", "is 1205 m", false},
+        {"is 1205 m", "is{ about} 1205{ long} m", false},
+        {"is 1205 m", "is 1205{, and} m", false},
+        {"is 1205 m", "is {(}1205{)} m", false},
+        {"is 12[0]5 m", "is 125 m", true},
+        {"is 1205 m", "is 12{0}05 m", true},
+        {"is 1205 m", "is 1205{5} m", true},
+        {"is 1205 m", "is 1205{.5} m", true},
+        {"is 1205 m", "is {1}1205 m", true},
+        {"is 1205[ ]m", "is 1205m", true},
+        {"of Anna", "of {the }Anna", false},
+        {"of Anna", "of Anna{s}", true},
+        {"of Malm\xC3\xB6", "of Malm\xC3\xB6", false},
+        {"of [M]alm\xC3\xB6", "of {H}alm\xC3\xB6", true},
+        {"of [Bob]", "of ", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_text text = {0}, restored = {0};
+        size_t places[64], n_kept = 0, at_kept[64];
+        bool is_out = false;
+        for (const char *c = cases[i].restored; *c; c++) {
+            if (*c == '{' || *c == '}') {
+                is_out = *c == '{';
+                continue;
+            }
+            if (!is_out) at_kept[n_kept++] = restored.length;
+            icae_text_append_char(&restored, *c);
+        }
+        size_t next = 0;
+        is_out = false;
+        for (const char *c = cases[i].text; *c; c++) {
+            if (*c == '[' || *c == ']') {
+                is_out = *c == '[';
+                continue;
+            }
+            places[text.length] = is_out ? SIZE_MAX : at_kept[next++];
+            icae_text_append_char(&text, *c);
+        }
+        ck_assert_uint_eq(next, n_kept);
+        icae_fidelity_mark *marks;
+        int64_t n;
+        ck_ok(icae_fidelity_find_marks(text.data, text.length, &marks, &n, &error));
+        ck_assert_int_eq(n, 1);
+        ck_ok(icae_fidelity_judge_marks(marks, n, restored.data, restored.length, places,
+                                        &error));
+        ck_assert_msg(marks[0].is_lost == cases[i].is_lost, "%s -> %s", cases[i].text,
+                      cases[i].restored);
+        free(marks);
+        icae_text_release(&text);
+        icae_text_release(&restored);
+    }
+}
+END_TEST
+
 /* ---- reports ---- */
 
 static const icae_fidelity_how quietly = {0};
@@ -155,8 +215,9 @@ START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
     ck_ok(icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &quietly, &f,
                                 &error));
     icae_text page = {0};
-    ck_ok(icae_fidelity_write_page(&page, &f, s.model->tokenizer, "a<b>.txt", "base", "adapter",
-                                   &error));
+    const icae_fidelity_source source = {"a<b>.txt", "base", "adapter", "icae compress <x>"};
+    ck_ok(icae_fidelity_write_page(&page, &f, s.model->tokenizer, &source, &error));
+    ck_assert_ptr_nonnull(strstr(page.data, "icae compress &lt;x&gt;"));
     ck_assert_ptr_nonnull(strstr(page.data, "a&lt;b&gt;.txt"));
     ck_assert_ptr_nonnull(strstr(page.data, "<del>"));
     ck_assert_ptr_nonnull(strstr(page.data, "line-through"));
@@ -167,7 +228,8 @@ START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
     icae_text_release(&page);
     icae_fidelity_release(&f);
     int left = 0;
-    icae_fidelity_how how = {.progress = stop, .user = &left};
+    const icae_span_watch watch = {stop, &left};
+    icae_fidelity_how how = {.watch = &watch};
     ck_assert_int_eq(
         icae_fidelity_measure(s.graph, s.model, s.adapter, s.ids, &s.slots, &how, &f, &error),
         ICAE_INTERRUPTED);
@@ -205,9 +267,10 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
                                  &as_the_best, &slots, &f, &error));
     ck_assert_int_gt(slots.n_raw, 0);
     ck_assert_int_gt(slots.n_spans, s.slots.n_spans);
-    int64_t first = 0, raw = 0;
+    int64_t first = 0, raw = 0, kept = 0;
     for (int64_t i = 0; i < slots.n_spans; i++) {
         const icae_fidelity_span *span = &f.spans[i];
+        kept += span->is_raw ? 0 : span->n_kept;
         ck_assert_int_eq(span->n, slots.span_lengths[i]);
         ck_assert(span->is_raw == slots.is_raw[i]);
         ck_assert((double)span->n_kept >= best * (double)span->n - 1e-9);
@@ -217,6 +280,12 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
     }
     ck_assert_int_eq(first, s.slots.n_tokens);
     ck_assert_int_eq(raw, icae_slots_raw_tokens(&slots));
+    /* What is kept as text adds nothing to the shares. */
+    ck_assert_int_eq(f.n_raw, slots.n_raw);
+    ck_assert_int_eq(f.n_raw_tokens, raw);
+    ck_assert_int_eq(f.n_kept, kept);
+    ck_assert_double_eq(icae_fidelity_kept(&f), (double)kept / (double)(first - raw));
+    ck_assert_int_le(f.n_exact, f.n_spans - f.n_raw);
     ck_assert_str_eq(icae_text_string(&f.text), scene_text);
     icae_slots_release(&slots);
     icae_fidelity_release(&f);
@@ -231,6 +300,6 @@ START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
 END_TEST
 
 SUITE_OF(fidelity, 60, spans_that_lose_too_much_are_halved_or_kept_as_text,
-         numbers_and_names_are_what_the_rule_says, a_report_agrees_with_itself,
-         a_span_is_what_the_suite_measures_of_it,
+         numbers_and_names_are_what_the_rule_says, a_mark_is_kept_as_a_word_of_its_own,
+         a_report_agrees_with_itself, a_span_is_what_the_suite_measures_of_it,
          a_page_marks_what_was_lost_and_escapes_the_text)

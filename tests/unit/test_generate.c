@@ -43,8 +43,8 @@ static bench *bench_open_base(const char *golden) {
         int n = 3 + 40 * i; /* one to three spans */
         for (int j = 0; j < n; j++)
             b->ids[i][j] = (j * 37 + i * 11 + 3) % b->n_ids;
-        ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, b->ids[i], n, &b->slots[i],
-                                &error));
+        ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, b->ids[i], n, NULL,
+                                &b->slots[i], &error));
         icae_request *r = &b->requests[i];
         *r = (icae_request){.slots = &b->slots[i],
                             .task = (icae_task)(i % ICAE_TASK_COUNT),
@@ -221,8 +221,9 @@ START_TEST(numbers_that_are_not_finite_are_refused) {
     icae_slots slots = {0};
     icae_real *norm = (icae_real *)(uintptr_t)b->model->final_norm.data;
     norm[3] = (icae_real)NAN;
-    ck_refused(icae_compress_ids(b->graph, b->model, b->adapter, prefix, 3, &slots, &error),
-               "the memory slots are not finite");
+    ck_refused(
+        icae_compress_ids(b->graph, b->model, b->adapter, prefix, 3, NULL, &slots, &error),
+        "the memory slots are not finite");
     ck_assert_ptr_null(slots.values);
     ck_refused(icae_generate(b->graph, b->model, b->adapter, b->requests, 1, &greedy, NULL,
                              NULL, &result, &error),
@@ -235,7 +236,7 @@ START_TEST(requests_that_make_no_sense_are_refused) {
     bench *b = bench_open();
     icae_result result;
     icae_slots slots = {0}, none = {0};
-    ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, prefix, 3, &slots, &error));
+    ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, prefix, 3, NULL, &slots, &error));
     icae_request request = {.slots = &slots, .task = ICAE_TASK_LM, .max_tokens = 1, .stop = -1};
 #define GENERATE(adapter)                                                                      \
     icae_generate(b->graph, b->model, adapter, &request, 1, &greedy, NULL, NULL, &result,      \
@@ -250,12 +251,13 @@ START_TEST(requests_that_make_no_sense_are_refused) {
     ck_refused(GENERATE(b->adapter), "needs an input and at least 1 new token");
     ck_refused(GENERATE(NULL), "needs an input and at least 1 new token");
 #undef GENERATE
-    ck_refused(icae_compress_ids(b->graph, b->model, b->adapter, prefix, 0, &none, &error),
-               "there is no text to compress");
+    ck_refused(
+        icae_compress_ids(b->graph, b->model, b->adapter, prefix, 0, NULL, &none, &error),
+        "there is no text to compress");
     const int32_t length = 3;
     const bool is_raw = true;
     ck_refused(icae_compress_spans(b->graph, b->model, b->adapter, prefix, 1, &length, &is_raw,
-                                   &none, &error),
+                                   NULL, &none, &error),
                "every span would be kept raw");
     ck_assert_ptr_null(none.values);
     icae_slots_release(&slots);
@@ -276,10 +278,10 @@ START_TEST(a_raw_span_is_read_as_its_tokens) {
     const int32_t lengths[] = {12, (int32_t)k, 9};
     const bool is_raw[] = {false, true, false};
     icae_slots raw = {0}, equal = {0};
-    ck_ok(icae_compress_spans(b->graph, b->model, b->adapter, ids, 3, lengths, is_raw, &raw,
-                              &error));
-    ck_ok(icae_compress_spans(b->graph, b->model, b->adapter, ids, 3, lengths, NULL, &equal,
-                              &error));
+    ck_ok(icae_compress_spans(b->graph, b->model, b->adapter, ids, 3, lengths, is_raw, NULL,
+                              &raw, &error));
+    ck_ok(icae_compress_spans(b->graph, b->model, b->adapter, ids, 3, lengths, NULL, NULL,
+                              &equal, &error));
     ck_assert_mem_eq(raw.raw_ids, ids + 12, (size_t)k * sizeof *ids);
     ck_assert_mem_eq(raw.values, equal.values, (size_t)(k * D) * sizeof(float));
     ck_assert_mem_eq(raw.values + k * D, equal.values + 2 * k * D,

@@ -95,8 +95,7 @@ START_TEST(no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter) {
     scene s;
     scene_open(&s, 1);
     icae_refined told, again;
-    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 400, NULL, NULL, &s.slots, &told,
-                      &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 400, NULL, &s.slots, &told, &error));
     ck_assert_int_eq(told.spans, s.slots.n_spans);
     ck_assert_int_eq(told.targets, s.slots.n_tokens + s.slots.n_spans);
     ck_assert_double_lt(told.after, told.before / 2);
@@ -104,8 +103,7 @@ START_TEST(no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter) {
     ck_assert_int_le(told.steps, 400 * told.spans);
     /* Without a step nothing changes, and what is told is what the values give. */
     float *before = copy_of(&s.slots);
-    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 0, NULL, NULL, &s.slots, &again,
-                      &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 0, NULL, &s.slots, &again, &error));
     ck_assert_mem_eq(before, s.slots.values, bytes_of(&s.slots));
     ck_assert_double_eq_tol(again.before, told.after, 1e-4 * (1 + told.after));
     ck_assert_int_eq(again.certain, told.certain);
@@ -142,8 +140,7 @@ START_TEST(a_span_does_not_depend_on_the_others) {
     scene s;
     scene_open(&s, 1);
     float *as_made = copy_of(&s.slots);
-    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 12, NULL, NULL, &s.slots, NULL,
-                      &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 12, NULL, &s.slots, NULL, &error));
     int64_t count = s.slots.slots_per_span * s.slots.width, first = 0;
     for (int64_t i = 0; i < s.slots.n_spans; i++) {
         icae_slots one = s.slots;
@@ -151,8 +148,8 @@ START_TEST(a_span_does_not_depend_on_the_others) {
         one.span_lengths += i;
         one.n_tokens = one.span_lengths[0];
         one.values = as_made + i * count;
-        ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids + first, 12, NULL, NULL, &one,
-                          NULL, &error));
+        ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids + first, 12, NULL, &one, NULL,
+                          &error));
         ck_assert_mem_eq(one.values, s.slots.values + i * count,
                          (size_t)count * sizeof *one.values);
         first += one.n_tokens;
@@ -180,11 +177,10 @@ START_TEST(spans_that_wait_are_refined_like_the_first) {
     icae_slots many = {0};
     icae_refined told, once;
     ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, TIMES * n_spans, lengths, NULL,
-                              &many, &error));
-    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, STEPS, NULL, NULL, &s.slots, &once,
-                      &error));
+                              NULL, &many, &error));
     ck_ok(
-        icae_refine(s.graph, s.model, s.adapter, ids, STEPS, NULL, NULL, &many, &told, &error));
+        icae_refine(s.graph, s.model, s.adapter, s.ids, STEPS, NULL, &s.slots, &once, &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, ids, STEPS, NULL, &many, &told, &error));
     ck_assert_int_ge(TIMES * n_spans, 20); /* 768 rows of a pass, 41 of a span */
     ck_assert_int_eq(told.spans, TIMES * once.spans);
     ck_assert_int_eq(told.steps, TIMES * once.steps);
@@ -204,12 +200,10 @@ START_TEST(spans_kept_as_text_stay_text) {
     bool is_raw[64] = {false, true}; /* the second of at least three */
     icae_slots mixed = {0};
     ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, s.ids, s.slots.n_spans,
-                              s.slots.span_lengths, is_raw, &mixed, &error));
+                              s.slots.span_lengths, is_raw, NULL, &mixed, &error));
     icae_refined told;
-    ck_ok(
-        icae_refine(s.graph, s.model, s.adapter, s.ids, 5, NULL, NULL, &mixed, &told, &error));
-    ck_ok(
-        icae_refine(s.graph, s.model, s.adapter, s.ids, 5, NULL, NULL, &s.slots, NULL, &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 5, NULL, &mixed, &told, &error));
+    ck_ok(icae_refine(s.graph, s.model, s.adapter, s.ids, 5, NULL, &s.slots, NULL, &error));
     ck_assert_int_eq(told.spans, s.slots.n_spans - 1);
     size_t count = (size_t)(s.slots.slots_per_span * s.slots.width);
     ck_assert_mem_eq(mixed.values, s.slots.values, count * sizeof(float));
@@ -235,9 +229,9 @@ START_TEST(a_raw_span_behind_a_full_pass_is_kept) {
         lengths[i] = 1;
     }
     icae_slots mixed = {0}, compressed = {0};
-    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, SPANS, lengths, is_raw, &mixed,
-                              &error));
-    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, PASS, lengths, NULL,
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, SPANS, lengths, is_raw, NULL,
+                              &mixed, &error));
+    ck_ok(icae_compress_spans(s.graph, s.model, s.adapter, ids, PASS, lengths, NULL, NULL,
                               &compressed, &error));
     ck_assert_int_eq(icae_slots_vectors(&mixed), 8 * PASS);
     ck_assert_mem_eq(mixed.values, compressed.values, bytes_of(&compressed));
@@ -248,7 +242,8 @@ START_TEST(a_raw_span_behind_a_full_pass_is_kept) {
 }
 END_TEST
 
-static bool stop(void *user, int64_t done, int64_t total) {
+static bool stop(void *user, const char *verb, int64_t done, int64_t total) {
+    ck_assert_str_eq(verb, "refined");
     ck_assert_int_le(done, total);
     return (*(int *)user)-- > 0;
 }
@@ -258,11 +253,34 @@ START_TEST(what_is_stopped_leaves_the_slots_as_they_were) {
     scene_open(&s, 1);
     float *before = copy_of(&s.slots);
     int left = 3;
-    ck_assert_int_eq(icae_refine(s.graph, s.model, s.adapter, s.ids, 50, stop, &left, &s.slots,
-                                 NULL, &error),
-                     ICAE_INTERRUPTED);
+    const icae_span_watch watch = {stop, &left};
+    ck_assert_int_eq(
+        icae_refine(s.graph, s.model, s.adapter, s.ids, 50, &watch, &s.slots, NULL, &error),
+        ICAE_INTERRUPTED);
     ck_assert_mem_eq(before, s.slots.values, bytes_of(&s.slots));
     free(before);
+    scene_close(&s);
+}
+END_TEST
+
+static bool stop_at_once(void *user, const char *verb, int64_t done, int64_t total) {
+    ck_assert_str_eq(verb, "compressed");
+    ck_assert(done > 0 && done <= total);
+    ++*(int *)user;
+    return false;
+}
+
+START_TEST(a_compression_that_is_stopped_leaves_nothing) {
+    scene s;
+    scene_open(&s, 1);
+    int told = 0;
+    const icae_span_watch watch = {stop_at_once, &told};
+    icae_slots slots = {0};
+    ck_assert_int_eq(icae_compress_ids(s.graph, s.model, s.adapter, s.ids, s.slots.n_tokens,
+                                       &watch, &slots, &error),
+                     ICAE_INTERRUPTED);
+    ck_assert_int_eq(told, 1);
+    ck_assert_ptr_null(slots.values);
     scene_close(&s);
 }
 END_TEST
@@ -330,5 +348,6 @@ SUITE_OF(refine, 60, the_slots_gradient_is_that_of_central_differences,
          no_span_gets_worse_and_what_is_certain_comes_back_to_the_letter,
          a_span_does_not_depend_on_the_others, spans_that_wait_are_refined_like_the_first,
          spans_kept_as_text_stay_text, a_raw_span_behind_a_full_pass_is_kept,
-         what_is_stopped_leaves_the_slots_as_they_were, compress_refines_and_tells,
+         what_is_stopped_leaves_the_slots_as_they_were,
+         a_compression_that_is_stopped_leaves_nothing, compress_refines_and_tells,
          refined_slots_are_what_the_suites_measure)

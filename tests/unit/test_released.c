@@ -172,8 +172,8 @@ static void check_sample(const bench *b, const char *slots_name,
     expect_context(b, text_of(sample, "text"), context);
     expect_encoding(b, text_of(sample, "question"), false, prompt);
     icae_slots slots = {0};
-    ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, context.list, context.n, &slots,
-                            &error));
+    ck_ok(icae_compress_ids(b->graph, b->model, b->adapter, context.list, context.n, NULL,
+                            &slots, &error));
     expect_slots(b, slots_name, &slots);
     again.list[again.n++] = icae_adapter_stop(&b->adapter->settings, b->model->tokenizer);
     const icae_job ae = {.task = ICAE_TASK_AE, .target = again.list, .n_target = again.n},

@@ -137,13 +137,13 @@ static void keep_some_raw(scene *s, int64_t refine_steps) {
     for (int64_t i = 0; i < n; i++)
         is_raw[i] = i % 4 == 0 || i == n - 1;
     ck_ok(icae_compress_text(session->graph, s->base->model, session->adapter, s->text.data,
-                             s->text.length, &made, &ids, &error));
+                             s->text.length, NULL, &made, &ids, &error));
     icae_slots_release(&made);
     icae_slots_release(s->slots);
     ck_ok(icae_compress_spans(session->graph, s->base->model, session->adapter, ids, n, lengths,
-                              is_raw, s->slots, &error));
+                              is_raw, NULL, s->slots, &error));
     ck_ok(icae_refine(session->graph, s->base->model, session->adapter, ids, refine_steps, NULL,
-                      NULL, s->slots, NULL, &error));
+                      s->slots, NULL, &error));
     free(ids);
     free(is_raw);
     free(lengths);
