@@ -21,7 +21,7 @@
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
 #     interop-metrics  BLEU, ROUGE-L, F1 against sacrebleu, rouge-score (Python, network)
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures
-#     check-pages    data/ablations.py and data/experiments.py on made-up results (Python)
+#     check-pages    data/*.py on made-up results and texts (Python)
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          our figures, ceilings, shares, growth, into BENCH_OUT=build/bench (5 minutes)
 #     bench-docs     the same, and its pictures and tables into docs/
@@ -316,6 +316,7 @@ interop-metrics: $(BUILD)/interop-metrics
 .PHONY: check-pages
 check-pages: $(BUILD)/compare-runs
 	$(Q)$(PYTHON) tests/scripts/pages.py $(BUILD)/compare-runs
+	$(Q)$(PYTHON) tests/scripts/texts.py
 .PHONY: interop-chat
 interop-chat:
 	$(Q)$(PYTHON) tests/interop/chat_templates.py check

@@ -102,6 +102,11 @@ def words(text):
     return re.findall(r"[A-Za-z]+(?:['’-][A-Za-z]+)*", text)
 
 
+def stands_in(word, text):
+    """Whether the word stands in the text by itself, no part of a longer one (\"Yasujir\" of \"Yasujirō\")."""
+    return re.search(r"(?<!\w)%s(?!\w)" % re.escape(word), text) is not None
+
+
 def article_passage(text):
     """As many whole sentences of the introduction as fit."""
     kept, count = [], 0
@@ -164,11 +169,10 @@ def general_answers(name, parts, stranger):
     made = blank(parts[draw("which " + name, len(parts))], name)
     if made:
         answers["blank"] = made
-    inside = sorted({w for w in words(text) if len(w) > 4})
-    lower = {w.lower() for w in words(text)}
+    inside = sorted({w for w in words(text) if len(w) > 4 and stands_in(w, text)})
     if draw("occurs " + name, 2) and inside:
         answers["occurs"] = (inside[draw("inside " + name, len(inside))], "Yes")
-    elif stranger and stranger.lower() not in lower:
+    elif stranger and stranger.lower() not in text.lower():
         answers["occurs"] = (stranger, "No")
     return answers
 
