@@ -7,12 +7,35 @@
  * as `ask` would put it. When the dialogue outgrows the base's context, the oldest turn is forgotten, and
  * said to be.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "icae/json.h"
 #include "icae/log.h"
 #include "speak.h"
+
+/* An adapter says what its last run trained; older ones and other programs' say nothing. */
+static void warn_about_training(const char *adapter) {
+    icae_error ignored = {0};
+    icae_json *json = NULL;
+    char *path = NULL;
+    if (asprintf(&path, "%s/icae.json", adapter) < 0) return;
+    if (icae_json_open(&json, path, &ignored) == ICAE_OK) {
+        const icae_json_value *training = icae_json_member(icae_json_root(json), "training");
+        const char *objective = icae_json_as_string(icae_json_member(training, "objective"));
+        if (objective && strcmp(objective, "instruct") != 0) {
+            icae_log_warning(
+                "%s was last trained to restore and continue texts (objective %s), not "
+                "to answer: expect little of its answers, or fine-tune it with "
+                "icae-finetune",
+                adapter, objective);
+        }
+        icae_json_free(json);
+    }
+    free(path);
+}
 
 /* ---- ask ---- */
 
@@ -72,6 +95,7 @@ int run_ask(const options *given) {
     icae_status status = read_prompt(given->words[n_files], &prompt, &error);
     signals_catch();
     if (!status) status = speaker_open(&s, given, &error);
+    if (!status) warn_about_training(given->adapter);
     if (!status) status = speaker_load(&s, given->words, n_files, &error);
     int code = status ? report_failure(&error) : answer(given, &s, prompt, &error);
     speaker_close(&s);
@@ -158,6 +182,7 @@ int run_chat(const options *given) {
     size_t capacity = 0;
     signals_catch();
     icae_status status = speaker_open(&s, given, &error);
+    if (!status) warn_about_training(given->adapter);
     if (!status) status = speaker_load(&s, given->words, given->n_words, &error);
     bool is_person = isatty(STDIN_FILENO);
     if (!status && is_person) icae_log_info("A question a line; Ctrl-D ends.");

@@ -86,6 +86,33 @@ START_TEST(prints_one_json_object_and_notices_a_full_disk) {
 }
 END_TEST
 
+START_TEST(an_adapter_that_learnt_no_answers_is_asked_with_a_warning) {
+    const char *folder = folder_with_config("train-ask", "train.steps=1");
+    static const char *const kinds[] = {"mixed", "instruct"};
+    for (int i = 0; i < 2; i++) {
+        outcome o =
+            run_in(folder,
+                   "%s/icae-%s %s/config.json -q --set out=%s/%s "
+                   "--set objective.kind=%s --set data.train=data/samples/%s.jsonl "
+                   "--set data.heldout=[] %s%s%s",
+                   test_build_folder(), i ? "finetune" : "pretrain", folder, folder, kinds[i],
+                   kinds[i], i ? "questions" : "sentences", i ? "--set adapter.start=" : "",
+                   i ? folder : "", i ? "/mixed/adapter" : "");
+        ck_assert_msg(o.code == 0, "%s", o.err);
+        o = run_in(
+            folder,
+            "echo 'Some words to keep.' | %s/icae compress -q -m tests/golden/llama/model -a "
+            "%s/%s/adapter -o %s/%s.slots - && %s/icae ask -m tests/golden/llama/model -a "
+            "%s/%s/adapter -n 2 %s/%s.slots Why",
+            test_build_folder(), folder, kinds[i], folder, kinds[i], test_build_folder(),
+            folder, kinds[i], folder, kinds[i]);
+        ck_assert_msg(o.code == 0, "%s", o.err);
+        bool is_warned = strstr(o.err, "expect little of its answers") != NULL;
+        ck_assert_msg(is_warned == (i == 0), "%s", o.err);
+    }
+}
+END_TEST
+
 /* The numbers of closed streams must not become those of files: the lock would hold all that is said. */
 START_TEST(what_is_said_with_closed_streams_goes_into_no_file) {
     const char *folder = folder_with_config("train-closed", "train.steps=1");
@@ -161,6 +188,7 @@ END_TEST
 
 SUITE_OF(train_cli, 60, a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not,
          prints_one_json_object_and_notices_a_full_disk,
+         an_adapter_that_learnt_no_answers_is_asked_with_a_warning,
          what_is_said_with_closed_streams_goes_into_no_file,
          a_signal_saves_and_what_is_said_goes_on,
          stopped_before_the_first_step_it_is_to_be_started_again)
