@@ -16,6 +16,8 @@
 #include "speak.h"
 
 #define BASE_AND_ADAPTER (TAKES_BASE | TAKES_ADAPTER)
+#define COMPUTES         (TAKES_THREADS | TAKES_COMPUTE)
+#define WRITES           (COMPUTES | TAKES_SAMPLING | TAKES_LENGTH)
 
 /* clang-format off */
 static const command commands[] = {
@@ -23,28 +25,28 @@ static const command commands[] = {
      "compress a text into a slots file and print what it weighs",
      "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n"
      "Earlier slots and reports are replaced, other files only with --force.\n",
-     BASE_AND_ADAPTER | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
+     BASE_AND_ADAPTER | COMPUTES | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
     {"reconstruct", "-m BASE -a ADAPTER FILE.slots... [--into FOLDER [--force]] [--together] [-n TOKENS]",
      "write compressed texts again, from their slots alone",
      "Standard output gets the text and nothing else. Every span is restored from its own slots, eight at a time side\n"
      "by side; it may grow an eighth longer than it was. --together lets the base read all spans at once, which only\n"
      "adapters that were trained to restore texts of several spans can do. Several files need --into FOLDER: each\n"
      "text goes into FOLDER/NAME.txt.\n",
-     BASE_AND_ADAPTER | TAKES_LENGTH | TAKES_INTO, BASE_AND_ADAPTER, 1, -1, run_reconstruct},
+     BASE_AND_ADAPTER | WRITES | TAKES_INTO, BASE_AND_ADAPTER, 1, -1, run_reconstruct},
     {"continue", "-m BASE -a ADAPTER FILE.slots [-n TOKENS]",
      "write what might follow the compressed text",
      "Without -n at most 256 tokens.\n",
-     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, 1, run_continue},
+     BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 1, 1, run_continue},
     {"ask", "-m BASE -a ADAPTER FILE.slots... \"PROMPT\"",
      "answer a question about compressed texts",
      "The last argument is the question, - reads it from standard input. Several slots files are read in the\n"
      "order given. A prompt that begins with a hyphen goes behind --.\n",
-     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 2, -1, run_ask},
+     BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 2, -1, run_ask},
     {"chat", "-m BASE -a ADAPTER FILE.slots...",
      "answer one question after the other, a line each",
      "Every turn is asked with the slots and the whole dialogue so far, laid out by the adapter's chat template;\n"
      "when that does not fit any more, the oldest turn is forgotten, and said to be.\n",
-     BASE_AND_ADAPTER | TAKES_LENGTH, BASE_AND_ADAPTER, 1, -1, run_chat},
+     BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 1, -1, run_chat},
     {"eval", "SUITE -m BASE -a ADAPTER --data FILE [--out DIR]",
      "measure an adapter: suites ae, lm, random, qa, latency, ppl, all",
      "ae       loss of a text from its slots, and the text restored from them: BLEU-4, exact prefix, tokens in place\n"
@@ -55,7 +57,7 @@ static const command commands[] = {
      "ppl      perplexity of the bare base (needs no adapter)\n"
      "all      every one of them; qa with --questions FILE\n"
      "With --out a run that was stopped goes on where it was; another base, adapter, data or options are refused there.\n",
-     BASE_AND_ADAPTER | TAKES_EVAL, TAKES_BASE, 1, 1, run_eval},
+     BASE_AND_ADAPTER | COMPUTES | TAKES_EVAL, TAKES_BASE, 1, 1, run_eval},
     {"inspect", "PATH [-m BASE] [-a ADAPTER]",
      "say in plain words what a file or folder is",
      "Models, GGUF and safetensors files, adapters, slots, checkpoints, runs, golden cases; of models and\n"
@@ -70,14 +72,14 @@ static const command commands[] = {
      "check this build on this machine",
      "Without --golden: the kernels in use against the plain ones, and the tokenizer when -m is given. With it:\n"
      "everything that the folder expects (-m where it has no model/ of its own). One line a check.\n",
-     TAKES_BASE | TAKES_GOLDEN, 0, 0, 0, run_selftest},
+     TAKES_BASE | TAKES_THREADS | TAKES_GOLDEN, 0, 0, 0, run_selftest},
     {"bench", "-m BASE [--out DIR] [--quick] [--json]",
      "time training, prefill and decoding",
      "A training step is 8 texts of 128 tokens into 32 slots each, LoRA rank 32 on q and v, autoencoding.\n"
      "With --out: ceilings of this machine, shares of a step's time, and how cost grows with length, batch, rank\n"
      "and threads, as bench.md, bench.json and pictures (about five minutes on two cores). --quick: the same\n"
      "tables in half a minute.\n",
-     TAKES_BASE | TAKES_BENCH, TAKES_BASE, 0, 0, run_bench},
+     TAKES_BASE | COMPUTES | TAKES_BENCH, TAKES_BASE, 0, 0, run_bench},
 };
 /* clang-format on */
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

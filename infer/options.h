@@ -3,7 +3,7 @@
  * The command line of `icae`: which commands and options there are, and what the user gave.
  *
  * Every fact stands once: commands in main.c's table, options in options.c's. A command names the
- * options that are its own; the common ones are taken everywhere.
+ * options that mean something to it, and refuses all others; the common ones are taken everywhere.
  */
 #ifndef ICAE_INFER_OPTIONS_H
 #define ICAE_INFER_OPTIONS_H
@@ -29,7 +29,10 @@ enum {
     TAKES_BENCH = 1 << 7,
     TAKES_CONVERT = 1 << 8,
     TAKES_REPORT = 1 << 9,
-    TAKES_INTO = 1 << 10
+    TAKES_INTO = 1 << 10,
+    TAKES_THREADS = 1 << 11,
+    TAKES_COMPUTE = 1 << 12,
+    TAKES_SAMPLING = 1 << 13
 };
 
 typedef struct options {
