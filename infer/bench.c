@@ -238,8 +238,7 @@ int run_bench(const options *given) {
     engine e;
     icae_error error = {0};
     if (bench_check_lengths(given->lengths, &error))
-        return usage_error("bench", "-m BASE [--out DIR] [--quick] [--json]", "%s",
-                           error.message);
+        return usage_error("bench", BENCH_USAGE, "%s", error.message);
     signals_catch();
     icae_status status = engine_open(&e, given, &error);
     int code = status                                 ? report_failure(&error)

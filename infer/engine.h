@@ -21,6 +21,11 @@ typedef struct engine {
 icae_status engine_open(engine *e, const options *given, icae_error *error);
 void engine_close(engine *e);
 
+/* Told by main.c's table, and by the commands themselves. */
+#define EVAL_USAGE "SUITE -m BASE [-a ADAPTER] [--data FILE] [--out DIR]"
+#define BENCH_USAGE                                                                            \
+    "-m BASE [--out DIR] [--quick] [--steps N] [--lengths N,N,...] [--checkpoint]"
+
 int run_compress(const options *given);
 int run_eval(const options *given);
 int run_bench(const options *given);

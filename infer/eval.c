@@ -17,8 +17,6 @@
 #include "icae/log.h"
 #include "report.h"
 
-static const char usage[] = "SUITE -m BASE -a ADAPTER --data FILE [--out DIR]";
-
 enum { MOST_LENGTHS = 64, MOST_SUITES = 8 };
 
 /* One suite of a command. Lives until the page is written: tables point into rows and items. */
@@ -69,31 +67,31 @@ static int check_options(command_run *run) {
     const icae_eval_suite *suite = icae_eval_suite_find(given->words[0]);
     run->is_all = strcmp(given->words[0], "all") == 0;
     if (!suite && !run->is_all) {
-        return usage_error("eval", usage,
+        return usage_error("eval", EVAL_USAGE,
                            "unknown suite \"%s\"; known: ae, lm, random, qa, latency, ppl, all",
                            given->words[0]);
     }
     if (!given->data && (run->is_all || suite->wants_data))
-        return usage_error("eval", usage, "which texts? Give --data FILE");
+        return usage_error("eval", EVAL_USAGE, "which texts? Give --data FILE");
     if (!given->adapter && (run->is_all || suite->wants_adapter)) {
-        return usage_error("eval", usage,
+        return usage_error("eval", EVAL_USAGE,
                            "which adapter? Give -a ADAPTER, or set ICAE_ADAPTER");
     }
     if (given->questions && !run->is_all) {
         return usage_error(
-            "eval", usage,
+            "eval", EVAL_USAGE,
             "--questions belongs to \"all\"; qa takes its questions from --data");
     }
     if (given->lengths) run->n_lengths = read_list(given->lengths, 1, run->lengths);
     if (given->grid) run->n_cells = read_list(given->grid, 2, run->cells);
     if (run->n_lengths < 0) {
-        return usage_error("eval", usage,
+        return usage_error("eval", EVAL_USAGE,
                            "--lengths %s: expected numbers of tokens with commas between",
                            given->lengths);
     }
     if (run->n_cells < 0) {
         return usage_error(
-            "eval", usage,
+            "eval", EVAL_USAGE,
             "--grid %s: expected TEXTSxTOKENS with commas between, as 8x512,8x2048",
             given->grid);
     }

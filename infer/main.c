@@ -47,7 +47,7 @@ static const command commands[] = {
      "Every turn is asked with the slots and the whole dialogue so far, laid out by the adapter's chat template;\n"
      "when that does not fit any more, the oldest turn is forgotten, and said to be.\n",
      BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 1, -1, run_chat},
-    {"eval", "SUITE -m BASE -a ADAPTER --data FILE [--out DIR]",
+    {"eval", EVAL_USAGE,
      "measure an adapter: suites ae, lm, random, qa, latency, ppl, all",
      "ae       loss of a text from its slots, and the text restored from them: BLEU-4, exact prefix, tokens in place\n"
      "lm       loss of what follows a text: from its slots, from the text itself, from nothing\n"
@@ -73,7 +73,7 @@ static const command commands[] = {
      "Without --golden: the kernels in use against the plain ones, and the tokenizer when -m is given. With it:\n"
      "everything that the folder expects (-m where it has no model/ of its own). One line a check.\n",
      TAKES_BASE | TAKES_THREADS | TAKES_GOLDEN, 0, 0, 0, run_selftest},
-    {"bench", "-m BASE [--out DIR] [--quick] [--json]",
+    {"bench", BENCH_USAGE,
      "time training, prefill and decoding",
      "A training step is 8 texts of 128 tokens into 32 slots each, LoRA rank 32 on q and v, autoencoding.\n"
      "With --out: ceilings of this machine, shares of a step's time, and how cost grows with length, batch, rank\n"

@@ -25,6 +25,7 @@ typedef enum option_kind {
     KIND_VERSION
 } option_kind;
 
+/* Where an option means one thing here and another there, each command has a row of its own. */
 typedef struct option_row {
     char letter;              /* 0: none */
     const char *name, *value; /* value: what to call it in the help */
@@ -45,13 +46,16 @@ static const option_row rows[] = {
     {'o', "output", "FILE", TAKES_OUTPUT, KIND_STRING, AT(output), 0, 0, "where the slots go"},
     {0, "report", "FILE.html", TAKES_REPORT, KIND_STRING, AT(report), 0, 0, "restore the text and write what was lost of it there"},
     {0, "min-fidelity", "X", TAKES_REPORT, KIND_NUMBER, AT(min_fidelity), 0, 1, "halve spans that keep less than X of their tokens, or keep them as text"},
-    {0, "refine", "N", TAKES_REPORT | TAKES_EVAL, KIND_INTEGER, AT(refine), 0, 100000, "make the slots better for this very text, by at most N steps of gradient descent (0)"},
+    {0, "refine", "N", TAKES_REPORT, KIND_INTEGER, AT(refine), 0, 100000, "make the slots better for this very text, by at most N steps of gradient descent (0)"},
+    {0, "refine", "N", TAKES_EVAL, KIND_INTEGER, AT(refine), 0, 100000, "ae, random, lm, qa: refine each text's slots by at most N steps, as compress does (0)"},
     {0, "into", "FOLDER", TAKES_INTO, KIND_STRING, AT(into), 0, 0, "write each file's text there, as NAME.txt"},
-    {0, "together", NULL, TAKES_INTO | TAKES_EVAL, KIND_FLAG, AT(is_together), 0, 0, "let the base read all spans of a text at once; eval: ae, random"},
+    {0, "together", NULL, TAKES_INTO, KIND_FLAG, AT(is_together), 0, 0, "let the base read all spans of a text at once"},
+    {0, "together", NULL, TAKES_EVAL, KIND_FLAG, AT(is_together), 0, 0, "ae, random: let the base read all spans of a text at once"},
     {'n', "length", "TOKENS", TAKES_LENGTH, KIND_INTEGER, AT(length), 1, COUNT, "write at most so many tokens"},
     {0, "data", "FILE", TAKES_EVAL, KIND_STRING, AT(data), 0, 0, "texts to evaluate on: .jsonl or .txt, also .gz, or a folder of them; qa: questions"},
     {0, "questions", "FILE", TAKES_EVAL, KIND_STRING, AT(questions), 0, 0, "all: questions for qa, JSON lines with input, prompt, answer"},
-    {0, "out", "DIR", TAKES_EVAL | TAKES_BENCH, KIND_STRING, AT(out_folder), 0, 0, "write samples, tables and a page there, or go on with what is there; bench: all tables and pictures"},
+    {0, "out", "DIR", TAKES_EVAL, KIND_STRING, AT(out_folder), 0, 0, "write samples, tables and a page there, or go on with what is there"},
+    {0, "out", "DIR", TAKES_BENCH, KIND_STRING, AT(out_folder), 0, 0, "measure more, and write all tables and pictures there"},
     {0, "tokens", "N", TAKES_EVAL, KIND_INTEGER, AT(tokens), 1, COUNT, "cut contexts to N tokens (one span, slots * rate); qa: pass over longer ones"},
     {0, "continuation", "N", TAKES_EVAL, KIND_INTEGER, AT(continuation), 2, COUNT, "lm: tokens to predict behind the context (128)"},
     {0, "skip", "N", TAKES_EVAL, KIND_INTEGER, AT(skip), 1, COUNT, "lm: first tokens of the continuation that are not scored (8)"},
@@ -63,7 +67,8 @@ static const option_row rows[] = {
     {0, "grid", "BxL,...", TAKES_EVAL, KIND_STRING, AT(grid), 0, 0, "latency: B texts of L tokens (8x512,8x2048,32x512)"},
     {0, "golden", "DIR", TAKES_GOLDEN, KIND_GOLDEN, 0, 0, 0, "a folder of expected numbers; may be given several times"},
     {0, "steps", "N", TAKES_BENCH, KIND_INTEGER, AT(steps), 0, 10000, "training rounds to time, after one to warm up; 0 = none (3)"},
-    {0, "lengths", "N,N,...", TAKES_BENCH | TAKES_EVAL, KIND_STRING, AT(lengths), 0, 0, "tokens of texts; bench: train on these, in batches of 8 (eight of 128); ae, lm: a line each"},
+    {0, "lengths", "N,N,...", TAKES_BENCH, KIND_STRING, AT(lengths), 0, 0, "train on texts of so many tokens, in batches of 8 (eight of 128)"},
+    {0, "lengths", "N,N,...", TAKES_EVAL, KIND_STRING, AT(lengths), 0, 0, "ae, lm: a line for texts of each of these numbers of tokens"},
     {0, "checkpoint", NULL, TAKES_BENCH, KIND_FLAG, AT(is_checkpointed), 0, 0, "recompute blocks in backward: less memory, more work"},
     {0, "quick", NULL, TAKES_BENCH, KIND_FLAG, AT(is_quick), 0, 0, "the same tables in half a minute, from less work"},
     {0, "to", "FORMAT", TAKES_CONVERT, KIND_STRING, AT(to), 0, 0, "what TO shall be, where its name's ending does not say it"},
@@ -72,7 +77,8 @@ static const option_row rows[] = {
     {0, "base-name", "NAME", TAKES_CONVERT, KIND_STRING, AT(base_name), 0, 0, "peft: what it shall open as base (the full path of BASE)"},
     {0, "memory", "FILE", TAKES_CONVERT, KIND_STRING, AT(memory), 0, 0, "from peft, gguf: the memory table, where it is not beside the LoRA"},
     {0, "slots", "N", TAKES_CONVERT, KIND_INTEGER, AT(memory_slots), 1, 65536, "from peft, gguf: memory slots, where the table does not say it"},
-    {0, "rate", "N", TAKES_CONVERT | TAKES_EVAL | TAKES_REPORT, KIND_INTEGER, AT(rate), 1, 65536, "tokens a slot: instead of the adapter's; convert: where the table does not say it"},
+    {0, "rate", "N", TAKES_EVAL | TAKES_REPORT, KIND_INTEGER, AT(rate), 1, 65536, "tokens a slot, instead of the adapter's"},
+    {0, "rate", "N", TAKES_CONVERT, KIND_INTEGER, AT(rate), 1, 65536, "from peft, gguf, released weights: tokens a slot, where they do not say it"},
     {0, "alpha", "X", TAKES_CONVERT, KIND_NUMBER, AT(alpha), 1e-6, 1e6, "from released weights: LoRA's alpha (32)"},
     {0, "layout", "LAYOUT", TAKES_CONVERT, KIND_STRING, AT(layout), 0, 0, "from peft, gguf: uniform or append, where the table does not say it"},
     {0, "force", NULL, TAKES_CONVERT | TAKES_INTO | TAKES_REPORT, KIND_FLAG, AT(is_forced), 0, 0, "replace what is there already"},
@@ -91,12 +97,16 @@ static const option_row rows[] = {
 /* clang-format on */
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
 
+static bool is_taken(const command *self, const option_row *row) {
+    return row->group & (self->takes | TAKES_COMMON);
+}
+
 void options_help(FILE *out, const command *self) {
     fprintf(out, "usage: icae %s %s\n\n%s.\n", self->name, self->usage, self->summary);
     if (self->details) fprintf(out, "\n%s", self->details);
     fputs("\noptions:\n", out);
     for (int i = 0; i < N_ROWS; i++) {
-        if (!(rows[i].group & (self->takes | TAKES_COMMON))) continue;
+        if (!is_taken(self, &rows[i])) continue;
         char left[64], letter[4] = "   ";
         if (rows[i].letter) snprintf(letter, sizeof letter, "-%c,", rows[i].letter);
         snprintf(left, sizeof left, "%s --%s%s%s", letter, rows[i].name,
@@ -141,12 +151,14 @@ static const option_row *find_letter(char letter) {
     return NULL;
 }
 
-static const option_row *find_name(const char *name, size_t length) {
-    for (int i = 0; i < N_ROWS; i++) {
+/* The command's own row of that name; else another's, which the command does not take. */
+static const option_row *find_name(const command *self, const char *name, size_t length) {
+    const option_row *found = NULL;
+    for (int i = 0; i < N_ROWS && !(found && is_taken(self, found)); i++) {
         if (strlen(rows[i].name) == length && memcmp(rows[i].name, name, length) == 0)
-            return &rows[i];
+            found = &rows[i];
     }
-    return NULL;
+    return found;
 }
 
 static int read_number(options *given, const command *self, const option_row *row,
@@ -216,13 +228,14 @@ static int read_one(options *given, const command *self, int argc, char **argv, 
     const option_row *row;
     if (word[1] == '-') {
         const char *equals = strchr(word, '=');
-        row = find_name(word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2));
+        row =
+            find_name(self, word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2));
         if (equals) value = equals + 1;
     } else {
         row = find_letter(word[1]);
         if (word[2]) value = word + 2;
     }
-    if (!row || !(row->group & (self->takes | TAKES_COMMON))) {
+    if (!row || !is_taken(self, row)) {
         return wrong(self, "option %s is unknown%s", word, row ? " to this command" : "");
     }
     bool wants_value = row->value != NULL;

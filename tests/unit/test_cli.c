@@ -472,6 +472,30 @@ START_TEST(text_beyond_the_context_is_warned_about_and_long_prompts_refused) {
 }
 END_TEST
 
+/* An option that several commands take says in each what it does there. */
+START_TEST(help_speaks_of_its_own_command) {
+    const char *folder = test_folder("cli-help-own");
+    static const struct {
+        const char *command, *has, *lacks;
+    } cases[] = {
+        {"compress", "tokens a slot, instead of the adapter's", "convert:"},
+        {"convert", "released weights: tokens a slot", "adapter's"},
+        {"reconstruct", "let the base read all spans", "ae, random"},
+        {"eval", "ae, random: let the base read all spans", "bench"},
+        {"eval", "as compress does", "this very text"},
+        {"bench", "train on texts of so many tokens", "ae, lm"},
+        {"bench", "[--lengths N,N,...]", "or go on with"},
+        {"eval", "[-a ADAPTER] [--data FILE]", "pictures"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        outcome r = run_in(folder, "$ICAE %s --help", cases[i].command);
+        ck_assert_int_eq(r.code, 0);
+        ck_assert_msg(strstr(r.out, cases[i].has), "no \"%s\" in %s", cases[i].has, r.out);
+        ck_assert_msg(!strstr(r.out, cases[i].lacks), "\"%s\" in %s", cases[i].lacks, r.out);
+    }
+}
+END_TEST
+
 START_TEST(helps) {
     const char *folder = test_folder("cli-help");
     outcome bare = run_in(folder, "$ICAE"), asked = run_in(folder, "$ICAE --help");
@@ -508,4 +532,5 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          wrong_usage_says_the_right_one, bad_input_is_answered_with_a_sentence,
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
-         text_beyond_the_context_is_warned_about_and_long_prompts_refused, helps)
+         text_beyond_the_context_is_warned_about_and_long_prompts_refused,
+         help_speaks_of_its_own_command, helps)
