@@ -12,6 +12,7 @@
 #include "engine.h"
 #include "icae.h"
 #include "icae/startup.h"
+#include "icae/text.h"
 #include "inspect.h"
 #include "speak.h"
 
@@ -90,39 +91,84 @@ static void print_overview(FILE *out) {
           out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
-    fputs(
-        "\nicae COMMAND --help tells about one of them; icae --version says which this is.\n\n"
-        "  icae compress -m base.gguf -a adapter notes.txt\n"
-        "  icae ask -m base.gguf -a adapter notes.slots \"What was decided?\"\n"
-        "  icae reconstruct -m base.gguf -a adapter notes.slots > again.txt\n",
-        out);
+    fputs("\nicae help COMMAND tells about one of them; icae --version says which this is.\n\n"
+          "  icae compress -m base.gguf -a adapter notes.txt\n"
+          "  icae ask -m base.gguf -a adapter notes.slots \"What was decided?\"\n"
+          "  icae reconstruct -m base.gguf -a adapter notes.slots > again.txt\n",
+          out);
+}
+
+/* The command meant by a word that is none: what other programs call it, or the nearest name. */
+static const char *suggestion(const char *word) {
+    static const char *const elsewhere[][2] = {{"info", "inspect"},
+                                               {"restore", "reconstruct"},
+                                               {"decompress", "reconstruct"},
+                                               {"train", "icae-pretrain CONFIG.json"},
+                                               {"plan", "icae-pretrain CONFIG.json --dry-run"}};
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++) {
+        if (strcmp(word, elsewhere[i][0]) == 0) return elsewhere[i][1];
+    }
+    const char *nearest = NULL;
+    for (int i = 0; i < N_COMMANDS; i++)
+        icae_name_suggest(word, commands[i].name, &nearest);
+    return nearest;
+}
+
+/* The command of that name; NULL after saying that there is none. */
+static const command *find_command(const char *name) {
+    for (int i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(name, commands[i].name) == 0) return &commands[i];
+    }
+    const char *meant = suggestion(name);
+    fprintf(stderr, "icae: there is no command \"%s\"", name);
+    if (meant) fprintf(stderr, "; did you mean %s?", meant);
+    fputs("\n\n", stderr);
+    print_overview(stderr);
+    return NULL;
+}
+
+static int help(int argc, char **argv) {
+    if (argc > 1) {
+        fprintf(stderr,
+                "icae help: \"%s\" is one argument too many\nusage: icae help COMMAND\n",
+                argv[1]);
+        return EXIT_USAGE;
+    }
+    const command *about = argc == 1 ? find_command(argv[0]) : NULL;
+    if (argc == 1 && !about) return EXIT_USAGE;
+    if (about)
+        options_help(stdout, about);
+    else
+        print_overview(stdout);
+    return finish_output();
+}
+
+static int run(const command *self, int argc, char **argv) {
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
+    if (!words) {
+        fputs("icae: not enough memory\n", stderr);
+        return EXIT_FAILED;
+    }
+    options given;
+    int code = options_read(&given, self, argc, argv, words);
+    if (code < 0) code = self->run(&given);
+    free(words);
+    return code;
 }
 
 int main(int argc, char **argv) {
     icae_startup_tune(argv);
-    const char *name = argc > 1 ? argv[1] : "--help";
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-        print_overview(stdout);
-        return finish_output();
+    if (argc < 2) {
+        print_overview(stderr);
+        return EXIT_USAGE;
     }
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
+        return help(argc - 2, argv + 2);
     if (strcmp(name, "--version") == 0) {
         printf("icae %s\n", icae_version());
         return finish_output();
     }
-    for (int i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(name, commands[i].name) != 0) continue;
-        const char **words = calloc((size_t)argc, sizeof *words);
-        if (!words) {
-            fputs("icae: not enough memory\n", stderr);
-            return EXIT_FAILED;
-        }
-        options given;
-        int code = options_read(&given, &commands[i], argc - 2, argv + 2, words);
-        if (code < 0) code = commands[i].run(&given);
-        free(words);
-        return code;
-    }
-    fprintf(stderr, "icae: there is no command \"%s\"\n\n", name);
-    print_overview(stderr);
-    return EXIT_USAGE;
+    const command *self = find_command(name);
+    return self ? run(self, argc - 2, argv + 2) : EXIT_USAGE;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A growing byte string, and UTF-8.
+ * A growing byte string, UTF-8, and names that were misspelt.
  *
  * A zeroed icae_text is an empty string. Memory failure is sticky: later calls do nothing and
  * `failed` is true, so a long run of appends needs one check at its end.
@@ -50,6 +50,10 @@ bool icae_utf8_is_valid(const char *text, size_t bytes);
  * for each longest start of a sequence that breaks off ("E2 82 41" gives U+FFFD, "A"), and for each
  * other byte. Source: Unicode 15, section 3.9; Rust's String::from_utf8_lossy does the same. */
 void icae_utf8_repair(icae_text *out, const void *data, size_t bytes);
+
+/* For "did you mean": *nearest, NULL at first, becomes `name` when that is nearer to `word` than what
+ * it was, and at most a third of the word away. Names above 64 bytes are near to nothing. */
+void icae_name_suggest(const char *word, const char *name, const char **nearest);
 
 #ifdef __cplusplus
 }

@@ -173,3 +173,31 @@ void icae_utf8_repair(icae_text *out, const void *data, size_t bytes) {
     }
     if (at > from) icae_text_append(out, from, (size_t)(at - from));
 }
+
+/* ---- names ---- */
+
+/* Insertions, deletions and replacements that turn a into b; only for short names. */
+static size_t edit_distance(const char *a, const char *b) {
+    enum { LONGEST = 64 };
+    size_t n = strlen(a), m = strlen(b), row[LONGEST + 1];
+    if (n > LONGEST || m > LONGEST) return SIZE_MAX;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
+            if (above + 1 < best) best = above + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+            diagonal = above;
+        }
+    }
+    return row[m];
+}
+
+void icae_name_suggest(const char *word, const char *name, const char **nearest) {
+    size_t least = *nearest ? edit_distance(word, *nearest) : (strlen(word) + 2) / 3 + 1;
+    if (edit_distance(word, name) < least) *nearest = name;
+}

@@ -165,38 +165,12 @@ bool icae_json_has(icae_json_object *object, const char *key) {
 
 /* ---- the end ---- */
 
-/* Insertions, deletions and replacements that turn a into b; only for short names. */
-static size_t edit_distance(const char *a, const char *b) {
-    enum { LONGEST = 64 };
-    size_t n = strlen(a), m = strlen(b), row[LONGEST + 1];
-    if (n > LONGEST || m > LONGEST) return SIZE_MAX;
-    for (size_t j = 0; j <= m; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t above = row[j], best = diagonal + (a[i - 1] != b[j - 1]);
-            if (above + 1 < best) best = above + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
-            diagonal = above;
-        }
-    }
-    return row[m];
-}
-
-/* The key that was asked for in vain and is at most a third away from `key`, or NULL. */
+/* The key that was asked for in vain and is the nearest to `key`, or NULL. */
 static const char *nearest_missing(const icae_json_object *object, const char *key) {
     const char *nearest = NULL;
-    size_t least = (strlen(key) + 2) / 3 + 1;
     for (size_t at = 0; at < object->missing_bytes;) {
         const char *name = object->missing + at;
-        size_t distance = edit_distance(key, name);
-        if (distance < least) {
-            least = distance;
-            nearest = name;
-        }
+        icae_name_suggest(key, name, &nearest);
         at += strlen(name) + 1;
     }
     return nearest;

@@ -330,7 +330,13 @@ START_TEST(wrong_usage_says_the_right_one) {
     static const struct {
         const char *arguments, *part;
     } cases[] = {
-        {"compres x", "there is no command \"compres\""},
+        {"", "usage: icae COMMAND"},
+        {"compres x", "there is no command \"compres\"; did you mean compress?"},
+        {"info x", "there is no command \"info\"; did you mean inspect?"},
+        {"plan x", "did you mean icae-pretrain CONFIG.json --dry-run?"},
+        {"frobnicate x", "there is no command \"frobnicate\"\n"},
+        {"help convrt", "did you mean convert?"},
+        {"help ask chat", "\"chat\" is one argument too many"},
         {"compress x", "-m BASE"},
         {"compress -m x y", "-a ADAPTER"},
         {"compress " WITH, "1 more argument"},
@@ -498,18 +504,19 @@ END_TEST
 
 START_TEST(helps) {
     const char *folder = test_folder("cli-help");
-    outcome bare = run_in(folder, "$ICAE"), asked = run_in(folder, "$ICAE --help");
-    ck_assert_int_eq(bare.code, 0);
-    ck_assert_str_eq(bare.out, asked.out);
+    outcome overview = run_in(folder, "$ICAE --help"), asked = run_in(folder, "$ICAE help");
+    ck_assert_int_eq(overview.code, 0);
+    ck_assert_str_eq(overview.out, asked.out);
     static const char *const commands[] = {"compress", "reconstruct", "continue",
                                            "ask",      "chat",        "eval",
                                            "inspect",  "selftest",    "bench"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-        ck_assert_ptr_nonnull(strstr(bare.out, commands[i]));
+        ck_assert_ptr_nonnull(strstr(overview.out, commands[i]));
         outcome r = run_in(folder, "$ICAE %s --help", commands[i]);
         ck_assert_int_eq(r.code, 0);
         ck_assert_ptr_nonnull(strstr(r.out, "--json"));
         ck_assert_ptr_nonnull(strstr(r.out, commands[i]));
+        ck_assert_str_eq(run_in(folder, "$ICAE help %s", commands[i]).out, r.out);
     }
     outcome version = run_in(folder, "$ICAE --version");
     ck_assert_str_eq(version.out, "icae " ICAE_VERSION "\n");
