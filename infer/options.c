@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <omp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -297,6 +298,15 @@ static void keep_command_line(options *given, const command *self, int argc, cha
     icae_text_release(&line);
 }
 
+/* Threads without a processor of their own wait for each other at the end of every operation. */
+static void warn_of_threads(int64_t n_threads) {
+    int n_processors = omp_get_num_procs();
+    if (n_threads <= n_processors) return;
+    icae_log_warning("-t %lld: more threads than processors (%d) are far slower; without -t "
+                     "every processor has one",
+                     (long long)n_threads, n_processors);
+}
+
 int options_read(options *given, const command *self, int argc, char **argv,
                  const char **words) {
     *given = (options){.tokens = -1,
@@ -327,5 +337,7 @@ int options_read(options *given, const command *self, int argc, char **argv,
     }
     if (given->is_quiet) icae_log_set_level(ICAE_LOG_QUIET);
     if (given->is_verbose) icae_log_set_level(ICAE_LOG_VERBOSE);
-    return check_words(given, self);
+    int code = check_words(given, self);
+    if (code < 0) warn_of_threads(given->threads);
+    return code;
 }

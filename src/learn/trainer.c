@@ -7,6 +7,7 @@
  * that may follow it; a resumed run cuts the file there and begins with that evaluation if it is due.
  */
 #include <math.h>
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +68,11 @@ static icae_status open_backend(trainer *t, icae_error *error) {
     icae_settings *s = t->settings;
     icae_status status = icae_backend_create(&t->be, NULL, (int)s->train.threads, error);
     if (status) return status;
+    if (s->train.threads > omp_get_num_procs()) {
+        icae_log_warning("train.threads is %lld: more threads than processors (%d) are far "
+                         "slower; with 0 every processor has one",
+                         (long long)s->train.threads, omp_get_num_procs());
+    }
     icae_backend_set_compute(t->be, (icae_compute)s->train.compute);
     s->train.compute = (int)t->be->compute;
     if (t->be->compute == ICAE_COMPUTE_BF16 && !t->be->has_fast_bf16) {

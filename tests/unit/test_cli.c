@@ -2,6 +2,7 @@
 /* The built `icae`, command by command, on the tiny golden model; eval is tested in test_cli_eval.c, inspect,
  * bench and selftest in test_cli_inspect.c. */
 #include <math.h>
+#include <omp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -478,6 +479,18 @@ START_TEST(text_beyond_the_context_is_warned_about_and_long_prompts_refused) {
 }
 END_TEST
 
+START_TEST(more_threads_than_processors_are_warned_about_once) {
+    const char *folder = folder_with_slots("cli-threads");
+    int n = omp_get_num_procs();
+    outcome r = run_in(folder, "$ICAE compress -t %d " WITH " %s/text.txt", n + 1, folder);
+    ck_assert_int_eq(r.code, 0);
+    const char *said = strstr(r.err, "more threads than processors");
+    ck_assert_msg(said && !strstr(said + 1, "more threads"), "%s", r.err);
+    r = run_in(folder, "$ICAE compress -t %d " WITH " %s/text.txt", n, folder);
+    ck_assert_msg(!strstr(r.err, "threads"), "%s", r.err);
+}
+END_TEST
+
 /* An option that several commands take says in each what it does there. */
 START_TEST(help_speaks_of_its_own_command) {
     const char *folder = test_folder("cli-help-own");
@@ -540,4 +553,5 @@ SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_
          slots_of_another_adapter_are_refused_by_both_names,
          ill_formed_text_is_warned_about_and_taken,
          text_beyond_the_context_is_warned_about_and_long_prompts_refused,
-         help_speaks_of_its_own_command, helps)
+         more_threads_than_processors_are_warned_about_once, help_speaks_of_its_own_command,
+         helps)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The command line of icae-pretrain and icae-finetune: exit codes, signals, what is said and where. */
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -59,6 +60,17 @@ START_TEST(a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not
     outcome o = train(folder, "");
     ck_assert_int_eq(o.code, 1);
     ck_assert_ptr_nonnull(strstr(o.err, "did you mean 'train'"));
+}
+END_TEST
+
+START_TEST(more_threads_than_processors_are_warned_about_once) {
+    const char *folder = folder_with_config("train-threads", "train.steps=1");
+    char arguments[64];
+    snprintf(arguments, sizeof arguments, "-q --dry-run -t %d", omp_get_num_procs() + 1);
+    outcome o = train(folder, arguments);
+    ck_assert_int_eq(o.code, 0);
+    const char *said = strstr(o.err, "more threads than processors");
+    ck_assert_msg(said && !strstr(said + 1, "more threads"), "%s", o.err);
 }
 END_TEST
 
@@ -187,6 +199,7 @@ START_TEST(stopped_before_the_first_step_it_is_to_be_started_again) {
 END_TEST
 
 SUITE_OF(train_cli, 60, a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not,
+         more_threads_than_processors_are_warned_about_once,
          prints_one_json_object_and_notices_a_full_disk,
          an_adapter_that_learnt_no_answers_is_asked_with_a_warning,
          what_is_said_with_closed_streams_goes_into_no_file,
