@@ -436,8 +436,22 @@ static size_t peak_rss(void) {
     return (size_t)usage.ru_maxrss * 1024; /* Linux counts KiB */
 }
 
+/* Before anything is made: a run that is not there leaves no folder and no lock behind. */
+static icae_status find_run(const trainer *t, icae_error *error) {
+    const char *folder = t->settings->out;
+    bool has_any;
+    icae_status status = icae_checkpoint_any(folder, &has_any, error);
+    if (status || has_any) return status;
+    char *path; /* there is none, and the sentence for it is there */
+    status = icae_checkpoint_newest(folder, &path, error);
+    free(path);
+    return status;
+}
+
 static icae_status run(trainer *t, icae_error *error) {
     icae_status status = icae_settings_check(t->settings, error);
+    if (!status && t->options->is_resuming && !t->options->is_dry_run)
+        status = find_run(t, error);
     if (!status && t->options->is_resuming && t->settings->memory_budget)
         status = adopt_plan(t, error);
     if (!status) status = open_parts(t, error);

@@ -411,6 +411,10 @@ START_TEST(refuses_to_mix_two_runs_in_one_folder) {
     snprintf(out, sizeof out, "%s/run", folder);
     icae_train_options resume = {.is_resuming = true};
     ck_refused(tiny_run(out, NULL, &resume, NULL, &error), "no checkpoint to resume from");
+    ck_assert(!icae_path_exists(out));
+    ck_ok(icae_folder_make(out, &error));
+    ck_refused(tiny_run(out, NULL, &resume, NULL, &error), "no checkpoint to resume from");
+    ck_assert(!icae_path_exists(test_path(out, ".lock")));
     error = (icae_error){0};
     ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
     ck_refused(tiny_run(out, NULL, NULL, NULL, &error), "go on with it by --resume");
