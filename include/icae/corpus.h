@@ -54,6 +54,9 @@ typedef struct icae_corpus_options {
     size_t limit_bytes;       /* longest line, and largest text file; 0: 64 MiB */
     int64_t epochs;           /* 0: for ever */
     bool strict;
+    /* What to do about a line that lacks a field; NULL: to name the right one in the settings. Not
+     * copied: it must live as long as the reader. */
+    const char *advice;
 } icae_corpus_options;
 
 /* Valid until the next call with the same corpus. Strings are UTF-8 with a 0 after their last byte;

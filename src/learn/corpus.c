@@ -95,9 +95,8 @@ static icae_status take_fields(icae_corpus *corpus, const char *path, int64_t li
         const icae_json_value *value = icae_json_member(root, corpus->fields[i]);
         if (!value) {
             return icae_fail(problem, ICAE_FORMAT,
-                             "%s:%" PRId64 ": has no field \"%s\": name the right one in the "
-                             "settings, or repair the line",
-                             path, line, corpus->fields[i]);
+                             "%s:%" PRId64 ": has no field \"%s\": %s, or repair the line",
+                             path, line, corpus->fields[i], corpus->advice);
         }
         if (!icae_json_as_bytes(value, &fields[i], &bytes[i])) {
             return icae_fail(problem, ICAE_FORMAT,
@@ -361,6 +360,7 @@ icae_status icae_corpus_open(icae_corpus **corpus_out, const icae_corpus_options
     corpus->limit_bytes = options->limit_bytes ? options->limit_bytes : DEFAULT_LIMIT_BYTES;
     corpus->epochs = options->epochs;
     corpus->strict = options->strict;
+    corpus->advice = options->advice ? options->advice : "name the right one in the settings";
     corpus->n_fields = options->n_fields ? options->n_fields : 1;
     icae_status status = ICAE_OK;
     for (size_t i = 0; !status && i < corpus->n_fields; i++) {

@@ -37,6 +37,7 @@ struct icae_corpus {
     size_t shuffle_documents, shuffle_bytes, limit_bytes;
     int64_t epochs;
     bool strict;
+    const char *advice;
 
     size_t *order;     /* [n_files]: this epoch's permutation */
     size_t order_at;   /* how many files of it are done */

@@ -149,12 +149,18 @@ static icae_status cut_document(group *g, uint64_t seed, const int32_t *ids, int
     return status;
 }
 
+/* The likeliest reason for a field that is missing. */
+static const char other_suite[] = "\"qa\" reads \"input\", \"prompt\" and \"answer\", the "
+                                  "other suites \"text\"; give another "
+                                  "file";
+
 static icae_status read_texts(const icae_eval_engine *engine,
                               const icae_eval_settings *settings, group *groups, int64_t n,
                               icae_eval_items *items, icae_error *error) {
     const icae_adapter_settings *adapter = engine->adapter ? &engine->adapter->settings : NULL;
     icae_corpus *corpus = NULL;
-    icae_corpus_options wishes = {.paths = &settings->data, .n_paths = 1, .epochs = 1};
+    icae_corpus_options wishes = {
+        .paths = &settings->data, .n_paths = 1, .epochs = 1, .advice = other_suite};
     icae_status status = icae_corpus_open(&corpus, &wishes, error);
     int64_t n_full = 0;
     while (!status && n_full < n) {
@@ -279,6 +285,7 @@ icae_status icae_eval_collect_questions(const icae_eval_engine *engine,
     icae_corpus_options wishes = {.paths = &settings->data,
                                   .n_paths = 1,
                                   .epochs = 1,
+                                  .advice = other_suite,
                                   .fields = {"input", "prompt", "answer"},
                                   .n_fields = N_FIELDS};
     icae_status status = icae_corpus_open(&corpus, &wishes, error);

@@ -169,6 +169,21 @@ START_TEST(evaluates_questions_latency_and_all) {
 }
 END_TEST
 
+START_TEST(data_of_another_suite_are_named_as_such) {
+    const char *folder = folder_with_lines("cli-eval-other");
+    static const char question[] = "{\"input\": \"a\", \"prompt\": \"b\", \"answer\": \"c\"}\n";
+    ck_ok(icae_file_write(test_path(folder, "q.jsonl"), question, sizeof question - 1, &error));
+    static const char *const wrong[][2] = {{"ae", "q.jsonl"}, {"qa", "lines.jsonl"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        outcome r = run_in(folder, "$ICAE eval %s " WITH " --data %s/%s", wrong[i][0], folder,
+                           wrong[i][1]);
+        ck_assert_int_eq(r.code, 1);
+        ck_assert_msg(strstr(r.err, "\"qa\" reads \"input\"") && !strstr(r.err, "settings"),
+                      "%s", r.err);
+    }
+}
+END_TEST
+
 #define PPL "$ICAE eval ppl --json -m " TINY_BASE " --data %s/lines.jsonl %s"
 
 START_TEST(perplexity_scores_every_token_but_the_first_once) {
@@ -198,4 +213,5 @@ END_TEST
 SUITE_OF(cli_eval, 240, evaluates_autoencoding_alike_in_every_batch,
          evaluates_continuation_three_ways, evaluates_by_length_and_by_content,
          continuations_are_the_same_behind_every_length, evaluates_questions_latency_and_all,
+         data_of_another_suite_are_named_as_such,
          perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces)
