@@ -199,8 +199,9 @@ static int print_figures(const options *given, const engine *e, const figures *f
                     f->generation.abreast_tokens_s);
         return json_end(&object);
     }
-    printf("machine    %s kernels, %d threads; OpenBLAS (%s) sgemm %.0f GFLOP/s", e->be->name,
-           e->be->n_threads, icae_cpu_sgemm_core(), f->peak.sgemm_gflops);
+    printf("machine    %s kernels, %d thread%s; OpenBLAS (%s) sgemm %.0f GFLOP/s", e->be->name,
+           e->be->n_threads, e->be->n_threads == 1 ? "" : "s", icae_cpu_sgemm_core(),
+           f->peak.sgemm_gflops);
     if (f->peak.bf16_gflops > 0) printf(", bf16 in registers %.0f", f->peak.bf16_gflops);
     printf("\ncompute    %s in training, %s in reading and writing\n", compute, inference);
     if (given->steps > 0) print_training(given, f);

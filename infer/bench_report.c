@@ -212,10 +212,10 @@ static void write_heads(icae_text *md, const engine *e, const options *given, co
     char processor[256];
     processor_name(processor, sizeof processor);
     icae_text_printf(md,
-                     "# Benchmark\n\n%s, %d threads, %s kernels; base %s. Made by `icae bench "
+                     "# Benchmark\n\n%s, %d thread%s, %s kernels; base %s. Made by `icae bench "
                      "%s` in %.0f s.\n\n## Ceilings\n\n| | |\n| --- | --- |\n",
-                     processor, e->be->n_threads, e->be->name, given->base,
-                     given->is_quick ? "--quick" : "--out DIR", r->seconds);
+                     processor, e->be->n_threads, e->be->n_threads == 1 ? "" : "s", e->be->name,
+                     given->base, given->is_quick ? "--quick" : "--out DIR", r->seconds);
     icae_text_printf(md, "| multiply-adds of floats on registers | %.0f GFLOP/s |\n",
                      r->peak.fma_gflops);
     icae_text_printf(md, "| OpenBLAS sgemm, 1024 x 1024, kernels %s | %.0f GFLOP/s |\n",

@@ -79,9 +79,10 @@ void icae_report_plan(const trainer *t) {
         char time[32];
         int64_t steps = s->train.steps - t->state.step;
         icae_log_info(
-            "time      about %.3g s a step, %s for %lld steps (%d threads, %s %.0f GFLOP/s)",
+            "time      about %.3g s a step, %s for %lld steps (%d thread%s, %s %.0f GFLOP/s)",
             t->report->step_s, duration(t->report->step_s * (double)steps, time, sizeof time),
-            (long long)steps, t->be->n_threads, t->report->peak_name, t->report->peak / 1e9);
+            (long long)steps, t->be->n_threads, t->be->n_threads == 1 ? "" : "s",
+            t->report->peak_name, t->report->peak / 1e9);
     }
 }
 

@@ -248,10 +248,9 @@ static icae_status compare_state(const trainer *t, const char *path, uint64_t wr
                         path, t->folder.config);
     }
     if (!status && state->threads && state->threads != t->be->n_threads) {
-        status =
-            note_change(t, error, "it goes on to other last bits",
-                        "%s: was computed by %lld threads, now there are %d (train.threads)",
-                        path, (long long)state->threads, t->be->n_threads);
+        status = note_change(t, error, "it goes on to other last bits",
+                             "%s: was computed with train.threads = %lld, now it is %d", path,
+                             (long long)state->threads, t->be->n_threads);
     }
     if (!status && *state->kernels && strcmp(state->kernels, t->be->name) != 0) {
         status = note_change(t, error, "it goes on to other last bits",

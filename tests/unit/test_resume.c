@@ -75,7 +75,8 @@ START_TEST(other_threads_and_other_kernels_are_refused_or_said) {
     snprintf(out, sizeof out, "%s/run", folder);
     ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
     const char *const *threads = RUN_WITH("train.steps=5", "train.threads=2");
-    ck_refused(tiny_run(out, threads, &resume, NULL, &error), "by 1 threads, now there are 2");
+    ck_refused(tiny_run(out, threads, &resume, NULL, &error),
+               "with train.threads = 1, now it is 2");
     error = (icae_error){0};
     ck_ok(tiny_run(out, threads, &resume_changed, NULL, &error));
     threads = RUN_WITH("train.steps=6", "train.threads=2");
