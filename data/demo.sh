@@ -103,7 +103,7 @@ score runs/demo-passages/adapter data/samples/passages.jsonl --samples 3
 
 title "Done in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. To try next:"
 cat <<EOF
-  $build/icae compress -m $base -a adapters/smollm2-135m-4x --refine 100 --report my.html LICENSE    (my.html has it, span by span)
+  $build/icae compress -m $base -a adapters/smollm2-135m-4x --refine 100 --report runs/my.html LICENSE    (runs/my.html has it, span by span)
   $build/icae compress -m $base -a adapters/smollm2-135m-4x-ask -o runs/ask.slots runs/heldout.txt
   $build/icae ask -m $base -a adapters/smollm2-135m-4x-ask -n 25 runs/ask.slots "What is the first sentence of the text?"
   $build/icae-pretrain configs/smollm2-64x16-cpu.json
