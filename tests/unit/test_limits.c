@@ -69,10 +69,12 @@ START_TEST(one_token_goes_all_the_way) {
 }
 END_TEST
 
-START_TEST(spaces_and_line_ends_are_a_text) {
+START_TEST(spaces_and_line_ends_are_text_but_not_alone) {
     const char *folder = test_folder("limits-spaces");
-    write_repeated(folder, "a", " ", 200);
-    write_repeated(folder, "b", "\n", 200);
+    write_text(folder, "c", " \n\n  ", 5);
+    expect(compress(folder, "c"), 1, "c holds white space alone: there is nothing to compress");
+    write_repeated(folder, "a", ". ", 100);
+    write_repeated(folder, "b", ".\n", 100);
     expect_quiet(compress(folder, "a"));
     expect_quiet(compress(folder, "b"));
     expect_quiet(run_in(folder, "$ICAE reconstruct " WITH " -n 4 %s/a.slots", folder));
@@ -104,7 +106,7 @@ END_TEST
 /* The tiny base was trained on 2048 positions. */
 START_TEST(a_text_past_the_context_is_kept_but_nothing_is_written_behind_it) {
     const char *folder = test_folder("limits-context");
-    write_repeated(folder, "a", " ", 2100);
+    write_repeated(folder, "a", "0", 2100);
     expect(compress(folder, "a"), 0,
            "the text has 2100 tokens, the base was trained on contexts of 2048: it can be "
            "restored, span by span, but not read as one text");
@@ -145,7 +147,7 @@ END_TEST
 /* An answer stops at the end of the context, and says so in its JSON. */
 START_TEST(an_answer_ends_with_the_context) {
     const char *folder = test_folder("limits-answer");
-    write_repeated(folder, "a", " ", 2040);
+    write_repeated(folder, "a", "0", 2040);
     expect_quiet(compress(folder, "a"));
     outcome asked = run_in(folder, "$ICAE continue --json " WITH " -n 100 %s/a.slots", folder);
     expect_quiet(asked);
@@ -204,8 +206,8 @@ START_TEST(ten_megabytes_are_compressed) {
 END_TEST
 
 SUITE_OF(limits, 300, an_empty_text_is_refused_and_leaves_no_file, one_token_goes_all_the_way,
-         spaces_and_line_ends_are_a_text, what_is_no_utf8_is_replaced_with_a_warning,
-         a_zero_byte_is_a_character,
+         spaces_and_line_ends_are_text_but_not_alone,
+         what_is_no_utf8_is_replaced_with_a_warning, a_zero_byte_is_a_character,
          a_text_past_the_context_is_kept_but_nothing_is_written_behind_it,
          a_prompt_that_does_not_fit_is_refused, an_empty_prompt_is_refused,
          an_answer_ends_with_the_context, ten_megabytes_are_compressed)
