@@ -123,7 +123,8 @@ icae_tensor *icae_rope(icae_graph *graph, icae_tensor *x, int64_t head_width,
  *           NULL, and no gradient flows)
  *
  * Returns [T, heads * width]. Gradient flows to q, k and v. Kept: q, k, v, the result, and one
- * log-sum-exp per row and head; never the T x S matrix.
+ * log-sum-exp per row and head; never the T x S matrix. In bf16 compute q, k and v are rounded to
+ * bfloat16 in place first (not where keys are cached), so that backward's weights are forward's.
  * Source: Vaswani et al., arXiv 1706.03762; the blocked form, Dao et al., arXiv 2205.14135.
  */
 icae_tensor *icae_attention(icae_graph *graph, const icae_attention_shape *shape,

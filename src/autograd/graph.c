@@ -291,6 +291,12 @@ static void widen_values(icae_graph *graph, icae_tensor *tensor) {
     tensor->is_rounded = false;
 }
 
+void icae_graph_round(icae_graph *graph, icae_tensor *tensor) {
+    if (tensor->is_leaf || graph->be->compute != ICAE_COMPUTE_BF16) return;
+    round_values(graph, tensor);
+    if (tensor->is_rounded) widen_values(graph, tensor);
+}
+
 void icae_done(icae_graph *graph, icae_tensor *tensor) {
     if (!tensor || tensor->is_leaf) return;
     drop_reference(graph, tensor);

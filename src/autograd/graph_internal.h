@@ -13,6 +13,10 @@
 /* False, with the sticky error set, when a failure stands or memory is NULL. */
 bool icae_graph_got(icae_graph *graph, const void *memory, const char *what);
 
+/* In bf16 compute: the tensor's values become, in place, what icae_node_keep_rounded would give backward of
+ * them. For an op whose backward must compute from the very values that its forward had. */
+void icae_graph_round(icae_graph *graph, icae_tensor *tensor);
+
 /* Values of a tensor of type real. */
 static inline icae_real *icae_values(const icae_tensor *tensor) {
     return (icae_real *)(uintptr_t)tensor->data;
