@@ -224,8 +224,10 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path,
                          icae_quote_string(config->architecture).text,
                          icae_architecture_names(known, sizeof known));
     }
+    /* From here on the row's name, whatever the base is read from; keys bear the name in the file. */
+    snprintf(config->architecture, sizeof config->architecture, "%s", (*architecture)->name);
     config->biased_modules = biases_there(model, *architecture);
-    reader r = {model, config->architecture, error, ICAE_OK};
+    reader r = {model, (*architecture)->gguf_name, error, ICAE_OK};
     config->width = get_integer(&r, "embedding_length", -1);
     config->layers = get_integer(&r, "block_count", -1);
     config->heads = get_integer(&r, "attention.head_count", -1);

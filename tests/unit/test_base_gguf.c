@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "icae/exchange.h"
 #include "icae/file.h"
 #include "icae/gguf_write.h"
 #include "icae/json.h"
@@ -364,6 +365,34 @@ static void agrees(const golden *g) {
     icae_backend_free(be);
 }
 
+/* llama.cpp's names of weights are the row's of the architecture, which has one name for config.json and
+ * may have another in a GGUF. */
+START_TEST(an_adapter_of_a_gguf_is_exported_and_read_back) {
+    for (int i = 0; i < N_GOLDENS; i++) {
+        const char *folder = test_folder("base-gguf-lora");
+        char path[640], lora[640];
+        snprintf(path, sizeof path, "%s/base.gguf", folder);
+        snprintf(lora, sizeof lora, "%s/lora.gguf", folder);
+        convert(&goldens[i], NULL, path);
+        icae_backend *be;
+        icae_model *model;
+        icae_adapter *adapter, *again;
+        ck_ok(icae_backend_create(&be, NULL, 1, &error));
+        ck_ok(icae_model_open(&model, path, &error));
+        icae_adapter_settings settings = icae_adapter_defaults(model);
+        settings.memory_slots = settings.rank = 2;
+        ck_ok(icae_adapter_create(&adapter, model, &settings, 1, be, false, &error));
+        ck_ok(icae_adapter_export_gguf(adapter, lora, model, ICAE_DTYPE_F32, &error));
+        icae_import given = {.layout = -1};
+        ck_ok(icae_adapter_import_gguf(&again, lora, &given, model, be, &error));
+        icae_adapter_free(again);
+        icae_adapter_free(adapter);
+        icae_model_close(model);
+        icae_backend_free(be);
+    }
+}
+END_TEST
+
 /* A window is what tells a Mistral from a Llama in a GGUF, and Llama 3's scaling is a tensor: these
  * open as another architecture than the folder's, yet all numbers are those of the folder. */
 START_TEST(a_gguf_gives_what_its_folder_gives) {
@@ -476,5 +505,6 @@ END_TEST
 #endif
 
 SUITE_OF(base_gguf, 300, a_gguf_gives_what_its_folder_gives,
+         an_adapter_of_a_gguf_is_exported_and_read_back,
          a_gguf_that_is_no_base_is_refused_at_once,
          a_folder_that_is_no_base_is_refused_at_once REAL_BASE_TESTS)
