@@ -50,6 +50,7 @@ static icae_status encode_some(encoding *e, int64_t most, icae_error *error) {
     icae_slots *slots = e->slots;
     int64_t row = slots->slots_per_span * slots->width, count = 0;
     icae_graph_begin(graph, false, false);
+    icae_graph_resize(graph, icae_mix64((uint64_t)most, (uint64_t)slots->n_tokens));
     icae_graph_set_reading(graph);
     icae_context *contexts = icae_graph_arena(graph, (size_t)most * sizeof *contexts);
     int64_t *firsts = icae_graph_arena(graph, ((size_t)most + 1) * sizeof *firsts);

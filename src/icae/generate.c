@@ -347,12 +347,18 @@ static icae_status check_request(const generator *gen, int64_t r, icae_error *er
 static icae_status run_generator(generator *gen, int64_t n_requests, icae_error *error) {
     icae_backend *be = icae_graph_backend(gen->graph);
     icae_status status = ICAE_OK;
+    uint64_t sizes = 1;
     for (int64_t r = 0; r < n_requests && !status; r++) {
         const icae_request *request = &gen->requests[r];
         status = check_request(gen, r, error);
         if (status) break;
         gen->results[r].ids = malloc((size_t)request->max_tokens * sizeof(int32_t));
         if (!gen->results[r].ids) return icae_fail_memory(error, "generated tokens");
+        sizes = icae_mix64(sizes, (uint64_t)(input_rows(gen, request) + request->max_tokens));
+    }
+    if (!status) icae_graph_resize(gen->graph, sizes);
+    for (int64_t r = 0; r < n_requests && !status; r++) {
+        const icae_request *request = &gen->requests[r];
         status = icae_cache_create(&gen->writings[r].cache, be, &gen->model->config,
                                    input_rows(gen, request) + request->max_tokens, error);
     }
