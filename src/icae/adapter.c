@@ -14,6 +14,7 @@
 
 #include "icae/adapter_internal.h"
 #include "icae/chat.h"
+#include "icae/log.h"
 #include "icae/rng.h"
 
 enum { CHUNK = 4096 }; /* numbers that pass through the stack at a time */
@@ -157,6 +158,18 @@ static void connect(icae_adapter *adapter, const icae_model_config *config) {
     adapter->memory = &next->tensor;
 }
 
+/* A span and its slots are one sequence, which the base should know the positions of. */
+static void warn_of_long_spans(const icae_adapter_settings *settings, const icae_model *model) {
+    int64_t span = settings->memory_slots * settings->compression_rate, positions = span;
+    if (settings->layout == ICAE_LAYOUT_APPEND) positions += settings->memory_slots;
+    if (positions <= model->config.context_length) return;
+    icae_log_warning(
+        "spans of up to %lld tokens for %lld slots take %lld positions, the base was "
+        "trained on contexts of %lld: expect less of long ones",
+        (long long)span, (long long)settings->memory_slots, (long long)positions,
+        (long long)model->config.context_length);
+}
+
 icae_status icae_adapter_allocate(icae_adapter **out, const icae_model *model,
                                   const icae_adapter_settings *settings, icae_backend *be,
                                   bool for_training, icae_error *error) {
@@ -169,6 +182,7 @@ icae_status icae_adapter_allocate(icae_adapter **out, const icae_model *model,
             "to %lld",
             settings->stop_id, model->path ? model->path : "unnamed", (long long)V - 1);
     }
+    warn_of_long_spans(settings, model);
     icae_adapter *adapter = calloc(1, sizeof *adapter);
     if (!adapter) return icae_fail_memory(error, "an adapter");
     adapter->settings = *settings;

@@ -27,7 +27,8 @@ icae_model small_model(void) {
                                    .heads = 2,
                                    .kv_heads = 1,
                                    .head_width = 4,
-                                   .feed_forward = 12},
+                                   .feed_forward = 12,
+                                   .context_length = 4096},
                         .fingerprint = 0xba5e,
                         .embedding_mean = 0.5,
                         .embedding_deviation = 0.125,
@@ -44,7 +45,8 @@ icae_model golden_model(void) {
                                        .heads = 4,
                                        .kv_heads = 2,
                                        .head_width = 16,
-                                       .feed_forward = 176};
+                                       .feed_forward = 176,
+                                       .context_length = 4096};
     return model;
 }
 

@@ -38,6 +38,27 @@ START_TEST(defaults_follow_the_chat_template) {
 }
 END_TEST
 
+START_TEST(spans_longer_than_the_bases_context_are_warned_of) {
+    const char *folder = test_folder("long-spans");
+    icae_backend *be = reference();
+    icae_model model = small_model();
+    icae_adapter_settings settings = icae_adapter_defaults(&model);
+    settings.memory_slots = 8;
+    settings.compression_rate = 4;
+    model.config.context_length = 32; /* as long as a span; append has its slots behind it */
+    for (int is_append = 0; is_append < 2; is_append++) {
+        icae_adapter *adapter;
+        settings.layout = is_append ? ICAE_LAYOUT_APPEND : ICAE_LAYOUT_UNIFORM;
+        catch_warnings(folder);
+        ck_ok(icae_adapter_create(&adapter, &model, &settings, 1, be, false, &error));
+        ck_assert(has_warned(folder, "take 40 positions") == is_append);
+        ck_assert(has_warned(folder, "warning") == is_append);
+        icae_adapter_free(adapter);
+    }
+    icae_backend_free(be);
+}
+END_TEST
+
 static void measure(const icae_param *param, double *mean, double *deviation, double *largest) {
     const icae_real *values = param->tensor.data;
     double sum = 0, squares = 0;
@@ -451,6 +472,7 @@ START_TEST(loads_the_golden_folder_with_its_least_icae_json) {
 END_TEST
 
 SUITE_OF(adapter, 60, defaults_follow_the_chat_template,
+         spans_longer_than_the_bases_context_are_warned_of,
          fresh_values_have_the_right_distributions,
          pairs_stand_where_the_forward_pass_looks_for_them,
          a_seed_gives_the_same_values_whatever_else_is_trained,
