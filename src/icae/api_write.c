@@ -164,10 +164,13 @@ static icae_status choose_length(const generation *g, part *p, icae_error *error
     int64_t context = g->session->base->model->config.context_length;
     int64_t first = first_position(g->session, &p->slots, &q->request), room = context - first;
     int64_t wanted = what->max_tokens;
-    if (what->mode == ICAE_RECONSTRUCT && (wanted == 0 || w->end - w->first > 1))
-        wanted = icae_restored_limit(p->slots.n_tokens);
-    else if (wanted == 0)
+    if (what->mode == ICAE_RECONSTRUCT) {
+        /* A span ends somewhere: more of it than that would push what follows out of the text. */
+        int64_t limit = icae_restored_limit(p->slots.n_tokens);
+        if (wanted == 0 || (wanted > limit && !what->spans_together)) wanted = limit;
+    } else if (wanted == 0) {
         wanted = DEFAULT_TOKENS;
+    }
     if (wanted > MOST_TOKENS) wanted = MOST_TOKENS;
     if (room < 1) {
         return icae_fail(error, ICAE_INVALID,
@@ -178,7 +181,8 @@ static icae_status choose_length(const generation *g, part *p, icae_error *error
                          what->mode == ICAE_ASK ? "prompt or text" : "text");
     }
     const bool is_first = p == &g->parts[w->first]; /* one warning a text */
-    if (p->slots.n_tokens > context && is_first) {
+    const bool has_text_positions = g->session->adapter->settings.layout == ICAE_LAYOUT_UNIFORM;
+    if (p->slots.n_tokens > context && has_text_positions && is_first) {
         icae_log_warning("the slots stand for %lld tokens, the base was trained on contexts of "
                          "%lld: expect less of it",
                          (long long)p->slots.n_tokens, (long long)context);

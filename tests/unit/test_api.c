@@ -9,6 +9,7 @@
 
 #include "command.h"
 #include "icae/file.h"
+#include "icae/generate.h"
 #include "icae/json.h"
 #include "icae/slots.h"
 #include "icae/text.h"
@@ -151,6 +152,29 @@ START_TEST(limits_beyond_what_there_is_are_none) {
     icae_generation billions = {.mode = ICAE_CONTINUE, .max_tokens = INT32_MAX};
     gives_the_same(session, slots, &all, &billions, 1);
     icae_slots_free(more);
+    icae_slots_free(slots);
+    icae_session_close(session);
+    icae_base_close(base);
+}
+END_TEST
+
+/* A span has a length: what an adapter writes beyond it is nothing of the text, whatever was asked for. */
+START_TEST(a_span_restored_ends_after_its_length_and_an_eighth) {
+    icae_base *base = open_base();
+    icae_session *session = open_session(base);
+    icae_slots *slots;
+    ck_ok(icae_session_compress(session, passage, 12, &slots, &error));
+    icae_slots_info info = icae_slots_describe(slots);
+    ck_assert_int_eq(info.spans, 1);
+    static const int64_t asked[] = {0, 200, 3};
+    for (int i = 0; i < 3; i++) {
+        icae_generation wish = {.mode = ICAE_RECONSTRUCT, .max_tokens = asked[i]};
+        icae_generated made;
+        ck_ok(icae_session_generate(session, slots, &wish, NULL, NULL, &made, &error));
+        int64_t limit = icae_restored_limit(info.source_tokens);
+        ck_assert_int_le(made.generated_tokens, i == 2 ? 3 : limit);
+        icae_generated_release(&made);
+    }
     icae_slots_free(slots);
     icae_session_close(session);
     icae_base_close(base);
@@ -468,7 +492,8 @@ START_TEST(example_program_works_and_fails_politely) {
 END_TEST
 
 SUITE_OF(api, 120, pieces_add_up_to_the_text, a_session_computes_and_refines_as_it_was_told,
-         limits_beyond_what_there_is_are_none, callback_stops_generation,
+         limits_beyond_what_there_is_are_none,
+         a_span_restored_ends_after_its_length_and_an_eighth, callback_stops_generation,
          slots_survive_their_file_and_join, an_answer_ends_at_the_templates_token,
          a_dialogue_stands_before_its_question,
          slots_of_another_session_are_refused_by_all_names, refuses_what_makes_no_sense,
