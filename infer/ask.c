@@ -186,8 +186,11 @@ int run_chat(const options *given) {
     if (!status) status = speaker_load(&s, given->words, given->n_words, &error);
     bool is_person = isatty(STDIN_FILENO);
     if (!status && is_person) icae_log_info("A question a line; Ctrl-D ends.");
-    while (!status) {
-        if (is_person) fputs("> ", stderr);
+    while (!status && !signal_caught()) {
+        if (is_person) {
+            fputs("> ", stderr);
+            if (!signals_wait_for_input()) break;
+        }
         ssize_t got = getline(&line, &capacity, stdin);
         if (got < 0) break;
         while (got > 0 && strchr("\r\n", line[got - 1]))

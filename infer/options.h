@@ -40,14 +40,15 @@ typedef struct options {
     int64_t length; /* -n, 0: not given */
     int64_t threads;
     const char *compute; /* "auto", "f32", "bf16"; NULL: not given */
-    int64_t seed;
+    int64_t seed;        /* eval, bench */
+    int64_t draw_seed;   /* of sampling; -1: not given */
     bool is_json, is_quiet, is_verbose;
-    double temperature, top_p;
-    double alpha;        /* 0: not given */
-    double min_fidelity; /* compress; -1: not given */
-    int64_t refine;      /* compress, eval; -1: not given */
-    int64_t top_k;
-    const char *data, *out_folder, *questions, *grid;                   /* eval */
+    double temperature;                               /* -1: not given */
+    double top_p, alpha;                              /* 0: not given */
+    double min_fidelity;                              /* compress; -1: not given */
+    int64_t refine;                                   /* compress, eval; -1: not given */
+    int64_t top_k;                                    /* 0: not given */
+    const char *data, *out_folder, *questions, *grid; /* eval */
     int64_t tokens, continuation, samples, batch, window, stride, skip; /* -1: not given */
     int64_t generate;                                                   /* -1: not given */
     const char *golden[MOST_GOLDEN];

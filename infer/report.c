@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +35,26 @@ void signals_catch(void) {
 
 int signal_caught(void) {
     return (int)caught;
+}
+
+/* A signal between the question whether one came and read() would leave read() waiting: here they may
+ * come only while pselect waits. */
+bool signals_wait_for_input(void) {
+    sigset_t held, before;
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGTERM);
+    sigprocmask(SIG_BLOCK, &held, &before);
+    int ready = -1;
+    errno = EINTR;
+    while (!caught && ready < 0 && errno == EINTR) {
+        fd_set inputs;
+        FD_ZERO(&inputs);
+        FD_SET(STDIN_FILENO, &inputs);
+        ready = pselect(STDIN_FILENO + 1, &inputs, NULL, NULL, NULL, &before);
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return !caught;
 }
 
 int report_failure(const icae_error *error) {

@@ -19,6 +19,8 @@ int report_failure(const icae_error *error);
 /* From now on Ctrl-C and SIGTERM only set a mark, once; a second one ends the process. */
 void signals_catch(void);
 int signal_caught(void); /* its number, or 0 */
+/* Waits for input at the terminal; false when a signal ends that, or came before. */
+bool signals_wait_for_input(void);
 
 /* Flushes standard output: EXIT_DONE, or EXIT_FAILED with a sentence when it could not be written. */
 int finish_output(void);

@@ -41,14 +41,18 @@ void speaker_close(speaker *s) {
 }
 
 icae_generation speaker_wish(const options *given, icae_mode mode, const char *prompt) {
+    /* Who says from which tokens to draw, or with which seed, wants them drawn. */
+    const bool is_drawing = given->top_p > 0 || given->top_k > 0 || given->draw_seed >= 0;
     return (icae_generation){.mode = mode,
                              .prompt = prompt,
                              .spans_together = given->is_together,
                              .max_tokens = given->length,
-                             .temperature = given->temperature,
+                             .temperature = given->temperature >= 0 ? given->temperature
+                                            : is_drawing            ? 1
+                                                                    : 0,
                              .top_p = given->top_p,
                              .top_k = given->top_k,
-                             .seed = (uint64_t)given->seed};
+                             .seed = given->draw_seed > 0 ? (uint64_t)given->draw_seed : 0};
 }
 
 /* Returns false, which ends the generation, when a signal came or nobody takes the text. */

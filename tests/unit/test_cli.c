@@ -68,6 +68,14 @@ START_TEST(samples_by_seed) {
     ck_assert_int_eq(a.code, 0);
     ck_assert_str_eq(a.out, b.out);
     ck_assert_str_ne(a.out, c.out);
+    /* Who names a seed or what to draw from wants tokens drawn, at temperature 1. */
+    outcome named =
+        run_in(folder, "$ICAE continue " WITH " -n 20 --seed 2 %s/text.slots", folder);
+    outcome told = run_in(
+        folder, "$ICAE continue " WITH " -n 20 --seed 2 --temperature 1 %s/text.slots", folder);
+    outcome greedy = run_in(folder, "$ICAE continue " WITH " -n 20 %s/text.slots", folder);
+    ck_assert_str_eq(named.out, told.out);
+    ck_assert_str_ne(named.out, greedy.out);
 }
 END_TEST
 
