@@ -36,6 +36,32 @@ icae_status icae_adapter_write_tensors(const icae_adapter *adapter, int first, i
                                        const char *const *metadata, size_t n_metadata,
                                        icae_error *error);
 
+/* ---- reading an adapter folder: adapter_file.c, and its two JSON files: adapter_json.c ---- */
+
+enum { ICAE_ADAPTER_HASHED = 3 }; /* files whose hashes icae.json holds */
+
+/* One load on its way. */
+typedef struct icae_adapter_loader {
+    const char *folder;
+    const icae_model *model;
+    icae_adapter_settings settings;
+    bool has_base, has_tokenizer, has_values; /* fingerprints that icae.json holds */
+    uint64_t base, tokenizer, values;
+    bool has_hash[ICAE_ADAPTER_HASHED];
+    uint64_t hashes[ICAE_ADAPTER_HASHED]; /* of the files beside icae.json */
+    char base_name[128];
+    icae_text summary;         /* the object "training" as text; empty when there is none */
+    const icae_import *import; /* of a PEFT folder, which has no icae.json; else NULL */
+    char *memory_path;         /* of the memory table */
+    icae_error *error;
+} icae_adapter_loader;
+
+/* icae.json into the settings, fingerprints and summary of load, which starts from defaults; refuses another
+ * base or tokenizer than load->model's, and files that are not those it was written for. */
+icae_status icae_adapter_read_icae_json(icae_adapter_loader *load);
+/* adapter_config.json into rank, alpha, dropout and targets of load->settings. */
+icae_status icae_adapter_read_peft_json(icae_adapter_loader *load);
+
 /* ---- settings as JSON, and the memory table as a file of its own; exchange.c ---- */
 
 /* The first part of icae.json, up to the comma behind the last setting. */
