@@ -8,9 +8,8 @@
  *     bench-length.svg, bench-batch.svg, bench-rank.svg, bench-threads.svg
  *                         how cost grows with one of them, the others fixed
  *
- * A point of a sweep is the fastest of its rounds: other programs can only make one slower.
+ * What is measured for it, and how, stands in bench_measure.c.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,50 +21,6 @@
 #include "icae/plot.h"
 #include "report.h"
 
-enum { MOST_POINTS = 10, MOST_TYPES = 2 };
-
-/* What is done, full or quick. Sweeps end with 0. */
-typedef struct extent {
-    int64_t rounds, sweep_rounds;
-    int generation_rounds;
-    double ceiling_s;
-    const char *lengths;          /* of the main training; NULL: eight of 128 */
-    int64_t length_tokens;        /* tokens of a step while the length of texts changes */
-    int64_t text_tokens, n_texts; /* of the other sweeps */
-    int64_t by_length[MOST_POINTS], by_batch[MOST_POINTS], by_rank[MOST_POINTS];
-    bool both_types; /* f32 too where training takes bf16 */
-} extent;
-
-static const extent full_extent = {.rounds = 3,
-                                   .sweep_rounds = 2,
-                                   .generation_rounds = 3,
-                                   .ceiling_s = 1,
-                                   .length_tokens = 512,
-                                   .text_tokens = 64,
-                                   .n_texts = 4,
-                                   .by_length = {32, 64, 128, 256, 512},
-                                   .by_batch = {1, 2, 4, 8},
-                                   .by_rank = {8, 32, 128, 512},
-                                   .both_types = true};
-static const extent quick_extent = {.rounds = 1,
-                                    .sweep_rounds = 1,
-                                    .generation_rounds = 1,
-                                    .ceiling_s = 0.3,
-                                    .lengths = "64,64,64,64",
-                                    .length_tokens = 128,
-                                    .text_tokens = 32,
-                                    .n_texts = 2,
-                                    .by_length = {32, 64, 128},
-                                    .by_batch = {1, 4},
-                                    .by_rank = {8, 128}};
-
-typedef struct point {
-    double x;
-    training_figures training;
-} point;
-
-typedef enum sweep_kind { BY_LENGTH, BY_BATCH, BY_RANK, BY_THREADS, SWEEP_COUNT } sweep_kind;
-
 static const struct {
     const char *name, *title, *x;
 } sweeps[SWEEP_COUNT] = {
@@ -74,119 +29,6 @@ static const struct {
     {"rank", "Cost by LoRA rank", "rank"},
     {"threads", "Cost by threads", "threads"},
 };
-
-typedef struct report {
-    const extent *extent;
-    ceilings peak;
-    int n_types;
-    icae_compute types[MOST_TYPES]; /* of training; the first is what programs take */
-    training_figures training[MOST_TYPES];
-    generation_figures generation[MOST_TYPES]; /* f32, and bf16 where it is fast */
-    point points[SWEEP_COUNT][MOST_TYPES][MOST_POINTS];
-    int n_points[SWEEP_COUNT];
-    double seconds;
-} report;
-
-/* ---- measuring ---- */
-
-/* "64,64,64" */
-static const char *repeat(int64_t length, int64_t n, char *out, size_t bytes) {
-    size_t used = 0;
-    for (int64_t i = 0; i < n && used + 24 < bytes; i++)
-        used += (size_t)snprintf(out + used, bytes - used, "%s%lld", i ? "," : "",
-                                 (long long)length);
-    return out;
-}
-
-static icae_status measure_point(engine *e, const options *given, const extent *x,
-                                 sweep_kind kind, int64_t value, point *p, icae_error *error) {
-    char lengths[1024];
-    int64_t length = x->text_tokens, n = x->n_texts, rank = BENCH_RANK;
-    if (kind == BY_LENGTH) length = value, n = x->length_tokens / value;
-    if (kind == BY_BATCH) n = value;
-    if (kind == BY_RANK) rank = value;
-    training_case c = {.lengths = repeat(length, n > 0 ? n : 1, lengths, sizeof lengths),
-                       .rank = rank,
-                       .rounds = x->sweep_rounds,
-                       .is_checkpointed = given->is_checkpointed,
-                       .seed = given->seed};
-    p->x = (double)value;
-    return bench_training(e, &c, &p->training, error);
-}
-
-/* The same model on a backend of its own with so many threads. */
-static icae_status measure_threads(engine *e, const options *given, const extent *x,
-                                   int64_t threads, point *p, icae_error *error) {
-    engine other = {.model = e->model};
-    icae_status status = icae_backend_create(&other.be, NULL, (int)threads, error);
-    if (status) return status;
-    icae_backend_set_compute(other.be, e->be->compute);
-    status = icae_graph_create(&other.graph, other.be, error);
-    if (!status) status = measure_point(&other, given, x, BY_THREADS, threads, p, error);
-    other.model = NULL;
-    engine_close(&other);
-    return status;
-}
-
-/* 1, 2, 4, .. and all. */
-static int thread_counts(int all, int64_t *counts) {
-    int n = 0;
-    for (int64_t t = 1; t < all && n < MOST_POINTS - 1; t *= 2)
-        counts[n++] = t;
-    counts[n++] = all;
-    return n;
-}
-
-static icae_status measure_sweeps(engine *e, const options *given, report *r,
-                                  icae_error *error) {
-    const extent *x = r->extent;
-    const int64_t *values[] = {x->by_length, x->by_batch, x->by_rank};
-    int64_t threads[MOST_POINTS];
-    icae_status status = ICAE_OK;
-    for (int kind = 0; kind < SWEEP_COUNT; kind++) {
-        int n = kind == BY_THREADS ? thread_counts(e->be->n_threads, threads) : 0;
-        while (kind != BY_THREADS && n < MOST_POINTS && values[kind][n])
-            n++;
-        r->n_points[kind] = n;
-        for (int type = 0; type < r->n_types; type++) {
-            icae_backend_set_compute(e->be, r->types[type]);
-            for (int i = 0; i < n && !status; i++) {
-                point *p = &r->points[kind][type][i];
-                status = kind == BY_THREADS ? measure_threads(e, given, x, threads[i], p, error)
-                                            : measure_point(e, given, x, (sweep_kind)kind,
-                                                            values[kind][i], p, error);
-            }
-        }
-    }
-    /* The last backend has set the number of threads of the whole process. */
-    icae_backend *last;
-    if (!status) status = icae_backend_create(&last, NULL, e->be->n_threads, error);
-    if (!status) icae_backend_free(last);
-    return status;
-}
-
-static icae_status measure(engine *e, const options *given, report *r, icae_error *error) {
-    const extent *x = r->extent;
-    icae_status status = ICAE_OK;
-    for (int type = 0; type < r->n_types && !status; type++) {
-        icae_backend_set_compute(e->be, r->types[type]);
-        training_case c = {.lengths = given->lengths ? given->lengths : x->lengths,
-                           .rank = BENCH_RANK,
-                           .rounds = x->rounds,
-                           .is_checkpointed = given->is_checkpointed,
-                           .with_sgemm = true,
-                           .seed = given->seed};
-        status = bench_training(e, &c, &r->training[type], error);
-        if (!status)
-            status = bench_generation(e, given->seed, x->generation_rounds,
-                                      &r->generation[type], error);
-    }
-    if (!status) r->peak = bench_ceilings(e->be->n_threads, x->ceiling_s);
-    for (int type = 0; type < r->n_types; type++)
-        r->peak.sgemm_gflops = fmax(r->peak.sgemm_gflops, r->training[type].sgemm_best);
-    if (!status) status = measure_sweeps(e, given, r, error);
-    return status;
-}
 
 /* ---- bench.md ---- */
 
@@ -208,7 +50,8 @@ static void processor_name(char *out, size_t bytes) {
     if (file) fclose(file);
 }
 
-static void write_heads(icae_text *md, const engine *e, const options *given, const report *r) {
+static void write_heads(icae_text *md, const engine *e, const options *given,
+                        const report_figures *r) {
     char processor[256];
     processor_name(processor, sizeof processor);
     icae_text_printf(md,
@@ -226,7 +69,7 @@ static void write_heads(icae_text *md, const engine *e, const options *given, co
     icae_text_printf(md, "| reading memory | %.1f GB/s |\n", r->peak.read_gb_s);
 }
 
-static void write_training_table(icae_text *md, const report *r) {
+static void write_training_table(icae_text *md, const report_figures *r) {
     const training_figures *first = &r->training[0];
     icae_text_printf(
         md,
@@ -278,7 +121,7 @@ static int rank_ops(const training_figures *t, int order[ICAE_OP_COUNT]) {
     return n;
 }
 
-static void write_shares_table(icae_text *md, const report *r) {
+static void write_shares_table(icae_text *md, const report_figures *r) {
     icae_text_append_string(md,
                             "\n## Where a step's time goes\n\n![shares](bench-shares.svg)\n\n"
                             "| operation | compute | forward | backward | together |\n"
@@ -300,7 +143,7 @@ static void write_shares_table(icae_text *md, const report *r) {
     }
 }
 
-static void write_generation_table(icae_text *md, const engine *e, const report *r) {
+static void write_generation_table(icae_text *md, const engine *e, const report_figures *r) {
     double gb = 1e-9 * (double)e->model->weight_bytes;
     icae_text_append_string(md,
                             "\n## Reading and writing, tokens a second\n\n"
@@ -316,11 +159,11 @@ static void write_generation_table(icae_text *md, const engine *e, const report 
     }
 }
 
-static double cost_ms(const point *p) {
+static double cost_ms(const sweep_point *p) {
     return 1e3 * p->training.best_round_s / (double)p->training.context_tokens;
 }
 
-static void write_sweep_table(icae_text *md, const report *r, sweep_kind kind) {
+static void write_sweep_table(icae_text *md, const report_figures *r, sweep_kind kind) {
     icae_text_printf(md, "\n### %s\n\n![%s](bench-%s.svg)\n\n| %s |", sweeps[kind].title,
                      sweeps[kind].title, sweeps[kind].name, sweeps[kind].x);
     for (int type = 0; type < r->n_types; type++)
@@ -332,7 +175,7 @@ static void write_sweep_table(icae_text *md, const report *r, sweep_kind kind) {
     for (int i = 0; i < r->n_points[kind]; i++) {
         icae_text_printf(md, "\n| %.0f |", r->points[kind][0][i].x);
         for (int type = 0; type < r->n_types; type++) {
-            const point *p = &r->points[kind][type][i];
+            const sweep_point *p = &r->points[kind][type][i];
             char bytes[32];
             icae_text_printf(md, " %.2f | %.1f | %s |", cost_ms(p),
                              p->training.gflop / p->training.best_round_s,
@@ -343,7 +186,7 @@ static void write_sweep_table(icae_text *md, const report *r, sweep_kind kind) {
 }
 
 static void write_markdown(icae_text *md, const engine *e, const options *given,
-                           const report *r) {
+                           const report_figures *r) {
     write_heads(md, e, given, r);
     write_training_table(md, r);
     write_shares_table(md, r);
@@ -386,7 +229,7 @@ static void put_training(icae_text *out, const training_figures *t) {
     }
 }
 
-static void write_json(icae_text *out, const engine *e, const report *r) {
+static void write_json(icae_text *out, const engine *e, const report_figures *r) {
     char processor[256];
     processor_name(processor, sizeof processor);
     icae_text_append_string(out, "{\"processor\": ");
@@ -408,7 +251,7 @@ static void write_json(icae_text *out, const engine *e, const report *r) {
         for (int kind = 0; kind < SWEEP_COUNT; kind++) {
             icae_text_printf(out, ", \"by_%s\": [", sweeps[kind].name);
             for (int k = 0; k < r->n_points[kind]; k++) {
-                const point *p = &r->points[kind][i][k];
+                const sweep_point *p = &r->points[kind][i][k];
                 icae_text_append_string(out, k ? ", {" : "{");
                 put(out, sweeps[kind].name, p->x);
                 put_training(out, &p->training);
@@ -424,7 +267,7 @@ static void write_json(icae_text *out, const engine *e, const report *r) {
 /* ---- pictures ---- */
 
 /* Bars, an operation a row and a type of training a block: forward dark, backward light. */
-static void draw_shares(icae_text *svg, const report *r) {
+static void draw_shares(icae_text *svg, const report_figures *r) {
     enum { LEFT = 220, WIDTH = 960, ROW = 26, TOP = 74, BAR = 600 };
     static const char *const colors[2][2] = {{"#0072b2", "#8fc3e3"}, {"#d55e00", "#f2b48a"}};
     int height = TOP, order[ICAE_OP_COUNT];
@@ -469,10 +312,10 @@ static void draw_shares(icae_text *svg, const report *r) {
     icae_text_append_string(svg, "</svg>\n");
 }
 
-static icae_status draw_sweep(const report *r, sweep_kind kind, const char *path,
+static icae_status draw_sweep(const report_figures *r, sweep_kind kind, const char *path,
                               icae_error *error) {
-    double x[MOST_TYPES][MOST_POINTS], y[MOST_TYPES][MOST_POINTS];
-    icae_plot_series series[MOST_TYPES];
+    double x[BENCH_MOST_TYPES][BENCH_MOST_POINTS], y[BENCH_MOST_TYPES][BENCH_MOST_POINTS];
+    icae_plot_series series[BENCH_MOST_TYPES];
     for (int type = 0; type < r->n_types; type++) {
         for (int i = 0; i < r->n_points[kind]; i++) {
             x[type][i] = r->points[kind][type][i].x;
@@ -506,7 +349,7 @@ static icae_status write_one(const char *folder, const char *name, const icae_te
     return status;
 }
 
-static icae_status write_files(const char *folder, const engine *e, const report *r,
+static icae_status write_files(const char *folder, const engine *e, const report_figures *r,
                                const icae_text *md, icae_error *error) {
     icae_text json = {0}, svg = {0};
     write_json(&json, e, r);
@@ -539,12 +382,12 @@ static icae_status make_place(const char *folder, icae_error *error) {
 
 int bench_report(engine *e, const options *given) {
     icae_error error = {0};
-    report *r = calloc(1, sizeof *r);
+    report_figures *r = calloc(1, sizeof *r);
     if (!r) {
         icae_fail_memory(&error, "the report");
         return report_failure(&error);
     }
-    r->extent = given->is_quick ? &quick_extent : &full_extent;
+    r->extent = given->is_quick ? &bench_quick_extent : &bench_full_extent;
     bool is_auto = !given->compute || !strcmp(given->compute, "auto");
     if (is_auto) icae_backend_set_compute(e->be, ICAE_COMPUTE_AUTO);
     r->types[r->n_types++] = e->be->compute;
@@ -552,7 +395,7 @@ int bench_report(engine *e, const options *given) {
         r->types[r->n_types++] = ICAE_COMPUTE_F32;
     icae_status status = given->out_folder ? make_place(given->out_folder, &error) : ICAE_OK;
     double start_s = icae_clock_seconds();
-    if (!status) status = measure(e, given, r, &error);
+    if (!status) status = bench_measure(e, given, r, &error);
     r->seconds = icae_clock_seconds() - start_s;
     icae_progress_done();
     icae_text md = {0}, json = {0};

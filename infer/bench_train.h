@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of icae bench share: bench.c, bench_train.c, bench_ceilings.c, bench_report.c. */
+/*
+ * What the files of icae bench share: bench.c, bench_train.c, bench_ceilings.c, bench_measure.c,
+ * bench_report.c.
+ */
 #ifndef ICAE_INFER_BENCH_TRAIN_H
 #define ICAE_INFER_BENCH_TRAIN_H
 
@@ -59,6 +62,50 @@ typedef struct ceilings {
     double read_gb_s;    /* reading memory that no cache holds, in 1e9 bytes a second */
 } ceilings;
 ceilings bench_ceilings(int n_threads, double seconds);
+
+/* ---- bench_measure.c ---- */
+
+enum { BENCH_MOST_POINTS = 10, BENCH_MOST_TYPES = 2 };
+
+/* What is done, full or quick. Sweeps end with 0. */
+typedef struct report_extent {
+    int64_t rounds, sweep_rounds;
+    int generation_rounds;
+    double ceiling_s;
+    const char *lengths;          /* of the main training; NULL: eight of 128 */
+    int64_t length_tokens;        /* tokens of a step while the length of texts changes */
+    int64_t text_tokens, n_texts; /* of the other sweeps */
+    int64_t by_length[BENCH_MOST_POINTS], by_batch[BENCH_MOST_POINTS],
+        by_rank[BENCH_MOST_POINTS];
+    bool both_types; /* f32 too where training takes bf16 */
+} report_extent;
+
+extern const report_extent bench_full_extent, bench_quick_extent; /* --out alone; --quick */
+
+/* A training step at one place of a sweep. */
+typedef struct sweep_point {
+    double x;
+    training_figures training;
+} sweep_point;
+
+typedef enum sweep_kind { BY_LENGTH, BY_BATCH, BY_RANK, BY_THREADS, SWEEP_COUNT } sweep_kind;
+
+/* All that a report shows. */
+typedef struct report_figures {
+    const report_extent *extent;
+    ceilings peak;
+    int n_types;
+    icae_compute types[BENCH_MOST_TYPES]; /* of training; the first is what programs take */
+    training_figures training[BENCH_MOST_TYPES];
+    generation_figures generation[BENCH_MOST_TYPES]; /* f32, and bf16 where it is fast */
+    sweep_point points[SWEEP_COUNT][BENCH_MOST_TYPES][BENCH_MOST_POINTS];
+    int n_points[SWEEP_COUNT];
+    double seconds;
+} report_figures;
+
+/* Fills in what is measured: all but extent, types and seconds, which the caller sets. */
+icae_status bench_measure(engine *e, const options *given, report_figures *r,
+                          icae_error *error);
 
 /* ---- bench_report.c ---- */
 
