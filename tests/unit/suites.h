@@ -20,14 +20,15 @@
     Suite *name##_suite(void) {                                                                  \
         const TTest *const tests[] = {__VA_ARGS__};                                       \
         Suite *suite = suite_create(#name);                                                      \
-        TCase *tcase = tcase_create(#name);                                                      \
-        tcase_set_timeout(tcase, seconds);                                                       \
+        TCase *tcase = test_case(#name, seconds);                                                \
         for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]); \
         suite_add_tcase(suite, tcase);                                                           \
         return suite;                                                                            \
     }
 /* clang-format on */
 
+/* An empty case; what its tests print to stderr is shown only of those that fail. */
+TCase *test_case(const char *name, double seconds);
 /* A fresh, empty folder for this test below build/; removed by the next run that asks for the same
  * name. The string is static: one folder per test. */
 const char *test_folder(const char *name);

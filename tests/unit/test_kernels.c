@@ -748,8 +748,7 @@ enum {
 Suite *kernels_suite(void);
 Suite *kernels_suite(void) {
     Suite *suite = suite_create("kernels");
-    TCase *tcase = tcase_create("kernels");
-    tcase_set_timeout(tcase, 300);
+    TCase *tcase = test_case("kernels", 300);
     tcase_add_loop_test(tcase, every_kernel_equals_the_reference_at_every_level, 0, ROW_COUNT);
     suite_add_tcase(suite, tcase);
     return suite;
