@@ -12,6 +12,9 @@
 /* Small enough to do everything in a moment. */
 #define TINY_BASE    "tests/golden/llama/model"
 #define TINY_ADAPTER "tests/golden/llama/adapter"
+/* As small, of another architecture. */
+#define QWEN3_BASE    "tests/golden/qwen3/model"
+#define QWEN3_ADAPTER "tests/golden/qwen3/adapter"
 
 typedef struct outcome {
     int code;        /* exit code; 128 + signal when killed by one */
