@@ -11,6 +11,8 @@
 
 #include "icae/backend.h"
 
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
 typedef icae_real real;
 
 /* A backend of this level, or a failed test. */
