@@ -20,11 +20,6 @@
 
 static icae_error error;
 
-#define RUN_WITH(...)                                                                          \
-    (const char *const[]) {                                                                    \
-        __VA_ARGS__, NULL                                                                      \
-    }
-
 /* ---- gradients ---- */
 
 enum { SAMPLES = 2, TOKENS = 48 };

@@ -8,11 +8,6 @@
 
 static icae_error error;
 
-#define RUN_WITH(...)                                                                          \
-    (const char *const[]) {                                                                    \
-        __VA_ARGS__, NULL                                                                      \
-    }
-
 START_TEST(held_out_texts_are_whole_while_contexts_grow) {
     const char *folder = test_folder("heldout-growth");
     const char *texts = "data.heldout=data/samples/sentences.jsonl";

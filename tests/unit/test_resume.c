@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a run notices when it goes on, what it keeps of steps that failed, and how fast it stops. That a
- * resumed run equals an undisturbed one is shown in test_trainer.c and, with SIGKILL, by make torture.
+ * resumed run equals an undisturbed one is shown in test_trainer_runs.c and, with SIGKILL, by make torture.
  */
 #include <math.h>
 #include <stdio.h>
@@ -19,11 +19,6 @@
 #include "icae/rng.h"
 #include "suites.h"
 #include "train_support.h"
-
-#define RUN_WITH(...)                                                                          \
-    (const char *const[]) {                                                                    \
-        __VA_ARGS__, NULL                                                                      \
-    }
 
 static const icae_train_options resume = {.is_resuming = true};
 static const icae_train_options resume_changed = {.is_resuming = true, .allows_changes = true};

@@ -9,6 +9,12 @@
 /* Settings of a tiny run that writes to `out`, then the given assignments (NULL at the end). */
 void tiny_settings(icae_settings *settings, const char *out, const char *const *assignments);
 
+/* A list of assignments, NULL at its end. */
+#define RUN_WITH(...)                                                                          \
+    (const char *const[]) {                                                                    \
+        __VA_ARGS__, NULL                                                                      \
+    }
+
 /* One run with these settings and options; quiet. Returns its status. */
 icae_status tiny_run(const char *out, const char *const *assignments,
                      const icae_train_options *options, icae_train_report *report,
