@@ -36,7 +36,7 @@ START_TEST(wrong_usage_says_the_right_one) {
         {"continue " WITH " -n 0 a", "a whole number from 1"},
         {"continue " WITH " -n 2.5 a", "a whole number from 1"},
         {"continue " WITH " -n 9x a", "a whole number from 1"},
-        {"continue " WITH " --top-p 1.5 a", "a number from 0 to 1"},
+        {"continue " WITH " --top-p 1.5 a", "a number from 0.001 to 1"},
         {"continue " WITH " --temperature nan a", "a number from 0"},
         {"continue " WITH " -t 0 a", "a whole number from 1"},
         {"continue " WITH " --compute f8 a", "expected f32, bf16 or auto"},
