@@ -43,6 +43,7 @@
 #
 # VARIABLES
 #     CC=gcc|clang   MODE=release|debug|asan|tsan|coverage|f64   V=1 (show commands)   PREFIX= DESTDIR=
+#     CPPFLAGS= CFLAGS= LDFLAGS=   follow the build's own flags (CFLAGS="-O2 -Wno-error"); a new value wants make clean first
 #     PYTHON=python3 for the interop targets
 #     TESTS=name     runs the test suites whose name contains this word
 
@@ -63,7 +64,7 @@ ifneq (,$(findstring clang,$(CC)))
 WARNINGS := $(filter-out -Wno-format-truncation,$(WARNINGS))
 endif
 
-# -ffast-math is banned: it deletes the guards against NaN.
+# -ffast-math is banned: it deletes the guards against NaN (FASTMATH below refuses the user's).
 MODEFLAGS_release := -O3 -ffp-contract=fast -fno-math-errno
 MODEFLAGS_debug := -O0 -g3
 MODEFLAGS_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
@@ -79,9 +80,16 @@ $(error MODE=$(MODE) is unknown: expected release, debug, asan, tsan, coverage, 
 endif
 
 PACKAGES := libopenblas-openmp-dev libcjson-dev zlib1g-dev check pkg-config
-CPPFLAGS := -Iinclude -Isrc -Ibuild/$(MODE)/generated -DICAE_VERSION='"$(VERSION)"' -D_GNU_SOURCE
-CFLAGS = -std=c11 $(MODEFLAGS_$(MODE)) -g1 -fPIC -fopenmp $(WARNINGS)
-LDFLAGS = $(MODEFLAGS_$(MODE)) -fopenmp $(if $(filter coverage,$(MODE)),--coverage)
+# Without these nothing builds or works as tested; CPPFLAGS, CFLAGS and LDFLAGS are left to the user and follow them.
+ICAE_CPPFLAGS := -Iinclude -Isrc -Ibuild/$(MODE)/generated -DICAE_VERSION='"$(VERSION)"' -D_GNU_SOURCE
+ICAE_CFLAGS = -std=c11 $(MODEFLAGS_$(MODE)) -g1 -fPIC -fopenmp $(WARNINGS)
+ICAE_LDFLAGS = $(MODEFLAGS_$(MODE)) -fopenmp $(if $(filter coverage,$(MODE)),--coverage)
+FASTMATH := $(filter -Ofast -ffast-math -ffinite-math-only -funsafe-math-optimizations,$(CPPFLAGS) $(CFLAGS))
+ifneq (,$(FASTMATH))
+$(error $(FASTMATH) in CFLAGS is refused: it deletes the guards against NaN)
+endif
+# Of the user's CFLAGS some must be told to the linker, too (-flto, -m32).
+LINK = $(CC) $(strip $(ICAE_LDFLAGS) $(CFLAGS) $(LDFLAGS))
 LDLIBS := -lopenblas -lcjson -lz -lm -lpthread
 CHECKLIBS = $(shell pkg-config --libs check 2>/dev/null)
 
@@ -129,7 +137,7 @@ programs: $(PROGRAMS)
 $(BUILD)/.packages:
 	$(Q)mkdir -p $(@D)
 	$(Q)missing=; for header in cblas.h cjson/cJSON.h zlib.h; do \
-	  echo "#include <$$header>" | $(CC) -E -x c - >/dev/null 2>&1 || missing="$$missing $$header"; \
+	  echo "#include <$$header>" | $(CC) $(CPPFLAGS) $(CFLAGS) -E -x c - >/dev/null 2>&1 || missing="$$missing $$header"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "Missing headers:$$missing. Install them with:  sudo apt-get install $(PACKAGES)   (or: make setup)" >&2; \
@@ -141,7 +149,7 @@ $(LIBOBJECTS): | $(BUILD)/.packages
 define compile
 $(Q)mkdir -p $(@D)
 $(if $(V),,@echo "  CC $@")
-$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(1) -MMD -MP -c $< -o $@
+$(Q)$(CC) $(ICAE_CPPFLAGS) $(CPPFLAGS) $(ICAE_CFLAGS) $(CFLAGS) $(1) -MMD -MP -c $< -o $@
 endef
 
 $(BUILD)/%.o: %.c
@@ -159,14 +167,14 @@ $(BUILD)/libicae.a: $(LIBOBJECTS)
 
 $(BUILD)/libicae.so: $(LIBOBJECTS)
 	@echo "  LD $@"
-	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,libicae.so.0 -o $@ $^ $(LDLIBS)
+	$(Q)$(LINK) -shared -Wl,-soname,libicae.so.0 -o $@ $^ $(LDLIBS)
 
 INFEROBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard infer/*.c)))
 TRAINCOMMON := $(patsubst %.c,$(BUILD)/%.o,$(filter-out train/pretrain.c train/finetune.c,$(sort $(wildcard train/*.c))))
 
 define link
 @echo "  LD $@"
-$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(1)
+$(Q)$(LINK) -o $@ $(filter %.o %.a,$^) $(LDLIBS) $(1)
 endef
 
 $(BUILD)/icae: $(INFEROBJECTS) $(BUILD)/libicae.a
@@ -195,7 +203,7 @@ $(BUILD)/example-include/icae.h: include/icae.h include/icae/status.h
 $(EXAMPLE): tests/example/compress_and_ask.c $(BUILD)/example-include/icae.h $(BUILD)/libicae.a
 	@echo "  LD $@"
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -I$(BUILD)/example-include $(CFLAGS) $< $(BUILD)/libicae.a $(LDFLAGS) $(LDLIBS) -o $@
+	$(Q)$(CC) -I$(BUILD)/example-include $(CPPFLAGS) $(ICAE_CFLAGS) $(CFLAGS) $< $(BUILD)/libicae.a $(ICAE_LDFLAGS) $(LDFLAGS) $(LDLIBS) -o $@
 check-only: $(EXAMPLE)
 
 # ---- what a machine needs; each step does nothing when it is done already ----
