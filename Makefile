@@ -365,25 +365,43 @@ layers:
 	$(Q)tests/scripts/check_layers.sh
 
 # ---- installing ----
-.PHONY: install uninstall
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/icae
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 $(BUILD)/libicae.a $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(BUILD)/libicae.so $(DESTDIR)$(PREFIX)/lib/libicae.so.$(VERSION)
-	ln -sf libicae.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libicae.so.0
-	ln -sf libicae.so.0 $(DESTDIR)$(PREFIX)/lib/libicae.so
-	install -m 644 include/icae.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 include/icae/status.h $(DESTDIR)$(PREFIX)/include/icae
-	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
+# A path may hold spaces. icae.pc has them behind backslashes, which pkg-config hands on: a recipe of make, CMake and
+# eval "cc ... $(pkg-config ...)" read them, a bare $(pkg-config ...) in a shell does not. Other marks do not survive it.
+quote = '$(subst ','\'',$(1))'
+BLANK := $(subst ,, )
+INTO = $(call quote,$(DESTDIR)$(PREFIX))
+PKGCONFIG = $(INTO)/lib/pkgconfig
+.PHONY: check-prefix install uninstall
+check-prefix:
+	$(Q)case $(call quote,$(PREFIX)) in \
+	  *[\'\"\\\$$\`\#\;\&\(\)\<\>\|*?[:cntrl:]]*) \
+	    echo "PREFIX has a mark that icae.pc cannot hold: name a folder without quotes and the shell's other marks" >&2; exit 1;; \
+	  ''|/*) ;; \
+	  *) printf "PREFIX must begin with a slash, since icae.pc holds it: '%s' does not\n" $(call quote,$(PREFIX)) >&2; exit 1;; \
+	esac; \
+	case $(call quote,$(DESTDIR)) in \
+	  '~'*) echo "DESTDIR begins with a tilde that the shell left: write \$$HOME" >&2; exit 1;; \
+	esac
+install: check-prefix
+	$(Q)$(MAKE) --no-print-directory all
+	install -d $(INTO)/bin $(PKGCONFIG) $(INTO)/include/icae
+	install -m 755 $(PROGRAMS) $(INTO)/bin
+	install -m 644 $(BUILD)/libicae.a $(INTO)/lib
+	install -m 755 $(BUILD)/libicae.so $(INTO)/lib/libicae.so.$(VERSION)
+	ln -sf libicae.so.$(VERSION) $(INTO)/lib/libicae.so.0
+	ln -sf libicae.so.0 $(INTO)/lib/libicae.so
+	install -m 644 include/icae.h $(INTO)/include
+	install -m 644 include/icae/status.h $(INTO)/include/icae
+	printf '%s\n' $(call quote,prefix=$(subst $(BLANK),\$(BLANK),$(PREFIX))) \
+	  'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
 	  'Name: icae' 'Description: In-context Autoencoder: compress text into memory slots' \
 	  'Version: $(VERSION)' 'Libs: -L$${libdir} -licae' \
 	  'Libs.private: -lopenblas -lcjson -lz -lm -lpthread -fopenmp' 'Cflags: -I$${includedir}' \
-	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/icae.pc
-uninstall:
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
-	rm -f $(DESTDIR)$(PREFIX)/lib/libicae.* $(DESTDIR)$(PREFIX)/lib/pkgconfig/icae.pc
-	rm -f $(DESTDIR)$(PREFIX)/include/icae.h $(DESTDIR)$(PREFIX)/include/icae/status.h
+	  > $(PKGCONFIG)/icae.pc
+uninstall: check-prefix
+	rm -f $(foreach program,$(notdir $(PROGRAMS)),$(INTO)/bin/$(program))
+	rm -f $(INTO)/lib/libicae.* $(PKGCONFIG)/icae.pc
+	rm -f $(INTO)/include/icae.h $(INTO)/include/icae/status.h
 
 # ---- showing ----
 .PHONY: demo bench
