@@ -36,7 +36,7 @@
 #     uninstall      removes what install put there
 #     format         clang-format over all sources; format-check only looks
 #     layers         checks that includes only go down
-#     setup          installs the Debian packages (root, or sudo at hand)
+#     setup          looks for what is needed and installs what is missing from Debian packages (root, or sudo at hand)
 #     base texts     fetches the base model; fetches and prepares the texts
 #     clean          removes build/
 #     help           this page
@@ -57,6 +57,8 @@ BUILD := build/$(MODE)
 VERSION := 0.1.0
 Q := $(if $(V),,@)
 comma := ,
+# One word for the shell, whatever is in it.
+quote = '$(subst ','\'',$(1))'
 
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wvla -Wdouble-promotion -Wformat=2 -Wno-format-truncation -Werror
@@ -208,21 +210,11 @@ check-only: $(EXAMPLE)
 
 # ---- what a machine needs; each step does nothing when it is done already ----
 BASE := data/base/smollm2-135m-instruct-q4_1.gguf
-ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 
 .PHONY: setup base texts
 setup:
-	$(Q)missing=; for package in $(PACKAGES) python3 python3-pip; do \
-	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
-	done; \
-	case "$$missing" in *python3*) \
-	  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 && \
-	    missing=$$(echo "$$missing" | sed 's/ python3-pip//; s/ python3//');; esac; \
-	if [ -n "$$missing" ]; then \
-	  echo "Installing:$$missing"; \
-	  { $(ROOT) apt-get update -qq && $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } || \
-	    { echo "Could not install them. As root:  apt-get install$$missing" >&2; exit 1; }; \
-	fi
+	$(Q)CC=$(call quote,$(CC)) CPPFLAGS=$(call quote,$(CPPFLAGS)) CFLAGS=$(call quote,$(CFLAGS)) LDFLAGS=$(call quote,$(LDFLAGS)) \
+	  data/setup.sh $(PACKAGES) python3 python3-pip
 base:
 	$(Q)data/fetch_base.sh
 texts:
@@ -367,7 +359,6 @@ layers:
 # ---- installing ----
 # A path may hold spaces. icae.pc has them behind backslashes, which pkg-config hands on: a recipe of make, CMake and
 # eval "cc ... $(pkg-config ...)" read them, a bare $(pkg-config ...) in a shell does not. Other marks do not survive it.
-quote = '$(subst ','\'',$(1))'
 BLANK := $(subst ,, )
 INTO = $(call quote,$(DESTDIR)$(PREFIX))
 PKGCONFIG = $(INTO)/lib/pkgconfig
