@@ -77,6 +77,7 @@ begin_work() {
     work=$(mktemp -d "$(dirname "$1")/.fetch.XXXXXX") || die "cannot write beside $1"
     work=$(cd "$work" && pwd)
     trap 'rm -rf "$work"' EXIT
+    trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
 }
