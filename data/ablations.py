@@ -54,7 +54,7 @@ class Refused(Exception):
 
 def read_json(path):
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             return json.load(file)
     except (OSError, ValueError) as error:
         raise Refused(f"{path}: {error}") from None
@@ -125,7 +125,7 @@ def read_metrics(folder):
     """([(step, tokens so far, record)] of held-out records); a last line cut short is passed over."""
     heldout, tokens = [], {0: 0}
     try:
-        with open(os.path.join(folder, "metrics.jsonl")) as file:
+        with open(os.path.join(folder, "metrics.jsonl"), encoding="utf-8") as file:
             for line in file:
                 try:
                     record = json.loads(line)
@@ -244,7 +244,7 @@ def collect(args, plan, steps):
 
 
 def write_file(path, text):
-    with open(path + ".tmp", "w") as file:
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(path + ".tmp", path)
 

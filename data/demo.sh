@@ -16,7 +16,7 @@ started=$SECONDS
 
 title() { printf '\n\033[1m%s\033[0m\n' "$1"; }
 # field FILE NAME: a number or string out of a JSON object on one line
-field() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
+field() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1], encoding="utf-8"))[sys.argv[2]])' "$1" "$2"; }
 
 train() { # CONFIG RUN-FOLDER [MORE]
   if [ -e "$2/adapter/icae.json" ]; then
@@ -40,13 +40,13 @@ score() { # ADAPTER DATA [MORE]: prints loss, BLEU-4 and exact prefix of the sam
   local out=runs/demo-score.json
   "$build/icae" eval ae -q -m $base -a "$1" --data "$2" "${@:3}" --json > $out
   printf '  loss %.3f nats a token, BLEU-4 %.1f, exact prefix %.0f %%\n' "$(field $out loss)" "$(field $out bleu4)" \
-    "$(python3 -c 'import json,sys; print(100*json.load(open(sys.argv[1]))["prefix_em"])' $out)"
+    "$(python3 -c 'import json,sys; print(100*json.load(open(sys.argv[1], encoding="utf-8"))["prefix_em"])' $out)"
 }
 
 told() { # RUN-FOLDER: what training did to texts that it never saw
   python3 - "$1/metrics.jsonl" <<'PY'
 import json, sys
-held = [r for r in map(json.loads, open(sys.argv[1])) if r.get("heldout_ae_loss") is not None]
+held = [r for r in map(json.loads, open(sys.argv[1], encoding="utf-8")) if r.get("heldout_ae_loss") is not None]
 print(f"  held-out AE loss: {held[0]['heldout_ae_loss']:.3f} before, {held[-1]['heldout_ae_loss']:.3f} after "
       f"{held[-1]['step']} steps (nats a token)")
 PY
@@ -56,15 +56,15 @@ title "1. The adapter that comes with it: 64 tokens in 16 slots, and a passage i
 mkdir -p runs
 python3 - <<'PY'
 import json, re
-for line in open("data/texts/heldout-000.jsonl"):
+for line in open("data/texts/heldout-000.jsonl", encoding="utf-8"):
     text = json.loads(line)["text"]
     match = re.match(r"[^.!?]{50,100}[.!?](?=\s)", text)
     if match:
-        open("runs/heldout.txt", "w").write(match.group(0))
+        open("runs/heldout.txt", "w", encoding="utf-8").write(match.group(0))
         break
 PY
 show adapters/smollm2-135m-4x runs/heldout.txt
-python3 -c 'import json; print(json.dumps({"text": open("runs/heldout.txt").read()}))' > runs/heldout.jsonl
+python3 -c 'import json; print(json.dumps({"text": open("runs/heldout.txt", encoding="utf-8").read()}))' > runs/heldout.jsonl
 score adapters/smollm2-135m-4x runs/heldout.jsonl
 echo "  In one pass the encoder keeps the sense and many words, not the letter (adapters/smollm2-135m-4x/README.md)."
 
@@ -97,7 +97,7 @@ title "6. Three passages, trained on until they come back exactly (2 to 3 minute
 train configs/smollm2-passages.json runs/demo-passages
 i=0
 python3 -c 'import json
-for i, line in enumerate(open("data/samples/passages.jsonl")): open(f"runs/passage-{i}.txt", "w").write(json.loads(line)["text"])'
+for i, line in enumerate(open("data/samples/passages.jsonl", encoding="utf-8")): open(f"runs/passage-{i}.txt", "w", encoding="utf-8").write(json.loads(line)["text"])'
 for i in 0 1 2; do show runs/demo-passages/adapter runs/passage-$i.txt; done
 score runs/demo-passages/adapter data/samples/passages.jsonl --samples 3
 

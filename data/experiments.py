@@ -113,14 +113,14 @@ def run_all(args):
 
 def read_results(folder, name):
     try:
-        with open(os.path.join(folder, name, "results.json")) as file:
+        with open(os.path.join(folder, name, "results.json"), encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
         return None
 
 
 def read_rows(folder, name):
-    with open(os.path.join(folder, name, "qa.jsonl")) as file:
+    with open(os.path.join(folder, name, "qa.jsonl"), encoding="utf-8") as file:
         head, *lines = map(json.loads, file)
     return head["data"], [(row["nll_slots"] / row["targets"]) for row in sorted(lines, key=lambda row: row["item"])]
 
@@ -178,7 +178,7 @@ def ours(folder, name, suffix):
 
 def machine():
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             name = re.search(r"model name\s*: (.*)", file.read())
     except FileNotFoundError:
         name = None
@@ -188,7 +188,7 @@ def machine():
 def keep_picture(args, name, folder):
     """The first picture of icae eval's page, in the page's light colours, as a file of its own."""
     try:
-        with open(os.path.join(folder, "report.html")) as file:
+        with open(os.path.join(folder, "report.html"), encoding="utf-8") as file:
             page = file.read()
     except FileNotFoundError:
         return
@@ -219,7 +219,7 @@ def collect(args):
     path = os.path.splitext(args.page)[0] + ".json"
     rows = {name: [] for name, *_ in EXPERIMENTS}
     if os.path.exists(path):
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             rows.update(json.load(file))
     folders = sorted(entry.path for entry in os.scandir(args.runs) if entry.is_dir()) if os.path.isdir(args.runs) else []
     for folder, name, suffix in ((folder, name, suffix) for folder in folders for name in rows for suffix in ("", "-refined")):
@@ -242,7 +242,7 @@ def collect(args):
 
 
 def write_file(path, text):
-    with open(path + ".tmp", "w") as file:
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(path + ".tmp", path)
 
