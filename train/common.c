@@ -168,8 +168,11 @@ static void put_heldout(icae_text *out, const icae_heldout *heldout) {
 static void print_json(const icae_settings *settings, const icae_train_report *report) {
     icae_text out = {0};
     icae_text_printf(&out,
-                     "{\"step\": %lld, \"skipped\": %lld, \"out\": ", (long long)report->step,
-                     (long long)report->skipped);
+                     "{\"step\": %lld, \"skipped\": %lld, \"cut\": %lld, "
+                     "\"passed_over\": %lld, \"broken_lines\": %lld, \"out\": ",
+                     (long long)report->step, (long long)report->skipped,
+                     (long long)report->cut, (long long)report->passed_over,
+                     (long long)report->broken_lines);
     icae_json_write_string(&out, settings->out, strlen(settings->out));
     if (report->seconds > 0) {
         put(&out, "seconds", report->seconds);

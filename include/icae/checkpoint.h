@@ -28,12 +28,14 @@ typedef struct icae_run_state {
     int64_t skipped;        /* steps without update because loss or gradient was not finite */
     int64_t skipped_in_row; /* of these, the last ones */
     int64_t samples, context_tokens; /* seen so far */
-    int64_t metrics_bytes;           /* length of metrics.jsonl when this was taken */
-    double seconds;                  /* of training so far, over all sessions */
-    double norm_mean;   /* usual norm of the gradient: what a spike stands out from */
-    int64_t norm_count; /* steps it was made of */
-    int64_t threads;    /* that computed the last step; 0: not known */
-    char kernels[16];   /* their level, as "avx2"; "": not known */
+    int64_t cut, passed_over,
+        broken_lines;      /* of the data so far, as icae_feed_stats has them */
+    int64_t metrics_bytes; /* length of metrics.jsonl when this was taken */
+    double seconds;        /* of training so far, over all sessions */
+    double norm_mean;      /* usual norm of the gradient: what a spike stands out from */
+    int64_t norm_count;    /* steps it was made of */
+    int64_t threads;       /* that computed the last step; 0: not known */
+    char kernels[16];      /* their level, as "avx2"; "": not known */
     uint64_t settings_hash, base_fingerprint;
     const char *feed_json; /* where the feed goes on; the caller's. NULL after a load */
     icae_json *json;       /* after a load: holds feed; free with icae_run_state_release */

@@ -18,8 +18,8 @@
  * Fine-tuning: rows {input, prompt, answer}; rows of one step that have the same input are jobs on one
  * context, compressed once. Shuffling mixes rows, and so tears such rows apart: where compressing is
  * what costs time, shuffle the file by inputs beforehand and set shuffle_documents to 0. An input
- * longer than C, a prompt or an answer over its limit: cut at its end, and counted; an answer that lost
- * its end gets no eos, which would teach to stop there. Special tokens spelled in texts and rows are
+ * longer than C, a prompt or an answer over its limit: cut at its end, counted, and the first one warned
+ * about; an answer that lost its end gets no eos, which would teach to stop there. Special tokens spelled in texts and rows are
  * plain text; those in the adapter's chat template are meant; an answer ends with
  * the template's end.
  *

@@ -62,7 +62,8 @@ typedef struct icae_train_report {
     double step_s;   /* seconds that a step is expected to take, 0 when not measured */
     int64_t step;    /* steps done, over all sessions */
     int64_t skipped; /* steps whose loss or gradient was not finite */
-    double loss[ICAE_TASK_COUNT]; /* of the last step; NaN for absent tasks */
+    int64_t cut, passed_over, broken_lines; /* as icae_feed_stats has them, over all sessions */
+    double loss[ICAE_TASK_COUNT];           /* of the last step; NaN for absent tasks */
     bool has_heldout;
     icae_heldout before, after; /* at the beginning of this session and at its end */
     double seconds;             /* in steps of this session */

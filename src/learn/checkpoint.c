@@ -298,11 +298,14 @@ static icae_status write_state(const char *folder, const icae_run_state *state,
     icae_text_printf(&text,
                      "{\n  \"step\": %lld,\n  \"updates\": %lld,\n  \"skipped\": %lld,\n"
                      "  \"skipped_in_row\": %lld,\n  \"samples\": %lld,\n"
-                     "  \"context_tokens\": %lld,\n  \"metrics_bytes\": %lld,\n  \"seconds\": ",
+                     "  \"context_tokens\": %lld,\n  \"cut\": %lld,\n"
+                     "  \"passed_over\": %lld,\n  \"broken_lines\": %lld,\n"
+                     "  \"metrics_bytes\": %lld,\n  \"seconds\": ",
                      (long long)state->step, (long long)state->updates,
                      (long long)state->skipped, (long long)state->skipped_in_row,
                      (long long)state->samples, (long long)state->context_tokens,
-                     (long long)state->metrics_bytes);
+                     (long long)state->cut, (long long)state->passed_over,
+                     (long long)state->broken_lines, (long long)state->metrics_bytes);
     icae_json_write_number(&text, state->seconds);
     icae_text_append_string(&text, ",\n  \"norm_mean\": ");
     icae_json_write_number(&text, state->norm_mean);
@@ -485,6 +488,9 @@ icae_status icae_checkpoint_load(const char *path, icae_adapter *adapter, icae_r
     state->metrics_bytes = icae_json_get_integer(&object, "metrics_bytes", 0, 0, most);
     state->seconds = icae_json_get_number(&object, "seconds", 0, 0, 1e15);
     /* Younger than the format: a checkpoint without them does not know. */
+    state->cut = icae_json_get_integer(&object, "cut", 0, 0, most);
+    state->passed_over = icae_json_get_integer(&object, "passed_over", 0, 0, most);
+    state->broken_lines = icae_json_get_integer(&object, "broken_lines", 0, 0, most);
     state->norm_mean = icae_json_get_number(&object, "norm_mean", 0, 0, 1e300);
     state->norm_count = icae_json_get_integer(&object, "norm_count", 0, 0, most);
     state->threads = icae_json_get_integer(&object, "threads", 0, 0, 1024);

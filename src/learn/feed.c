@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "feed_internal.h"
+#include "icae/log.h"
 #include "icae/memory.h"
 
 /* Keeps the streams of samples and keys apart from others that use the same seed. */
@@ -89,10 +90,26 @@ static icae_status encode_context(const feed_maker *maker, const char *text, siz
     return status;
 }
 
-static bool trim(token_list *list, int64_t limit) {
-    bool is_longer = list->n > limit;
-    if (is_longer) list->n = limit;
-    return is_longer;
+/* Cuts part 0, 1 or 2 of a row to its limit; the first that is cut is told. `most`: what the limit grows
+ * to, up to which being cut is meant. */
+static bool trim(feed_maker *maker, const icae_document *document, int part, token_list *list,
+                 int64_t limit, int64_t most) {
+    static const struct {
+        const char *name, *key;
+    } parts[3] = {
+        {"input", "context_tokens"}, {"prompt", "prompt_tokens"}, {"answer", "answer_tokens"}};
+    if (list->n <= limit) return false;
+    if (list->n > most && !maker->is_told[part]) {
+        icae_log_warning("%s:%" PRId64 ": the %s has %" PRId64 " tokens, of which the first "
+                         "%" PRId64 " are taken: objective.%s allows more; further ones are "
+                         "cut and counted without a word",
+                         document->file, document->line, parts[part].name, list->n, most,
+                         parts[part].key);
+        maker->is_told[part] = true;
+    }
+    list->n = limit;
+    maker->stats.cut++;
+    return true;
 }
 
 /* The settings of the sample that comes next: its longest context may still be growing. */
@@ -141,10 +158,13 @@ static icae_status add_row(feed_maker *maker, const icae_document *document,
     if (!status && (parts[0].n < settings->least_context || !parts[2].n)) {
         maker->stats.passed_over++;
     } else if (!status) {
-        bool is_answer_cut = trim(&parts[2], settings->answer_tokens), is_new;
-        maker->stats.cut += trim(&parts[0], settings->context_tokens);
-        maker->stats.cut += trim(&parts[1], settings->prompt_tokens);
-        maker->stats.cut += is_answer_cut;
+        const int64_t limits[] = {settings->context_tokens, settings->prompt_tokens,
+                                  settings->answer_tokens};
+        bool is_answer_cut = false, is_new;
+        for (int i = 0; i < 3; i++) {
+            int64_t most = i ? limits[i] : maker->settings.context_tokens;
+            is_answer_cut = trim(maker, document, i, &parts[i], limits[i], most);
+        }
         row_tokens row = {parts[0],
                           parts[1],
                           parts[2],

@@ -21,6 +21,7 @@ typedef struct feed_maker {
     int64_t in_epoch;    /* samples of this epoch */
     int64_t past_broken; /* lines, of passes that limit_samples has ended */
     icae_feed_stats stats;
+    bool is_told[3]; /* that an input, a prompt, an answer was cut; of this session */
 } feed_maker;
 
 icae_status icae_feed_save_state(const feed_maker *maker, icae_text *out, icae_error *error);

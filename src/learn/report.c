@@ -139,6 +139,9 @@ static void write_step(trainer *t, const step_result *result) {
     if (result->is_spike) icae_text_append_string(out, ", \"spike\": true");
     put_integer(out, "tokens", result->size.context_tokens);
     put_integer(out, "total_tokens", t->state.context_tokens);
+    if (t->state.cut) put_integer(out, "total_cut", t->state.cut);
+    if (t->state.passed_over) put_integer(out, "total_passed_over", t->state.passed_over);
+    if (t->state.broken_lines) put_integer(out, "total_broken_lines", t->state.broken_lines);
     put_number(out, "seconds", result->seconds);
     put_number(out, "tokens_per_second", (double)result->size.context_tokens / result->seconds);
 }
@@ -278,9 +281,42 @@ icae_status icae_report_summary(trainer *t, icae_error *error) {
     return ICAE_OK;
 }
 
+/* "12 answers" with a comma before it where something stands there already; nothing for 0. */
+static void put_count(icae_text *line, int64_t n, const char *one, const char *many) {
+    if (!n) return;
+    icae_text_printf(line, "%s%lld %s", line->length ? ", " : "", (long long)n,
+                     n == 1 ? one : many);
+}
+
+/* What of the data was not learnt from as it stands there. */
+static void say_lost(const trainer *t) {
+    bool is_instruct = t->settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
+    icae_text line = {0};
+    put_count(&line, t->state.cut,
+              "input, prompt or answer was cut (objective.context_tokens, prompt_tokens, "
+              "answer_tokens)",
+              "inputs, prompts and answers were cut (objective.context_tokens, prompt_tokens, "
+              "answer_tokens)");
+    if (is_instruct) {
+        put_count(
+            &line, t->state.passed_over,
+            "row passed over: its input too short (objective.least_context), or no answer",
+            "rows passed over: their input too short (objective.least_context), or no "
+            "answer");
+    } else {
+        put_count(&line, t->state.passed_over,
+                  "text passed over as too short (objective.least_context)",
+                  "texts passed over as too short (objective.least_context)");
+    }
+    put_count(&line, t->state.broken_lines, "broken line skipped", "broken lines skipped");
+    if (line.length) icae_log_info("data: %s", icae_text_string(&line));
+    icae_text_release(&line);
+}
+
 void icae_report_end(const trainer *t) {
     const icae_train_report *report = t->report;
     char time[32];
+    say_lost(t);
     if (report->seconds <= 0) return;
     icae_log_info("trained %lld steps in %s: %.1f context tokens/s, %.1f useful GFLOP/s%s",
                   (long long)report->step, duration(report->seconds, time, sizeof time),

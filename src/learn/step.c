@@ -208,6 +208,9 @@ icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error
         t->state.step++;
         t->state.samples = samples->stats.samples;
         t->state.context_tokens = samples->stats.context_tokens;
+        t->state.cut = samples->stats.cut;
+        t->state.passed_over = samples->stats.passed_over;
+        t->state.broken_lines = samples->stats.broken_lines;
         t->state.updates = t->optimizer.updates;
         free(t->feed_json);
         t->feed_json = strdup(samples->state_json);

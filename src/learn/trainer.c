@@ -478,6 +478,9 @@ icae_status icae_train(icae_settings *settings, const icae_train_options *option
     icae_status status = run(&t, error);
     report->step = t.state.step;
     report->skipped = t.state.skipped;
+    report->cut = t.state.cut;
+    report->passed_over = t.state.passed_over;
+    report->broken_lines = t.state.broken_lines;
     if (t.graph) { /* the pool holds the trained block, too */
         size_t peak = icae_graph_bytes_peak(t.graph);
         size_t block = report->plan.memory[ICAE_MEMORY_TRAINED];
