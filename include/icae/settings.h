@@ -113,10 +113,10 @@ icae_status icae_settings_check(const icae_settings *settings, icae_error *error
 /* All values, as a JSON object that icae_settings_read takes. */
 void icae_settings_write(const icae_settings *settings, icae_text *out);
 
-/* The first key that differs and may not when a run goes on ("train.lr"), or NULL. Both values are
- * put into `was` and `is` as JSON. */
-const char *icae_settings_difference(const icae_settings *old, const icae_settings *now,
-                                     icae_text *was, icae_text *is);
+/* Appends all keys that differ and may not when a run goes on, values as JSON, long ones shortened:
+ * "train.lr = 0.003, now it is 0.001; train.batch = 4, now it is 8". Returns how many. */
+size_t icae_settings_difference(const icae_settings *old, const icae_settings *now,
+                                icae_text *out);
 
 /* Whether file or command line gave this key. */
 bool icae_settings_has(const icae_settings *settings, const char *key);

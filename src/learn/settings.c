@@ -438,22 +438,27 @@ void icae_settings_write(const icae_settings *settings, icae_text *out) {
     icae_text_append_string(out, "\n  }\n}\n");
 }
 
-const char *icae_settings_difference(const icae_settings *old, const icae_settings *now,
-                                     icae_text *was, icae_text *is) {
-    static _Thread_local char name[64];
+size_t icae_settings_difference(const icae_settings *old, const icae_settings *now,
+                                icae_text *out) {
+    size_t count = 0;
+    icae_text was = {0}, is = {0};
     for (size_t i = 0; i < N_ROWS; i++) {
         const row *r = &rows[i];
         if (r->mobility == FREE) continue;
-        icae_text_clear(was);
-        icae_text_clear(is);
-        write_value(old, r, was);
-        write_value(now, r, is);
-        if (strcmp(icae_text_string(was), icae_text_string(is)) != 0) {
-            full_name(r, name, sizeof name);
-            return name;
-        }
+        icae_text_clear(&was);
+        icae_text_clear(&is);
+        write_value(old, r, &was);
+        write_value(now, r, &is);
+        out->failed |= was.failed || is.failed;
+        if (!strcmp(icae_text_string(&was), icae_text_string(&is))) continue;
+        char name[64];
+        full_name(r, name, sizeof name);
+        icae_text_printf(out, "%s%s = %.100s, now it is %.100s", count++ ? "; " : "", name,
+                         icae_text_string(&was), icae_text_string(&is));
     }
-    return NULL;
+    icae_text_release(&was);
+    icae_text_release(&is);
+    return count;
 }
 
 bool icae_settings_has(const icae_settings *settings, const char *key) {

@@ -8,7 +8,6 @@
  */
 #include <math.h>
 #include <omp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,24 +181,19 @@ static icae_status begin_fresh(trainer *t, icae_error *error) {
     return status;
 }
 
-/* Something is not as the run had it: refused, or, when that was asked for, said. */
+/* Something is not as the run had it: refused, or, when that was asked for, said. `change` is cut where a
+ * refusal would not hold it and the advice behind it. */
 static icae_status note_change(const trainer *t, icae_error *error, const char *lost,
-                               const char *format, ...) ICAE_PRINTF(4, 5);
-static icae_status note_change(const trainer *t, icae_error *error, const char *lost,
-                               const char *format, ...) {
-    char change[700];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(change, sizeof change, format, arguments);
-    va_end(arguments);
-    if (!t->options->allows_changes) {
-        return icae_fail(error, ICAE_MISMATCH,
-                         "%s; set it back, start another run (--set out=FOLDER), or go on with "
-                         "--allow-changes, but then %s",
-                         change, lost);
+                               const char *where, const char *change) {
+    if (t->options->allows_changes) {
+        icae_log_warning("%s: %s: %s", where, change, lost);
+        return ICAE_OK;
     }
-    icae_log_warning("%s: %s", change, lost);
-    return ICAE_OK;
+    const int most = 600;
+    return icae_fail(error, ICAE_MISMATCH,
+                     "%.150s: %.*s%s; set it back, start another run (--set out=FOLDER), or go "
+                     "on with --allow-changes, but then %s",
+                     where, most, change, strlen(change) > (size_t)most ? " ..." : "", lost);
 }
 
 static const char not_as_begun[] = "the result is not that of the run as it was begun";
@@ -208,7 +202,7 @@ static const char not_as_begun[] = "the result is not that of the run as it was 
 static icae_status compare_config(const trainer *t, uint64_t *written, icae_error *error) {
     icae_settings old;
     icae_settings_init(&old);
-    icae_text was = {0}, is = {0};
+    icae_text change = {0};
     icae_status status = icae_settings_read(&old, t->folder.config, error);
     *written = icae_settings_hash(&old);
     /* "auto" in it is from a time when runs did not write down what they took. */
@@ -217,15 +211,13 @@ static icae_status compare_config(const trainer *t, uint64_t *written, icae_erro
         icae_log_warning("%s does not tell what the run computed in; it goes on in %s",
                          t->folder.config, icae_compute_names[old.train.compute]);
     }
-    const char *key = status ? NULL : icae_settings_difference(&old, t->settings, &was, &is);
-    if (key) {
-        status =
-            note_change(t, error, not_as_begun,
-                        "%s: the run to be resumed has %s = %.200s, now it is %.200s",
-                        t->folder.config, key, icae_text_string(&was), icae_text_string(&is));
+    icae_text_append_string(&change, "the run to be resumed has ");
+    if (!status && icae_settings_difference(&old, t->settings, &change)) {
+        status = change.failed ? icae_fail_memory(error, t->folder.config)
+                               : note_change(t, error, not_as_begun, t->folder.config,
+                                             icae_text_string(&change));
     }
-    icae_text_release(&was);
-    icae_text_release(&is);
+    icae_text_release(&change);
     icae_settings_release(&old);
     return status;
 }
@@ -243,19 +235,24 @@ static icae_status compare_state(const trainer *t, const char *path, uint64_t wr
     }
     if (state->settings_hash != icae_settings_hash(t->settings) &&
         state->settings_hash != written) {
-        status =
-            note_change(t, error, not_as_begun, "%s: was written with other settings than %s",
-                        path, t->folder.config);
+        char change[200];
+        snprintf(change, sizeof change, "was written with other settings than %.150s",
+                 t->folder.config);
+        status = note_change(t, error, not_as_begun, path, change);
     }
-    if (!status && state->threads && state->threads != t->be->n_threads) {
-        status = note_change(t, error, "it goes on to other last bits",
-                             "%s: was computed with train.threads = %lld, now it is %d", path,
-                             (long long)state->threads, t->be->n_threads);
+    char threads[80] = "", kernels[100] = "", change[200];
+    if (state->threads && state->threads != t->be->n_threads) {
+        snprintf(threads, sizeof threads, "with train.threads = %lld, now it is %d",
+                 (long long)state->threads, t->be->n_threads);
     }
-    if (!status && *state->kernels && strcmp(state->kernels, t->be->name) != 0) {
-        status = note_change(t, error, "it goes on to other last bits",
-                             "%s: was computed by %s kernels, now they are %s (ICAE_CPU)", path,
-                             state->kernels, t->be->name);
+    if (*state->kernels && strcmp(state->kernels, t->be->name) != 0) {
+        snprintf(kernels, sizeof kernels, "by %s kernels, now they are %s (ICAE_CPU)",
+                 state->kernels, t->be->name);
+    }
+    if (!status && (*threads || *kernels)) {
+        snprintf(change, sizeof change, "was computed %s%s%s", threads,
+                 *threads && *kernels ? "; " : "", kernels);
+        status = note_change(t, error, "it goes on to other last bits", path, change);
     }
     return status;
 }

@@ -51,6 +51,9 @@ START_TEST(changed_settings_are_refused_or_said) {
     ck_refused(tiny_run(out, changed, &resume, NULL, &error),
                "train.lr = 0.003, now it is 0.001");
     ck_assert_ptr_nonnull(strstr(error.message, "--allow-changes"));
+    ck_refused(tiny_run(out, RUN_WITH("train.steps=6", "train.lr=1e-3", "train.batch=5"),
+                        &resume, NULL, &error),
+               "train.batch = 4, now it is 5; train.lr = 0.003, now it is 0.001; set it back");
     error = (icae_error){0};
     ck_ok(tiny_run(out, changed, &resume_changed, NULL, &error));
     /* from then on the changed value is the run's own */
@@ -74,6 +77,11 @@ START_TEST(other_threads_and_other_kernels_are_refused_or_said) {
                "with train.threads = 1, now it is 2");
     error = (icae_error){0};
     ck_ok(tiny_run(out, threads, &resume_changed, NULL, &error));
+    setenv("ICAE_CPU", "reference", 1);
+    ck_refused(tiny_run(out, RUN_WITH("train.steps=6"), &resume, NULL, &error),
+               "with train.threads = 2, now it is 1; by ");
+    unsetenv("ICAE_CPU");
+    error = (icae_error){0};
     threads = RUN_WITH("train.steps=6", "train.threads=2");
     ck_ok(tiny_run(out, threads, &resume, NULL, &error));
     setenv("ICAE_CPU", "reference", 1);
