@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Arguments -> settings -> icae_train -> exit code. The first SIGINT or SIGTERM asks the trainer to
- * finish its step, save and return; a second one ends the process at once.
+ * Arguments -> settings -> icae_train -> exit code. The first SIGINT, SIGTERM or SIGHUP (its terminal was
+ * closed) asks the trainer to finish its step, save and return; a second one ends the process at once.
+ * What was ignored when the program started (nohup, or a shell's background) stays ignored.
  */
 #include <errno.h>
 #include <signal.h>
@@ -23,13 +24,19 @@ static volatile sig_atomic_t stop_signal;
 static void on_signal(int number) {
     if (stop_signal) _exit(128 + number);
     stop_signal = number;
+    /* Who read what we say ("| tee log") may have got the signal, too: it must not end us before we saved. */
+    signal(SIGPIPE, SIG_IGN);
 }
 
 static void catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction before;
+        sigaction(numbers[i], NULL, &before);
+        if (before.sa_handler != SIG_IGN) sigaction(numbers[i], &action, NULL);
+    }
 }
 
 typedef struct arguments {

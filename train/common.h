@@ -11,8 +11,8 @@ typedef struct train_program {
     bool is_instruct; /* fine-tuning rows instead of texts */
 } train_program;
 
-/* Runs the program; what main returns: 0 done, 1 failed, 2 wrong usage, 130/143 stopped after saving.
- */
+/* Runs the program; what main returns: 0 done, 1 failed, 2 wrong usage, 129/130/143
+ * stopped after saving. */
 int train_main(const train_program *program, int argc, char **argv);
 
 #endif

@@ -35,7 +35,8 @@ static const char help[] =
     "    icae-finetune configs/smollm2-64x16-questions.json --set out=runs/answers --resume\n"
     "\n"
     "Ctrl-C finishes the step, writes a checkpoint and says how to go on.\n"
-    "exit codes: 0 done, 1 failed, 2 wrong usage, 130/143 stopped by a signal after saving\n";
+    "exit codes: 0 done, 1 failed, 2 wrong usage, 129, 130, 143 stopped by SIGHUP,\n"
+    "SIGINT, SIGTERM after saving\n";
 
 int main(int argc, char **argv) {
     static const train_program program = {"icae-finetune", help, true};

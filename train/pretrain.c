@@ -31,7 +31,8 @@ static const char help[] =
     "\n"
     "Ctrl-C finishes the step, writes a checkpoint and says how to go on. The result is in\n"
     "OUT/adapter, the course of the run in OUT/metrics.jsonl and OUT/loss.svg.\n"
-    "exit codes: 0 done, 1 failed, 2 wrong usage, 130/143 stopped by a signal after saving\n";
+    "exit codes: 0 done, 1 failed, 2 wrong usage, 129, 130, 143 stopped by SIGHUP,\n"
+    "SIGINT, SIGTERM after saving\n";
 
 int main(int argc, char **argv) {
     static const train_program program = {"icae-pretrain", help, false};

@@ -151,11 +151,13 @@ START_TEST(a_signal_saves_and_what_is_said_goes_on) {
     static const struct {
         const char *name;
         int code;
-    } signals[] = {{"INT", 130}, {"TERM", 143}};
-    for (int i = 0; i < 2; i++) {
-        /* until the first checkpoint is there, a signal; -t 1 keeps the machine free for others */
+    } signals[] = {{"INT", 130}, {"TERM", 143}, {"HUP", 129}};
+    for (int i = 0; i < 3; i++) {
+        /* until the first checkpoint is there, a signal; -t 1 keeps the machine free for others. A shell
+         * without a terminal has what it starts with & ignore SIGINT. */
         outcome o = run_in(folder,
-                           "%s/icae-pretrain %s/config.json -q -t 1 --set 'out=%s/it'\\''s %d' "
+                           "env --default-signal=INT,HUP %s/icae-pretrain %s/config.json -q -t "
+                           "1 --set 'out=%s/it'\\''s %d' "
                            "--set checkpoint.every=1 & "
                            "for i in $(seq 500); do ls '%s/it'\\''s %d/checkpoints' 2>&1 | "
                            "grep -q ^step && break; sleep 0.02; done; kill -%s $!; wait $!",
@@ -167,6 +169,19 @@ START_TEST(a_signal_saves_and_what_is_said_goes_on) {
         ck_assert_msg(again.code == 0, "%s", again.err);
         ck_assert_ptr_nonnull(strstr(o.err, " --resume\n"));
     }
+}
+END_TEST
+
+START_TEST(a_signal_that_was_ignored_at_the_start_stays_ignored) {
+    const char *folder = folder_with_config("train-ignored", "train.steps=60");
+    outcome o = run_in(folder,
+                       "env --ignore-signal=INT,HUP %s/icae-pretrain %s/config.json -q -t 1 "
+                       "--set out=%s/run --set checkpoint.every=1 & "
+                       "for i in $(seq 500); do ls '%s/run/checkpoints' 2>&1 | "
+                       "grep -q ^step && break; sleep 0.02; done; kill -HUP $!; kill -INT $!; "
+                       "wait $!",
+                       test_build_folder(), folder, folder, folder);
+    ck_assert_msg(o.code == 0, "exit code %d: %s", o.code, o.err);
 }
 END_TEST
 
@@ -204,4 +219,5 @@ SUITE_OF(train_cli, 60, a_command_line_that_is_wrong_is_usage_and_a_file_that_is
          an_adapter_that_learnt_no_answers_is_asked_with_a_warning,
          what_is_said_with_closed_streams_goes_into_no_file,
          a_signal_saves_and_what_is_said_goes_on,
+         a_signal_that_was_ignored_at_the_start_stays_ignored,
          stopped_before_the_first_step_it_is_to_be_started_again)
