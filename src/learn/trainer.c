@@ -271,6 +271,16 @@ static icae_status resume_feed(trainer *t, icae_error *error) {
     return open_feed(t, error);
 }
 
+/* A run does not go back: what it did beyond fewer steps would stay in the adapter. */
+static icae_status check_steps(const trainer *t, icae_error *error) {
+    long long done = (long long)t->state.step, steps = (long long)t->settings->train.steps;
+    if (done <= steps) return ICAE_OK;
+    return icae_fail(error, ICAE_INVALID,
+                     "%s: has done %lld steps already, more than train.steps, %lld; give more "
+                     "to go on, %lld to end it here, or begin another run (--set out=FOLDER)",
+                     t->folder.path, done, steps, done);
+}
+
 static icae_status begin_resumed(trainer *t, icae_error *error) {
     char *path;
     uint64_t written;
@@ -279,6 +289,7 @@ static icae_status begin_resumed(trainer *t, icae_error *error) {
     status = compare_config(t, &written, error);
     if (!status) status = icae_checkpoint_load(path, t->adapter, &t->state, error);
     if (!status) status = compare_state(t, path, written, error);
+    if (!status) status = check_steps(t, error);
     if (!status) status = resume_feed(t, error);
     if (!status)
         status = icae_run_folder_cut_metrics(&t->folder, t->state.metrics_bytes, error);

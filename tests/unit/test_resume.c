@@ -66,6 +66,24 @@ START_TEST(changed_settings_are_refused_or_said) {
 }
 END_TEST
 
+START_TEST(fewer_steps_than_are_done_are_refused_and_written_nowhere) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-fewer");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    ck_ok(tiny_run(out, NULL, NULL, NULL, &error));
+    char *before = slurp(test_path(out, "config.json"), NULL);
+    ck_refused(tiny_run(out, RUN_WITH("train.steps=3"), &resume, NULL, &error),
+               "has done 4 steps already, more than train.steps, 3; give more");
+    char *after = slurp(test_path(out, "config.json"), NULL);
+    ck_assert_str_eq(before, after);
+    free(before);
+    free(after);
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=4"), &resume, NULL, &error));
+}
+END_TEST
+
 START_TEST(other_threads_and_other_kernels_are_refused_or_said) {
     icae_error error = {0};
     const char *folder = test_folder("resume-machine");
@@ -420,6 +438,7 @@ START_TEST(a_kernel_without_memory_is_an_error_and_the_next_step_goes_on) {
 END_TEST
 
 SUITE_OF(resume, 120, changed_settings_are_refused_or_said,
+         fewer_steps_than_are_done_are_refused_and_written_nowhere,
          other_threads_and_other_kernels_are_refused_or_said,
          data_of_the_same_length_but_not_the_same_are_noticed,
          a_run_that_did_not_write_down_its_compute_can_go_on,
