@@ -110,6 +110,10 @@ icae_status icae_settings_set(icae_settings *settings, const char *assignment,
 /* What one key alone cannot tell: required keys, limits that exclude each other, unknown target names. */
 icae_status icae_settings_check(const icae_settings *settings, icae_error *error);
 
+/* Appends the keys that were given another value than their default and mean nothing to objective.kind, each
+ * with the kinds that it belongs to: "objective.lm_ratio (of mixed)". Returns how many. */
+size_t icae_settings_idle(const icae_settings *settings, icae_text *out);
+
 /* All values, as a JSON object that icae_settings_read takes. */
 void icae_settings_write(const icae_settings *settings, icae_text *out);
 

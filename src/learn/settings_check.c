@@ -69,6 +69,55 @@ icae_status icae_settings_check(const icae_settings *settings, icae_error *error
     return ICAE_OK;
 }
 
+/* Only values that are not the default: a run's own config.json gives every key. */
+size_t icae_settings_idle(const icae_settings *s, icae_text *out) {
+    enum {
+        MIXED = 1 << ICAE_OBJECTIVE_MIXED,
+        BOTH = 1 << ICAE_OBJECTIVE_BOTH,
+        INSTRUCT = 1 << ICAE_OBJECTIVE_INSTRUCT
+    };
+    icae_settings usual;
+    icae_settings_init(&usual);
+    /* What 0 stands for is written out, too. */
+    int64_t continuation = s->objective.continuation_tokens;
+    bool is_continued = continuation && continuation != icae_settings_context(s);
+    const struct {
+        const char *key;
+        int kinds;
+        bool is_changed;
+    } keys[] = {
+        {"data.text_field", MIXED | BOTH,
+         strcmp(s->data.text_field, usual.data.text_field) != 0},
+        {"objective.lm_ratio", MIXED, s->objective.lm_ratio != usual.objective.lm_ratio},
+        {"objective.ae_weight", BOTH, s->objective.ae_weight != usual.objective.ae_weight},
+        {"objective.ae_share", INSTRUCT, s->objective.ae_share != usual.objective.ae_share},
+        {"objective.continuation_tokens", MIXED | BOTH, is_continued},
+        {"objective.least_continuation", MIXED | BOTH,
+         s->objective.least_continuation != usual.objective.least_continuation},
+        {"objective.skip_for_lm", MIXED | BOTH,
+         s->objective.skip_for_lm != usual.objective.skip_for_lm},
+        {"objective.prompt_tokens", INSTRUCT,
+         s->objective.prompt_tokens != usual.objective.prompt_tokens},
+        {"objective.answer_tokens", INSTRUCT,
+         s->objective.answer_tokens != usual.objective.answer_tokens},
+    };
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        bool is_used = keys[i].kinds >> s->objective.kind & 1;
+        if (is_used || !keys[i].is_changed || !icae_settings_has(s, keys[i].key)) continue;
+        icae_text_printf(out, "%s%s (of ", count++ ? ", " : "", keys[i].key);
+        bool is_first = true;
+        for (int kind = 0; kind < ICAE_OBJECTIVE_COUNT; kind++) {
+            if (!(keys[i].kinds >> kind & 1)) continue;
+            icae_text_printf(out, "%s%s", is_first ? "" : " and ", icae_objective_names[kind]);
+            is_first = false;
+        }
+        icae_text_append_char(out, ')');
+    }
+    icae_settings_release(&usual);
+    return count;
+}
+
 static icae_status apply_chat(const icae_settings *settings, const icae_model *model,
                               icae_adapter_settings *out, icae_error *error) {
     icae_chat_wish wish = {.name = settings->adapter.chat_template,

@@ -455,8 +455,19 @@ static icae_status find_run(const trainer *t, icae_error *error) {
     return status;
 }
 
+static void warn_idle(const icae_settings *settings) {
+    icae_text keys = {0};
+    if (icae_settings_idle(settings, &keys)) {
+        icae_log_warning("objective.kind is %s, to which these mean nothing: %s",
+                         icae_objective_names[settings->objective.kind],
+                         icae_text_string(&keys));
+    }
+    icae_text_release(&keys);
+}
+
 static icae_status run(trainer *t, icae_error *error) {
     icae_status status = icae_settings_check(t->settings, error);
+    if (!status) warn_idle(t->settings);
     if (!status && t->options->is_resuming && !t->options->is_dry_run)
         status = find_run(t, error);
     if (!status && t->options->is_resuming && t->settings->memory_budget)

@@ -188,6 +188,60 @@ START_TEST(says_what_is_missing_or_contradicts) {
 }
 END_TEST
 
+START_TEST(keys_of_another_objective_are_told) {
+    static const struct {
+        const char *set[4], *idle;
+    } cases[] = {
+        {{"objective.kind=both", "objective.lm_ratio=0.3", "objective.ae_share=0.5"},
+         "objective.lm_ratio (of mixed), objective.ae_share (of instruct)"},
+        {{"objective.ae_weight=0.9", "objective.prompt_tokens=7", "objective.answer_tokens=7"},
+         "objective.ae_weight (of both), objective.prompt_tokens (of instruct), "
+         "objective.answer_tokens (of instruct)"},
+        {{"objective.kind=instruct", "data.text_field=body", "objective.lm_ratio=0.3"},
+         "data.text_field (of mixed and both), objective.lm_ratio (of mixed)"},
+        {{"objective.kind=instruct", "objective.continuation_tokens=5",
+          "objective.skip_for_lm=2", "objective.least_continuation=5"},
+         "objective.continuation_tokens (of mixed and both), objective.least_continuation (of "
+         "mixed and both), objective.skip_for_lm (of mixed and both)"},
+        {{"objective.lm_ratio=0.3", "objective.continuation_tokens=5", "data.text_field=b"},
+         ""},
+        {{"objective.kind=both", "objective.ae_weight=0.9"}, ""},
+        {{"objective.kind=instruct", "objective.ae_share=0.9", "objective.prompt_tokens=3"},
+         ""},
+    };
+    icae_error error = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_settings s, again;
+        icae_text idle = {0}, text = {0};
+        icae_settings_init(&s);
+        for (size_t j = 0; j < 4 && cases[i].set[j]; j++)
+            ck_ok(icae_settings_set(&s, cases[i].set[j], &error));
+        size_t count = icae_settings_idle(&s, &idle);
+        ck_assert_str_eq(icae_text_string(&idle), cases[i].idle);
+        ck_assert_int_eq(count == 0, !*cases[i].idle);
+        /* and no more of them in what is written with every key */
+        s.objective.continuation_tokens = icae_settings_continuation(&s);
+        icae_settings_write(&s, &text);
+        icae_settings_init(&again);
+        ck_ok(icae_settings_read(&again, written("idle.json", text.data), &error));
+        icae_text_clear(&idle);
+        ck_assert_uint_eq(icae_settings_idle(&again, &idle), count);
+        icae_text_release(&idle);
+        icae_text_release(&text);
+        icae_settings_release(&s);
+        icae_settings_release(&again);
+    }
+}
+END_TEST
+
+/* A config whose keys all mean something to its objective. */
+static void ck_none_idle(const icae_settings *settings, const char *name) {
+    icae_text idle = {0};
+    size_t count = icae_settings_idle(settings, &idle);
+    ck_assert_msg(count == 0, "%s: %s", name, icae_text_string(&idle));
+    icae_text_release(&idle);
+}
+
 START_TEST(chat_templates_come_from_keys_base_or_adapter) {
     icae_error error = {0};
     const char *folder = test_folder("settings-chat");
@@ -272,6 +326,7 @@ START_TEST(every_config_of_the_repository_reads) {
         ck_ok(icae_settings_read(&s, test_path("configs", names[i]), &error));
         if (!*s.base) ck_ok(icae_settings_set(&s, "base=given", &error));
         ck_ok(icae_settings_check(&s, &error));
+        ck_none_idle(&s, names[i]);
         icae_settings_release(&s);
         configs++;
     }
@@ -298,6 +353,7 @@ START_TEST(every_ablation_reads) {
         for (; set; set = icae_json_next(set))
             ck_ok(icae_settings_set(&s, icae_json_as_string(set), &error));
         ck_ok(icae_settings_check(&s, &error));
+        ck_none_idle(&s, "a variant");
         icae_settings_release(&s);
     }
     ck_assert_uint_ge(count, 12);
@@ -309,5 +365,5 @@ SUITE_OF(settings, 30, bytes_are_numbers_or_numbers_with_a_unit,
          reads_a_config_and_keeps_the_defaults_of_the_rest,
          every_unknown_key_and_wrong_type_is_refused, set_overrides_with_the_same_checks,
          what_is_written_reads_back_equal, says_what_is_missing_or_contradicts,
-         chat_templates_come_from_keys_base_or_adapter, every_config_of_the_repository_reads,
-         every_ablation_reads)
+         keys_of_another_objective_are_told, chat_templates_come_from_keys_base_or_adapter,
+         every_config_of_the_repository_reads, every_ablation_reads)

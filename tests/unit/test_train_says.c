@@ -134,5 +134,16 @@ START_TEST(texts_that_pretraining_leaves_out_are_counted_in_its_last_line) {
 }
 END_TEST
 
+START_TEST(keys_of_another_objective_are_warned_about_once) {
+    static const char *const given[] = {"objective.kind=both", "objective.lm_ratio=0.3", NULL};
+    const char *folder = folder_with_config("says-idle", given);
+    outcome o = train("pretrain", folder, "-q --set train.steps=1");
+    ck_assert_msg(o.code == 0, "%s", o.err);
+    ck_says(&o, "warning: objective.kind is both, to which these mean nothing: ", 1);
+    ck_says(&o, "objective.lm_ratio (of mixed)\n", 1);
+}
+END_TEST
+
 SUITE_OF(train_says, 120, what_is_cut_passed_over_or_broken_is_told_and_counted,
-         texts_that_pretraining_leaves_out_are_counted_in_its_last_line)
+         texts_that_pretraining_leaves_out_are_counted_in_its_last_line,
+         keys_of_another_objective_are_warned_about_once)
