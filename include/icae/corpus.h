@@ -94,6 +94,12 @@ void icae_corpus_close(icae_corpus *corpus);
  * an error the corpus can only be closed. */
 icae_status icae_corpus_next(icae_corpus *corpus, icae_document *document, icae_error *error);
 
+/* How many files both lists of paths mean, whatever they are called there; *first names one of them as the
+ * second list does (malloc'ed, NULL when there is none). Fails where opening either would. */
+icae_status icae_corpus_find_shared(const char *const *paths, size_t n_paths,
+                                    const char *const *others, size_t n_others, size_t *count,
+                                    char **first, icae_error *error);
+
 icae_corpus_stats icae_corpus_get_stats(const icae_corpus *corpus);
 
 /* Appends one JSON object. Documents given out count as used. Fails only when memory ends. */

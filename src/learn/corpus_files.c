@@ -146,6 +146,50 @@ static icae_status refuse_duplicates(const file_list *list, icae_error *error) {
     return status;
 }
 
+/* Sorted, in *identities [corpus->n_files], malloc'ed; the paths stay the corpus's. */
+static icae_status identify(const icae_corpus *corpus, file_identity **identities,
+                            icae_error *error) {
+    *identities = calloc(corpus->n_files, sizeof **identities);
+    if (!*identities) return icae_fail_memory(error, "the list of data files");
+    for (size_t i = 0; i < corpus->n_files; i++) {
+        struct stat info;
+        const char *path = corpus->files[i].path;
+        if (stat(path, &info)) return icae_fail(error, ICAE_IO, "%s: has vanished", path);
+        (*identities)[i] = (file_identity){(uint64_t)info.st_dev, (uint64_t)info.st_ino, path};
+    }
+    qsort(*identities, corpus->n_files, sizeof **identities, compare_identities);
+    return ICAE_OK;
+}
+
+icae_status icae_corpus_find_shared(const char *const *paths, size_t n_paths,
+                                    const char *const *others, size_t n_others, size_t *count,
+                                    char **first, icae_error *error) {
+    *count = 0;
+    *first = NULL;
+    const icae_corpus_options options[2] = {{.paths = paths, .n_paths = n_paths},
+                                            {.paths = others, .n_paths = n_others}};
+    icae_corpus *corpora[2] = {NULL, NULL};
+    file_identity *identities[2] = {NULL, NULL};
+    icae_status status = ICAE_OK;
+    for (int i = 0; i < 2 && !status; i++) {
+        status = icae_corpus_open(&corpora[i], &options[i], error);
+        if (!status) status = identify(corpora[i], &identities[i], error);
+    }
+    for (size_t i = 0; !status && i < corpora[1]->n_files; i++) {
+        const file_identity *other = &identities[1][i];
+        if (!bsearch(other, identities[0], corpora[0]->n_files, sizeof *other,
+                     compare_identities))
+            continue;
+        if (!(*count)++) *first = strdup(other->path);
+        if (!*first) status = icae_fail_memory(error, "the list of data files");
+    }
+    for (int i = 0; i < 2; i++) {
+        free(identities[i]);
+        icae_corpus_close(corpora[i]);
+    }
+    return status;
+}
+
 static icae_status hash_file(corpus_file *file, icae_error *error) {
     enum { STRETCHES = 64, STRETCH_BYTES = 64 * 1024 };
     icae_mapping mapping;

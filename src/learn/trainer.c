@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "icae/corpus.h"
 #include "icae/file.h"
 #include "icae/log.h"
 #include "icae/rng.h"
@@ -455,6 +456,25 @@ static icae_status find_run(const trainer *t, icae_error *error) {
     return status;
 }
 
+/* Held-out numbers of texts that are trained on say nothing of others. Files that cannot be found are told
+ * where they are opened. */
+static void warn_shared(const icae_settings *s) {
+    size_t count;
+    char *first;
+    if (!s->data.heldout.count || !s->evaluate.samples ||
+        icae_corpus_find_shared(s->data.train.list, s->data.train.count, s->data.heldout.list,
+                                s->data.heldout.count, &count, &first, NULL))
+        return;
+    if (count) {
+        char more[64] = "";
+        if (count > 1) snprintf(more, sizeof more, " and %zu more", count - 1);
+        icae_log_warning("data.heldout: %s%s: also in data.train, so held-out numbers tell of "
+                         "texts that are learnt",
+                         first, more);
+    }
+    free(first);
+}
+
 static void warn_idle(const icae_settings *settings) {
     icae_text keys = {0};
     if (icae_settings_idle(settings, &keys)) {
@@ -467,7 +487,10 @@ static void warn_idle(const icae_settings *settings) {
 
 static icae_status run(trainer *t, icae_error *error) {
     icae_status status = icae_settings_check(t->settings, error);
-    if (!status) warn_idle(t->settings);
+    if (!status) {
+        warn_idle(t->settings);
+        warn_shared(t->settings);
+    }
     if (!status && t->options->is_resuming && !t->options->is_dry_run)
         status = find_run(t, error);
     if (!status && t->options->is_resuming && t->settings->memory_budget)

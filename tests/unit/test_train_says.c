@@ -144,6 +144,37 @@ START_TEST(keys_of_another_objective_are_warned_about_once) {
 }
 END_TEST
 
+START_TEST(a_file_that_is_trained_on_and_held_out_is_warned_about) {
+    const char *folder = folder_with_config("says-shared", NULL);
+    icae_error error = {0};
+    static const char line[] = "{\"text\": \"the river was slow and the men met there\"}\n";
+    static const char *const names[] = {"texts/a.jsonl", "texts/b.jsonl", "texts/c.jsonl",
+                                        "other.jsonl"};
+    ck_ok(icae_folder_make(test_path(folder, "texts"), &error));
+    for (int i = 0; i < 4; i++)
+        ck_ok(icae_file_write(test_path(folder, names[i]), line, sizeof line - 1, &error));
+    static const struct {
+        const char *train, *heldout, *said; /* said: NULL for nothing */
+    } cases[] = {
+        {"texts/a.jsonl", "texts/a.jsonl", "texts/a.jsonl: also in data.train"},
+        {"texts", "texts/b.jsonl", "texts/b.jsonl: also in data.train"},
+        {"texts/../texts", "texts/*.jsonl", " and 2 more: also in data.train"},
+        {"texts", "other.jsonl", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char arguments[2048];
+        snprintf(arguments, sizeof arguments,
+                 "-q --dry-run --set data.train=%s/%s --set 'data.heldout=%s/%s'", folder,
+                 cases[i].train, folder, cases[i].heldout);
+        outcome o = train("pretrain", folder, arguments);
+        ck_assert_msg(o.code == 0, "%s", o.err);
+        ck_says(&o, "also in data.train", cases[i].said ? 1 : 0);
+        if (cases[i].said) ck_says(&o, cases[i].said, 1);
+    }
+}
+END_TEST
+
 SUITE_OF(train_says, 120, what_is_cut_passed_over_or_broken_is_told_and_counted,
          texts_that_pretraining_leaves_out_are_counted_in_its_last_line,
-         keys_of_another_objective_are_warned_about_once)
+         keys_of_another_objective_are_warned_about_once,
+         a_file_that_is_trained_on_and_held_out_is_warned_about)
