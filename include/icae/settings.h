@@ -125,8 +125,9 @@ size_t icae_settings_difference(const icae_settings *old, const icae_settings *n
 /* Whether file or command line gave this key. */
 bool icae_settings_has(const icae_settings *settings, const char *key);
 
-/* Hash of all values that must not change in a run. */
-uint64_t icae_settings_hash(const icae_settings *settings);
+/* Hash of all values that must not change in a run. The base is not among them: its fingerprint tells it,
+ * not how its path is spelled. with_base: as checkpoints of earlier versions have it. */
+uint64_t icae_settings_hash(const icae_settings *settings, bool with_base);
 
 /* The limits with 0 replaced by what it stands for. */
 int64_t icae_settings_context(const icae_settings *settings);

@@ -19,7 +19,11 @@ const char *const icae_schedule_names[] = {"constant", "cosine", "linear", NULL}
 typedef enum kind { INTEGER, NUMBER, BOOL, STRING, CHOICE, STRINGS, BYTES } kind;
 
 /* Whether a resumed run may use another value than the run that it goes on with. */
-typedef enum mobility { FIXED, FREE } mobility;
+typedef enum mobility {
+    FIXED,
+    FREE,
+    KNOWN /* otherwise: the base by its fingerprint, however its path is spelled */
+} mobility;
 
 typedef struct row {
     const char *section, *key;
@@ -34,7 +38,7 @@ typedef struct row {
 
 /* clang-format off */
 #define ROW_LIST(X) \
-    X("", "base",                         STRING,  FIXED, base,                          0, 0, NULL) \
+    X("", "base",                         STRING,  KNOWN, base,                          0, 0, NULL) \
     X("", "out",                          STRING,  FREE,  out,                           0, 0, NULL) \
     X("", "memory_budget",                BYTES,   FREE,  memory_budget,                 0, 9e15, NULL) \
     X("data", "train",                    STRINGS, FIXED, data.train,                    0, 0, NULL) \
@@ -444,7 +448,7 @@ size_t icae_settings_difference(const icae_settings *old, const icae_settings *n
     icae_text was = {0}, is = {0};
     for (size_t i = 0; i < N_ROWS; i++) {
         const row *r = &rows[i];
-        if (r->mobility == FREE) continue;
+        if (r->mobility != FIXED) continue;
         icae_text_clear(&was);
         icae_text_clear(&is);
         write_value(old, r, &was);
@@ -472,12 +476,12 @@ bool icae_settings_has(const icae_settings *settings, const char *key) {
     return false;
 }
 
-uint64_t icae_settings_hash(const icae_settings *settings) {
+uint64_t icae_settings_hash(const icae_settings *settings, bool with_base) {
     uint64_t hash = N_ROWS;
     icae_text text = {0};
     for (size_t i = 0; i < N_ROWS; i++) {
         const row *r = &rows[i];
-        if (r->mobility == FREE) continue;
+        if (r->mobility == FREE || (r->mobility == KNOWN && !with_base)) continue;
         icae_text_clear(&text);
         icae_text_printf(&text, "%s.%s=", r->section, r->key);
         write_value(settings, r, &text);

@@ -85,7 +85,7 @@ static icae_status open_backend(trainer *t, icae_error *error) {
 
 /* What the next checkpoint says about where it was made. */
 static void describe_machine(trainer *t) {
-    t->state.settings_hash = icae_settings_hash(t->settings);
+    t->state.settings_hash = icae_settings_hash(t->settings, false);
     t->state.base_fingerprint = t->model->fingerprint;
     t->state.threads = t->be->n_threads;
     snprintf(t->state.kernels, sizeof t->state.kernels, "%s", t->be->name);
@@ -199,13 +199,15 @@ static icae_status note_change(const trainer *t, icae_error *error, const char *
 
 static const char not_as_begun[] = "the result is not that of the run as it was begun";
 
-/* The run's own settings, as it wrote them, against those of now. *written: their hash. */
-static icae_status compare_config(const trainer *t, uint64_t *written, icae_error *error) {
+/* The run's own settings, as it wrote them, against those of now. written: their hash, without and with the
+ * base. */
+static icae_status compare_config(const trainer *t, uint64_t written[2], icae_error *error) {
     icae_settings old;
     icae_settings_init(&old);
     icae_text change = {0};
     icae_status status = icae_settings_read(&old, t->folder.config, error);
-    *written = icae_settings_hash(&old);
+    for (int i = 0; i < 2; i++)
+        written[i] = icae_settings_hash(&old, i);
     /* "auto" in it is from a time when runs did not write down what they took. */
     if (!status && old.train.compute == ICAE_COMPUTE_AUTO) {
         old.train.compute = t->settings->train.compute;
@@ -224,7 +226,7 @@ static icae_status compare_config(const trainer *t, uint64_t *written, icae_erro
 }
 
 /* The checkpoint just read against the settings, the base and the machine of now. */
-static icae_status compare_state(const trainer *t, const char *path, uint64_t written,
+static icae_status compare_state(const trainer *t, const char *path, const uint64_t written[2],
                                  icae_error *error) {
     const icae_run_state *state = &t->state;
     icae_status status = ICAE_OK;
@@ -234,8 +236,12 @@ static icae_status compare_state(const trainer *t, const char *path, uint64_t wr
                          path, (unsigned long long)state->base_fingerprint, t->model->path,
                          (unsigned long long)t->model->fingerprint);
     }
-    if (state->settings_hash != icae_settings_hash(t->settings) &&
-        state->settings_hash != written) {
+    bool is_known = false;
+    for (int i = 0; i < 2; i++) {
+        is_known |= state->settings_hash == icae_settings_hash(t->settings, i) ||
+                    state->settings_hash == written[i];
+    }
+    if (!is_known) {
         char change[200];
         snprintf(change, sizeof change, "was written with other settings than %.150s",
                  t->folder.config);
@@ -284,10 +290,10 @@ static icae_status check_steps(const trainer *t, icae_error *error) {
 
 static icae_status begin_resumed(trainer *t, icae_error *error) {
     char *path;
-    uint64_t written;
+    uint64_t written[2];
     icae_status status = icae_checkpoint_newest(t->folder.path, &path, error);
     if (status) return status;
-    status = compare_config(t, &written, error);
+    status = compare_config(t, written, error);
     if (!status) status = icae_checkpoint_load(path, t->adapter, &t->state, error);
     if (!status) status = compare_state(t, path, written, error);
     if (!status) status = check_steps(t, error);

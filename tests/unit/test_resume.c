@@ -346,6 +346,31 @@ START_TEST(a_base_that_changed_under_its_name_is_refused) {
 }
 END_TEST
 
+START_TEST(a_base_may_be_spelled_another_way_or_have_moved) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-spelling");
+    char out[700], base[700], here[4096], absolute[4900], from[800], to[800];
+    snprintf(out, sizeof out, "%s/run", folder);
+    snprintf(base, sizeof base, "base=%s/base", folder);
+    copy_base(folder, 5);
+    ck_ok(tiny_run(out, RUN_WITH(base), NULL, NULL, &error));
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    ck_assert_int_ne(*folder, '/');
+    snprintf(absolute, sizeof absolute, "base=%s/%.700s/base", here, folder);
+    ck_ok(tiny_run(out, RUN_WITH(absolute, "train.steps=5"), &resume, NULL, &error));
+    snprintf(base, sizeof base, "base=%s/./base", folder);
+    ck_ok(tiny_run(out, RUN_WITH(base, "train.steps=6"), &resume, NULL, &error));
+    snprintf(from, sizeof from, "%s/base", folder);
+    snprintf(to, sizeof to, "%s/moved", folder);
+    ck_assert_int_eq(rename(from, to), 0);
+    snprintf(base, sizeof base, "base=%s", to);
+    ck_ok(tiny_run(out, RUN_WITH(base, "train.steps=7"), &resume, NULL, &error));
+    char *config = slurp(test_path(out, "config.json"), NULL);
+    ck_assert_ptr_nonnull(strstr(config, "moved\""));
+    free(config);
+}
+END_TEST
+
 START_TEST(a_base_that_no_text_ends_in_is_refused) {
     icae_error error = {0};
     const char *folder = test_folder("resume-eos");
@@ -446,7 +471,9 @@ SUITE_OF(resume, 120, changed_settings_are_refused_or_said,
          a_signal_in_the_first_evaluation_ends_it_within_a_sample,
          a_signal_in_a_later_evaluation_saves_the_step_before_it,
          an_evaluation_that_was_ended_is_made_up_for,
-         a_base_that_changed_under_its_name_is_refused, a_base_that_no_text_ends_in_is_refused,
+         a_base_that_changed_under_its_name_is_refused,
+         a_base_may_be_spelled_another_way_or_have_moved,
+         a_base_that_no_text_ends_in_is_refused,
          a_checkpoint_from_before_machines_were_noted_is_taken,
          a_gradient_far_longer_than_usual_is_recorded,
          a_kernel_without_memory_is_an_error_and_the_next_step_goes_on)
