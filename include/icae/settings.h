@@ -102,8 +102,9 @@ void icae_settings_release(icae_settings *settings);
 /* Reads a JSON object over what the struct holds. */
 icae_status icae_settings_read(icae_settings *settings, const char *path, icae_error *error);
 
-/* "train.lr=1e-4": the value is JSON; what is no JSON is taken as a string ("out=runs/a"). The
- * same checks as for a file. */
+/* "train.lr=1e-4": the value is JSON; what is no JSON is taken as a string ("out=runs/a"). For a key that
+ * wants text everything but a string in quotes, null and a list where lists are wanted is the text itself
+ * ("out=2024"). The same checks as for a file. */
 icae_status icae_settings_set(icae_settings *settings, const char *assignment,
                               icae_error *error);
 

@@ -329,7 +329,30 @@ icae_status icae_settings_read(icae_settings *settings, const char *path, icae_e
     return status;
 }
 
-/* The key's words become nested objects, and the value what it is when it parses, else a string. */
+/* Whether the value stands in the document as it is: JSON, and of a kind that its key can mean. Else it is
+ * text. */
+static bool is_json(const char *name, const char *key, size_t key_bytes, const char *value) {
+    icae_json *json;
+    if (icae_json_parse(&json, name, value, strlen(value), NULL)) return false;
+    const icae_json_value *root = icae_json_root(json);
+    bool is_taken = true;
+    for (size_t i = 0; i < N_ROWS; i++) {
+        const row *r = &rows[i];
+        char full[64];
+        full_name(r, full, sizeof full);
+        if (strlen(full) != key_bytes || memcmp(full, key, key_bytes) != 0) continue;
+        bool is_list = r->kind == STRINGS && icae_json_is_array(root);
+        bool wants_text = r->kind == STRING || r->kind == STRINGS || r->kind == CHOICE;
+        const char *data;
+        size_t bytes;
+        is_taken = !wants_text || is_list || icae_json_is_null(root) ||
+                   icae_json_as_bytes(root, &data, &bytes);
+    }
+    icae_json_free(json);
+    return is_taken;
+}
+
+/* The key's words become nested objects. */
 static void build_assignment(icae_text *out, const char *key, const char *equals, bool quoted) {
     const char *dot = memchr(key, '.', (size_t)(equals - key));
     const char *value = equals + 1;
@@ -369,14 +392,12 @@ icae_status icae_settings_set(icae_settings *settings, const char *assignment,
     snprintf(name, sizeof name, "--set %s", assignment);
     icae_text text = {0};
     icae_json *json = NULL;
-    build_assignment(&text, assignment, equals, false);
-    icae_status status = text.failed ? icae_fail_memory(error, name) : ICAE_OK;
-    if (!status && icae_json_parse(&json, name, text.data, text.length, NULL)) {
-        icae_text_clear(&text);
-        build_assignment(&text, assignment, equals, true);
-        status = text.failed ? icae_fail_memory(error, name)
+    /* By itself, as what follows a comma or a brace in it would be other keys. */
+    bool is_taken = is_json(name, assignment, (size_t)(equals - assignment), equals + 1);
+    build_assignment(&text, assignment, equals, !is_taken);
+    icae_status status = text.failed
+                             ? icae_fail_memory(error, name)
                              : icae_json_parse(&json, name, text.data, text.length, error);
-    }
     if (!status) status = read_document(settings, json, error);
     if (status) drop_line(error, name);
     icae_json_free(json);

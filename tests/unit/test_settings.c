@@ -101,6 +101,26 @@ START_TEST(set_overrides_with_the_same_checks) {
     ck_assert_int_eq(s.adapter.layout, ICAE_LAYOUT_APPEND);
     ck_assert(s.train.checkpointing);
     ck_assert_str_eq(s.adapter.chat_prefix, "say \"so\"");
+    ck_ok(icae_settings_set(&s, "out=2024", &error));
+    ck_assert_str_eq(s.out, "2024");
+    ck_ok(icae_settings_set(&s, "out=[1]", &error));
+    ck_assert_str_eq(s.out, "[1]");
+    ck_ok(icae_settings_set(&s, "out=\"quoted\"", &error));
+    ck_assert_str_eq(s.out, "quoted");
+    ck_ok(icae_settings_set(&s, "data.heldout=7", &error));
+    ck_assert_uint_eq(s.data.heldout.count, 1);
+    ck_assert_str_eq(s.data.heldout.list[0], "7");
+    ck_ok(icae_settings_set(&s, "data.heldout=[]", &error));
+    ck_assert_uint_eq(s.data.heldout.count, 0);
+    ck_ok(icae_settings_set(&s, "adapter.chat_suffix=null", &error));
+    ck_assert_ptr_null(s.adapter.chat_suffix);
+    ck_refused(icae_settings_set(&s, "adapter.layout=5", &error), "got \"5\"");
+    /* a value is a value, not more keys */
+    ck_refused(icae_settings_set(&s, "train.lr=1e-3, \"batch\": 99", &error),
+               "train.lr: expected a number");
+    ck_refused(icae_settings_set(&s, "train.lr=1}, \"data\": {\"strict\": true", &error),
+               "train.lr: expected a number");
+    ck_assert_int_eq(s.train.batch, 8);
     ck_refused(icae_settings_set(&s, "train.lr=fast", &error), "train.lr: expected a number");
     ck_refused(icae_settings_set(&s, "train.lr", &error), "expected key=value");
     ck_refused(icae_settings_set(&s, "lr=1", &error), "unknown key 'lr'");
