@@ -276,7 +276,8 @@ static void print_word(const char *word) {
  * nothing to go on from: the same command starts again. */
 static void print_resume(const train_program *program, const arguments *args, bool has_steps,
                          int argc, char **argv) {
-    fprintf(stderr, "go on with:  %s", program->name);
+    fputs("go on with: ", stderr);
+    print_word(argc > 0 ? argv[0] : program->name); /* the way to it that was taken */
     for (int i = 1; i < argc; i++)
         print_word(argv[i]);
     fputs(has_steps && !args->is_resuming ? " --resume\n" : "\n", stderr);
