@@ -318,8 +318,9 @@ void icae_report_end(const trainer *t) {
     char time[32];
     say_lost(t);
     if (report->seconds <= 0) return;
-    icae_log_info("trained %lld steps in %s: %.1f context tokens/s, %.1f useful GFLOP/s%s",
-                  (long long)report->step, duration(report->seconds, time, sizeof time),
+    icae_log_info("trained %lld step%s in %s: %.1f context tokens/s, %.1f useful GFLOP/s%s",
+                  (long long)report->step, report->step == 1 ? "" : "s",
+                  duration(report->seconds, time, sizeof time),
                   report->context_tokens / report->seconds,
                   report->work / report->seconds / 1e9,
                   t->state.skipped ? "; some steps were left out, see above" : "");

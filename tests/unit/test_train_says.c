@@ -130,6 +130,7 @@ START_TEST(texts_that_pretraining_leaves_out_are_counted_in_its_last_line) {
     o = train("pretrain", folder, arguments);
     ck_assert_msg(o.code == 0, "%s", o.err);
     ck_says(&o, "data: ", 0);
+    ck_says(&o, "trained 1 step in ", 1);
     ck_assert_ptr_nonnull(strstr(o.out, "\"cut\": 0, \"passed_over\": 0, \"broken_lines\": 0"));
 }
 END_TEST
