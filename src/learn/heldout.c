@@ -4,8 +4,10 @@
  * comes back when slots are decoded freely, greedily and token by token - teacher-forced loss can be
  * low while free generation is blank, so both are shown.
  *
- * The samples are read once and kept; no dropout; nothing here touches the state of training. A signal
- * ends it after the sample, or the token, that it is at.
+ * The samples are read once and kept, and cut into passes of micro-batches only when they are measured: a
+ * text that several questions are about bears AE once, however few of them go through at a time. No
+ * dropout; nothing here touches the state of training. A signal ends it after the pass, or the token,
+ * that it is at.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +20,31 @@
 
 /* The windows are the same in all runs, whatever train.seed is, so that runs can be compared. */
 static const uint64_t HELDOUT_SEED = 20240501;
+
+/* Samples that are read at a time, among which equal contexts are one. Of no setting that could change
+ * from run to run; and few enough that a signal is heard in between. */
+enum { HELDOUT_GROUP = 256 };
+
+/* Takes over the step, also when it fails. */
+static icae_status keep_step(heldout_set *set, icae_feed_step *step, icae_error *error) {
+    icae_status status = icae_trainer_sort_jobs(step, &step->batch, error);
+    if (!status && set->n_steps == set->capacity) {
+        int64_t larger = set->capacity ? 2 * set->capacity : 16;
+        icae_feed_step **moved = realloc(set->steps, (size_t)larger * sizeof *moved);
+        if (moved) {
+            set->steps = moved;
+            set->capacity = larger;
+        } else {
+            status = icae_fail_memory(error, "the held-out samples");
+        }
+    }
+    if (status) {
+        icae_feed_step_free(step);
+        return status;
+    }
+    set->steps[set->n_steps++] = step;
+    return ICAE_OK;
+}
 
 icae_status icae_heldout_open(trainer *t, icae_error *error) {
     const icae_settings *s = t->settings;
@@ -46,24 +73,12 @@ icae_status icae_heldout_open(trainer *t, icae_error *error) {
         status = icae_feed_open(&feed, &options, t->model->tokenizer, settings, error);
     }
     if (status) return icae_fail_within(error, "data.heldout");
-    int64_t at_once = t->report->plan.micro_batch;
+    int64_t group = s->evaluate.samples < HELDOUT_GROUP ? s->evaluate.samples : HELDOUT_GROUP;
     while (!status && !icae_trainer_is_signalled(t)) { /* then it is never looked at */
         icae_feed_step *step;
-        status = icae_feed_next(feed, at_once, &step, error);
+        status = icae_feed_next(feed, group, &step, error);
         if (status || !step) break;
-        heldout_set *set = &t->heldout;
-        if (set->n_steps == set->capacity) {
-            int64_t larger = set->capacity ? 2 * set->capacity : 16;
-            icae_feed_step **moved = realloc(set->steps, (size_t)larger * sizeof *moved);
-            if (!moved) {
-                icae_feed_step_free(step);
-                status = icae_fail_memory(error, "the held-out samples");
-                break;
-            }
-            set->steps = moved;
-            set->capacity = larger;
-        }
-        set->steps[set->n_steps++] = step;
+        status = keep_step(&t->heldout, step, error);
     }
     icae_feed_close(feed);
     if (!status && t->heldout.n_steps == 0 && !icae_trainer_is_signalled(t)) {
@@ -83,16 +98,30 @@ void icae_heldout_close(heldout_set *set) {
 
 /* ---- losses ---- */
 
-static icae_status add_losses(trainer *t, const icae_batch *batch, icae_heldout *result,
-                              icae_error *error) {
+/* Where the pass that begins at job `first` ends: no more rows, or texts, than the plan has found room
+ * for. */
+static int64_t pass_end(const trainer *t, const icae_batch *batch, int64_t first) {
+    bool is_instruct = t->settings->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
+    int64_t limit = t->report->plan.micro_batch, rows = 0, end = first;
+    int64_t last = batch->jobs[first].context + limit;
+    while (end < batch->n_jobs &&
+           (is_instruct ? rows < limit : batch->jobs[end].context < last))
+        rows += batch->jobs[end++].task == ICAE_TASK_FT;
+    return end;
+}
+
+static icae_status add_losses(trainer *t, const icae_batch *batch, int64_t first, int64_t end,
+                              icae_heldout *result, icae_error *error) {
     icae_graph_begin(t->graph, false, false);
+    icae_batch pass = {0};
+    const icae_job *jobs = icae_batch_part(t->graph, batch, first, end, &pass);
     icae_run run = {0};
-    double *nll = icae_graph_arena(t->graph, (size_t)batch->n_jobs * sizeof *nll);
-    if (nll) icae_batch_loss(t->graph, t->model, t->adapter, batch, &run, nll, NULL);
+    double *nll = icae_graph_arena(t->graph, (size_t)(end - first) * sizeof *nll);
+    if (jobs && nll) icae_batch_loss(t->graph, t->model, t->adapter, &pass, &run, nll, NULL);
     icae_status status = icae_graph_status(t->graph, error);
-    for (int64_t j = 0; !status && j < batch->n_jobs; j++) {
-        result->loss[batch->jobs[j].task] += nll[j];
-        result->targets[batch->jobs[j].task] += icae_job_bearing(&batch->jobs[j]);
+    for (int64_t j = 0; !status && j < pass.n_jobs; j++) {
+        result->loss[jobs[j].task] += nll[j];
+        result->targets[jobs[j].task] += icae_job_bearing(&jobs[j]);
     }
     return status;
 }
@@ -227,10 +256,15 @@ static icae_status restore(trainer *t, icae_heldout *result, icae_error *error) 
 icae_status icae_heldout_run(trainer *t, icae_heldout *result, icae_error *error) {
     *result = (icae_heldout){0};
     icae_status status = ICAE_OK;
-    for (int64_t i = 0; i < t->heldout.n_steps && !status; i++) {
-        status = icae_trainer_is_signalled(t)
-                     ? stop_here(error)
-                     : add_losses(t, &t->heldout.steps[i]->batch, result, error);
+    for (int64_t i = 0; i < t->heldout.n_steps; i++) {
+        const icae_batch *batch = &t->heldout.steps[i]->batch;
+        for (int64_t first = 0; first < batch->n_jobs && !status;) {
+            int64_t end = pass_end(t, batch, first);
+            status = icae_trainer_is_signalled(t)
+                         ? stop_here(error)
+                         : add_losses(t, batch, first, end, result, error);
+            first = end;
+        }
         result->samples = t->heldout.steps[i]->stats.samples;
     }
     for (int task = 0; task < ICAE_TASK_COUNT; task++) {

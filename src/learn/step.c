@@ -38,9 +38,8 @@ static void weigh(const icae_settings *settings, const int64_t targets[ICAE_TASK
     coefs[other] = (1 - lambda) / (double)targets[other];
 }
 
-/* The jobs in the order of their contexts, which a feed that shares contexts among shuffled rows does
- * not promise. */
-static icae_status sort_jobs(icae_feed_step *samples, icae_batch *sorted, icae_error *error) {
+icae_status icae_trainer_sort_jobs(icae_feed_step *samples, icae_batch *sorted,
+                                   icae_error *error) {
     const icae_batch *batch = &samples->batch;
     size_t n_contexts = (size_t)batch->n_contexts;
     icae_job *jobs = icae_arena_array(&samples->arena, (size_t)batch->n_jobs, sizeof *jobs);
@@ -199,7 +198,7 @@ icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error
         icae_schedule_rate((icae_schedule)s->train.schedule, s->train.lr, s->train.warmup_steps,
                            s->train.steps, s->train.final_lr_fraction, t->state.step);
     icae_batch batch;
-    status = sort_jobs(samples, &batch, error);
+    status = icae_trainer_sort_jobs(samples, &batch, error);
     double *nll = status ? NULL : make_nll(samples, error);
     if (!status && !nll) status = ICAE_MEMORY;
     if (!status) status = run_batch(t, &batch, nll, result, error);

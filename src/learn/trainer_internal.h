@@ -60,7 +60,7 @@ typedef struct progress {
 
 /* The held-out samples, kept in memory. */
 typedef struct heldout_set {
-    icae_feed_step **steps;
+    icae_feed_step **steps; /* jobs in the order of their contexts */
     int64_t n_steps, capacity;
     int32_t stop[ICAE_TASK_COUNT]; /* what ends a restored text, and an answer */
 } heldout_set;
@@ -91,6 +91,10 @@ icae_feed_settings icae_trainer_feed_settings(const icae_settings *settings);
 
 /* ---- step.c ---- */
 icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error);
+/* The jobs in the order of their contexts, which a feed that shares contexts among shuffled rows does
+ * not promise. The arena of samples owns them. */
+icae_status icae_trainer_sort_jobs(icae_feed_step *samples, icae_batch *sorted,
+                                   icae_error *error);
 
 /* ---- skipped.c ---- */
 /* Writes the samples of a step that makes no update into the run folder, for inspection. nll [n_jobs]:

@@ -27,6 +27,58 @@ START_TEST(held_out_texts_are_whole_while_contexts_grow) {
 }
 END_TEST
 
+/* Two texts with three questions each; those about the first are not all neighbours. */
+static const char shared_rows[] = "{\"input\": \"The library opens at nine.\", \"prompt\": "
+                                  "\"When?\", \"answer\": \"At nine.\"}\n"
+                                  "{\"input\": \"The library opens at nine.\", \"prompt\": "
+                                  "\"What?\", \"answer\": \"It opens.\"}\n"
+                                  "{\"input\": \"Nobody was at the harbour then.\", "
+                                  "\"prompt\": \"Who?\", \"answer\": \"Nobody.\"}\n"
+                                  "{\"input\": \"The library opens at nine.\", \"prompt\": "
+                                  "\"Where?\", \"answer\": \"There.\"}\n"
+                                  "{\"input\": \"Nobody was at the harbour then.\", "
+                                  "\"prompt\": \"When?\", \"answer\": \"Then.\"}\n"
+                                  "{\"input\": \"Nobody was at the harbour then.\", "
+                                  "\"prompt\": \"Where?\", \"answer\": \"Not there.\"}\n";
+
+START_TEST(held_out_jobs_are_the_same_in_all_micro_batches) {
+    const char *folder = test_folder("heldout-passes");
+    char heldout[800];
+    const char *path = test_path(folder, "rows.jsonl");
+    ck_ok(icae_file_write(path, shared_rows, sizeof shared_rows - 1, &error));
+    snprintf(heldout, sizeof heldout, "data.heldout=[\"%s\"]", path);
+    static const char *const sizes[][2] = {{"train.batch=6", "train.micro_batch=6"},
+                                           {"train.batch=6", "train.micro_batch=1"},
+                                           {"train.batch=6", "train.micro_batch=4"},
+                                           {"train.batch=2", "train.micro_batch=0"}};
+    icae_heldout first = {0};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        char name[16], train[800];
+        snprintf(name, sizeof name, "run%zu", i);
+        snprintf(train, sizeof train, "data.train=[\"%s\"]", path);
+        icae_train_report report;
+        ck_ok(tiny_run(test_path(folder, name),
+                       RUN_WITH(train, heldout, sizes[i][0], sizes[i][1],
+                                "objective.kind=instruct", "objective.ae_share=0.5",
+                                "adapter.chat_template=custom", "adapter.chat_end=<|im_end|>",
+                                "evaluate.samples=6", "evaluate.reconstruct_samples=3",
+                                "train.steps=0"),
+                       NULL, &report, &error));
+        const icae_heldout *now = &report.before;
+        ck_assert_int_eq(now->samples, 6);
+        if (i == 0) first = *now;
+        for (int task = 0; task < ICAE_TASK_COUNT; task++) {
+            ck_assert_int_eq(now->targets[task], first.targets[task]);
+            if (first.targets[task]) ck_assert_double_eq(now->loss[task], first.loss[task]);
+        }
+        ck_assert_double_eq(now->bleu4, first.bleu4);
+        ck_assert_double_eq(now->prefix_em, first.prefix_em);
+    }
+    ck_assert_int_gt(first.targets[ICAE_TASK_AE], 0);
+    ck_assert_int_gt(first.targets[ICAE_TASK_FT], 0);
+}
+END_TEST
+
 /* One answer learnt by heart comes back as exact, whatever the config says about its end. */
 static void learn_by_heart(const char *folder, const char *name, const char *assignment) {
     static const char row[] =
@@ -63,4 +115,5 @@ START_TEST(answers_end_where_they_were_taught_to) {
 END_TEST
 
 SUITE_OF(heldout, 120, held_out_texts_are_whole_while_contexts_grow,
+         held_out_jobs_are_the_same_in_all_micro_batches,
          answers_end_where_they_were_taught_to)
