@@ -54,7 +54,10 @@ typedef struct icae_feed_settings {
     const char *text_field; /* of a JSON line; "text" */
     icae_objective objective;
     double lm_ratio;
-    bool has_ae;            /* instruct: every context bears its AE job, too */
+    bool has_ae; /* instruct: every context bears its AE job, too */
+    bool
+        is_evaluation; /* texts: cut for AE as mixed with lm_ratio 0 does, whatever the objective; with
+                               both, an LM job beside it, of a short text on a shorter context of its own */
     int64_t context_tokens; /* C */
     int64_t
         first_context; /* the limit grows evenly from this, over grow_samples samples; 0 = is C */

@@ -18,7 +18,8 @@
 #include "icae/metrics.h"
 #include "learn/trainer_internal.h"
 
-/* The windows are the same in all runs, whatever train.seed is, so that runs can be compared. */
+/* The windows to restore are the same in all runs, whatever train.seed and the objective are, so that runs
+ * can be compared. */
 static const uint64_t HELDOUT_SEED = 20240501;
 
 /* Samples that are read at a time, among which equal contexts are one. Of no setting that could change
@@ -58,6 +59,7 @@ icae_status icae_heldout_open(trainer *t, icae_error *error) {
     options.is_endless = false;
     options.limit_samples = s->evaluate.samples;
     options.first_context = options.grow_samples = 0; /* whole from the first evaluation on */
+    options.is_evaluation = true;
     /* Every sample bears both losses, where training draws one of the two. */
     if (options.objective == ICAE_OBJECTIVE_MIXED && options.lm_ratio > 0) {
         options.objective = ICAE_OBJECTIVE_BOTH;

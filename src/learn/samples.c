@@ -32,9 +32,29 @@ static text_cut cut_window(const icae_feed_settings *settings, int64_t n_tokens,
     return cut;
 }
 
+/* AE's window as it is without LM, to the last draw; and what LM can have of it: what follows a window, or
+ * the rest of a short text behind a beginning of its own. */
+static text_cut cut_for_evaluation(const icae_feed_settings *settings, int64_t n_tokens,
+                                   icae_rng *rng) {
+    (void)icae_rng_uniform(rng);
+    text_cut cut = cut_window(settings, n_tokens, rng);
+    if (settings->objective != ICAE_OBJECTIVE_BOTH) return cut;
+    int64_t n_read = cut.n_context;
+    if (n_tokens <= settings->context_tokens) {
+        n_read = draw(rng, settings->least_context, n_tokens);
+    }
+    int64_t following = n_tokens - cut.start - n_read;
+    if (following <= settings->least_continuation) return cut;
+    if (n_read < cut.n_context) cut.n_read = n_read;
+    cut.n_continuation =
+        following < settings->continuation_tokens ? following : settings->continuation_tokens;
+    return cut;
+}
+
 text_cut icae_sample_cut_text(const icae_feed_settings *settings, int64_t n_tokens,
                               icae_rng *rng) {
     assert(settings->least_context >= 1 && n_tokens >= settings->least_context);
+    if (settings->is_evaluation) return cut_for_evaluation(settings, n_tokens, rng);
     bool is_both = settings->objective == ICAE_OBJECTIVE_BOTH;
     if (!is_both && icae_rng_uniform(rng) >= settings->lm_ratio) {
         return cut_window(settings, n_tokens, rng);
@@ -73,7 +93,8 @@ icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int6
                                     const icae_chat_ids *chat, icae_error *error) {
     *batch = (sample_batch){.arena = arena, .capacity = n_samples, .chat = chat};
     size_t n = (size_t)n_samples;
-    batch->contexts = icae_arena_array(arena, n, sizeof *batch->contexts);
+    batch->contexts =
+        icae_arena_array(arena, n, 2 * sizeof *batch->contexts); /* AE's and LM's */
     batch->jobs =
         icae_arena_array(arena, n, 2 * sizeof *batch->jobs); /* AE and LM, or AE and FT */
     if (!batch->contexts || !batch->jobs) return icae_fail_memory(error, "a batch of samples");
@@ -83,7 +104,7 @@ icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int6
 }
 
 static int64_t add_context(sample_batch *batch, const int32_t *ids, int64_t n, uint64_t key) {
-    assert(batch->n_contexts < batch->capacity);
+    assert(batch->n_contexts < 2 * batch->capacity);
     batch->contexts[batch->n_contexts] = (icae_context){.ids = ids, .n = n, .key = key};
     return batch->n_contexts++;
 }
@@ -97,7 +118,7 @@ icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *
                                  const token_list *text, const text_cut *cut, int32_t eos,
                                  uint64_t key, icae_error *error) {
     const int32_t *from = text->ids + cut->start;
-    int64_t end = cut->start + cut->n_context;
+    int64_t end = cut->start + (cut->n_read ? cut->n_read : cut->n_context);
     assert(cut->start >= 0 && end + cut->n_continuation <= text->n);
     int32_t *ids = NULL, *following = NULL;
     icae_status status = join(batch->arena, from, cut->n_context, &eos, 1, &ids, error);
@@ -114,6 +135,7 @@ icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *
                                   .n_target = cut->n_context + 1});
     }
     if (following) {
+        if (cut->n_read) context = add_context(batch, ids, cut->n_read, key);
         add_job(batch, (icae_job){.context = context,
                                   .task = ICAE_TASK_LM,
                                   .target = following,

@@ -10,9 +10,10 @@
 #include "icae/feed.h"
 #include "icae/rng.h"
 
-/* Which tokens of a document become what. The continuation begins where the context ends. */
+/* Which tokens of a document become what. The continuation begins where the context that LM reads ends. */
 typedef struct text_cut {
     int64_t start, n_context;
+    int64_t n_read; /* LM's context is a shorter one, the first so many of it; 0: the same */
     int64_t n_continuation; /* 0: no LM job */
     bool has_ae;
 } text_cut;
@@ -40,7 +41,8 @@ typedef struct sample_batch {
 icae_status icae_sample_batch_begin(sample_batch *batch, icae_arena *arena, int64_t n_samples,
                                     const icae_chat_ids *chat, icae_error *error);
 
-/* Adds a context with its AE job, LM job or both. eos ends an AE target. */
+/* Adds a context with its AE job, LM job or both; where the cut has n_read, LM's context by itself. eos ends
+ * an AE target. */
 icae_status icae_sample_add_text(sample_batch *batch, const icae_feed_settings *settings,
                                  const token_list *text, const text_cut *cut, int32_t eos,
                                  uint64_t key, icae_error *error);

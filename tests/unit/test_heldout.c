@@ -79,6 +79,43 @@ START_TEST(held_out_jobs_are_the_same_in_all_micro_batches) {
 }
 END_TEST
 
+START_TEST(held_out_windows_to_restore_are_the_same_with_every_objective) {
+    const char *folder = test_folder("heldout-objectives");
+    static const char *const objectives[][2] = {
+        {"objective.kind=mixed", "objective.lm_ratio=0"},
+        {"objective.kind=mixed", "objective.lm_ratio=0.4"},
+        {"objective.kind=mixed", "objective.lm_ratio=1"},
+        {"objective.kind=both", "objective.lm_ratio=0"}};
+    /* Windows of long texts; short texts, which LM splits, by the way. */
+    static const char *const limits[] = {"objective.context_tokens=8",
+                                         "objective.context_tokens=64"};
+    for (size_t l = 0; l < sizeof limits / sizeof limits[0]; l++) {
+        icae_heldout plain = {0};
+        int64_t lm_targets = 0;
+        for (size_t i = 0; i < sizeof objectives / sizeof objectives[0]; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "run%zu-%zu", l, i);
+            icae_train_report report;
+            ck_ok(tiny_run(test_path(folder, name),
+                           RUN_WITH("data.heldout=data/samples/sentences.jsonl", limits[l],
+                                    objectives[i][0], objectives[i][1],
+                                    "objective.continuation_tokens=8", "evaluate.samples=6",
+                                    "evaluate.reconstruct_samples=3", "train.steps=0"),
+                           NULL, &report, &error));
+            const icae_heldout *now = &report.before;
+            if (i == 0) plain = *now;
+            ck_assert_int_eq(now->targets[ICAE_TASK_AE], plain.targets[ICAE_TASK_AE]);
+            ck_assert_double_eq(now->loss[ICAE_TASK_AE], plain.loss[ICAE_TASK_AE]);
+            ck_assert_double_eq(now->bleu4, plain.bleu4);
+            if (i == 1) lm_targets = now->targets[ICAE_TASK_LM];
+            ck_assert_int_eq(now->targets[ICAE_TASK_LM], i ? lm_targets : 0);
+        }
+        ck_assert_int_gt(plain.targets[ICAE_TASK_AE], 6);
+        ck_assert_int_gt(lm_targets, 0);
+    }
+}
+END_TEST
+
 /* One answer learnt by heart comes back as exact, whatever the config says about its end. */
 static void learn_by_heart(const char *folder, const char *name, const char *assignment) {
     static const char row[] =
@@ -116,4 +153,5 @@ END_TEST
 
 SUITE_OF(heldout, 120, held_out_texts_are_whole_while_contexts_grow,
          held_out_jobs_are_the_same_in_all_micro_batches,
+         held_out_windows_to_restore_are_the_same_with_every_objective,
          answers_end_where_they_were_taught_to)
