@@ -6,7 +6,8 @@
  *                 SUITE.csv       a line a group
  *                 results.json, results.md, report.html     of the last command
  *
- * `all` runs every suite that it has data for, and writes its results after each.
+ * `all` runs every suite that it has data for, and writes its results after each; a suite by itself refuses
+ * options that mean nothing to it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,34 @@ static int64_t read_list(const char *text, int per, int64_t *out) {
     return -1;
 }
 
+/* An option that was given and means nothing to the suite, or NULL. */
+static const char *ignored_option(const options *given, const icae_eval_suite *suite) {
+    const struct {
+        const char *name;
+        bool is_given;
+    } all[] = {
+        {"data", given->data != NULL},
+        {"samples", given->samples >= 0},
+        {"batch", given->batch >= 0},
+        {"tokens", given->tokens >= 0},
+        {"lengths", given->lengths != NULL},
+        {"rate", given->rate > 0},
+        {"refine", given->refine >= 0},
+        {"together", given->is_together},
+        {"continuation", given->continuation >= 0},
+        {"skip", given->skip >= 0},
+        {"window", given->window >= 0},
+        {"stride", given->stride >= 0},
+        {"generate", given->generate >= 0},
+        {"grid", given->grid != NULL},
+        {"seed", given->seed != 0},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (all[i].is_given && icae_eval_suite_ignores(suite, all[i].name)) return all[i].name;
+    }
+    return NULL;
+}
+
 static int check_options(command_run *run) {
     const options *given = run->given;
     const icae_eval_suite *suite = icae_eval_suite_find(given->words[0]);
@@ -70,6 +99,11 @@ static int check_options(command_run *run) {
         return usage_error("eval", EVAL_USAGE,
                            "unknown suite \"%s\"; known: ae, lm, random, qa, latency, ppl, all",
                            given->words[0]);
+    }
+    const char *ignored = suite ? ignored_option(given, suite) : NULL;
+    if (ignored) {
+        return usage_error("eval", EVAL_USAGE, "--%s means nothing to suite %s", ignored,
+                           suite->name);
     }
     if (!given->data && (run->is_all || suite->wants_data))
         return usage_error("eval", EVAL_USAGE, "which texts? Give --data FILE");

@@ -135,6 +135,9 @@ typedef struct icae_eval_suite {
 /* Suite i in the order of the list above, NULL after the last; and by name. */
 const icae_eval_suite *icae_eval_suite_at(size_t i);
 const icae_eval_suite *icae_eval_suite_find(const char *name);
+/* Whether an option of `icae eval`, named as there and in logs ("window"), means nothing to a suite: then it
+ * is refused there, and neither logs nor results have it. False for names that are none. */
+bool icae_eval_suite_ignores(const icae_eval_suite *suite, const char *option);
 
 /* Where a suite's number stands in a row; asserts that it has it. */
 int icae_eval_value(const icae_eval_suite *suite, const char *name);
@@ -157,7 +160,7 @@ typedef struct icae_eval_watch {
  *   log_path  JSON lines, the first says what the run is of, then one line an item; appended batch by
  *             batch. Rows found there are taken as they are, so that a run that was stopped and goes on
  *             ends like one that was not. A log of another base, adapter, data or settings is refused, and
- *             the sentence names the first difference. A last line cut short is dropped. NULL: no log.
+ *             the sentence names the first difference; settings that mean nothing to the suite are none. A last line cut short is dropped. NULL: no log.
  *   rows      [items->n], zeroed; to be released
  */
 icae_status icae_eval_run(const icae_eval_suite *suite, const icae_eval_engine *engine,
@@ -190,8 +193,9 @@ icae_status icae_eval_table_make(icae_eval_table *table, const icae_eval_suite *
                                  const icae_eval_source *source, icae_error *error);
 void icae_eval_table_release(icae_eval_table *table);
 
-/* Each appends to out. */
-void icae_eval_write_settings(icae_text *out, const icae_eval_settings *settings);
+/* Each appends to out; of the settings, those that mean something to the suite. */
+void icae_eval_write_settings(icae_text *out, const icae_eval_suite *suite,
+                              const icae_eval_settings *settings);
 void icae_eval_write_text(icae_text *out, const icae_eval_table *table); /* for a terminal */
 void icae_eval_write_json(icae_text *out, const icae_eval_table *table); /* one object */
 void icae_eval_write_csv(icae_text *out, const icae_eval_table *table);

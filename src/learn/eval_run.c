@@ -46,13 +46,15 @@ static void put_list(icae_text *out, bool *is_first, const char *name, const int
     *is_first = false;
 }
 
-void icae_eval_write_settings(icae_text *out, const icae_eval_settings *settings) {
+void icae_eval_write_settings(icae_text *out, const icae_eval_suite *suite,
+                              const icae_eval_settings *settings) {
+    bool has_lengths = settings->n_lengths && !icae_eval_suite_ignores(suite, "lengths");
     const struct {
         const char *name;
         int64_t value;
     } integers[] = {
         {"samples", settings->samples},
-        {"tokens", settings->n_lengths ? -1 : settings->tokens},
+        {"tokens", has_lengths ? -1 : settings->tokens},
         {"continuation", settings->continuation},
         {"skip", settings->skip},
         {"window", settings->window},
@@ -62,12 +64,22 @@ void icae_eval_write_settings(icae_text *out, const icae_eval_settings *settings
         {"together", settings->spans_together},
         {"seed", (int64_t)settings->seed},
     };
+    const struct {
+        const char *name;
+        const int64_t *list;
+        int64_t n;
+    } lists[] = {{"lengths", settings->lengths, settings->n_lengths},
+                 {"grid", settings->cells, 2 * settings->n_cells}};
     bool is_first = true;
     icae_text_append_char(out, '{');
-    for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
-        put_integer(out, &is_first, integers[i].name, integers[i].value);
-    put_list(out, &is_first, "lengths", settings->lengths, settings->n_lengths);
-    put_list(out, &is_first, "grid", settings->cells, 2 * settings->n_cells);
+    for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++) {
+        if (!icae_eval_suite_ignores(suite, integers[i].name))
+            put_integer(out, &is_first, integers[i].name, integers[i].value);
+    }
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        if (!icae_eval_suite_ignores(suite, lists[i].name))
+            put_list(out, &is_first, lists[i].name, lists[i].list, lists[i].n);
+    }
     icae_text_append_char(out, '}');
 }
 
@@ -87,7 +99,7 @@ static void write_head(icae_text *out, const icae_eval_suite *suite,
     }
     icae_text_printf(out,
                      "\"compute\": \"%s\", \"settings\": ", icae_compute_names[be->compute]);
-    icae_eval_write_settings(out, settings);
+    icae_eval_write_settings(out, suite, settings);
     icae_text_printf(out, ", \"data\": \"%016" PRIx64 "\"}\n", icae_eval_items_hash(items));
 }
 
@@ -104,17 +116,28 @@ static bool is_same_value(const icae_json_value *a, const icae_json_value *b) {
     return !v && !w;
 }
 
-/* The first key of `now` whose value `then` does not have; NULL when all are the same. */
-static const char *first_difference(const icae_json_value *then, const icae_json_value *now) {
+/* Whether it says nothing that a key is missing: the suite ignores it; or earlier versions left it out, beside
+ * lengths the tokens, whether or not the suite has lengths (`data` tells whether contexts are the same). */
+static bool may_be_missing(const icae_eval_suite *suite, const icae_json_value *object,
+                           const char *key) {
+    return icae_eval_suite_ignores(suite, key) ||
+           (strcmp(key, "tokens") == 0 && icae_json_member(object, "lengths"));
+}
+
+/* The first key of `now` whose value `then` does not have; NULL when all are the same. What means nothing to
+ * the suite is no difference: logs from when it was written have it. */
+static const char *first_difference(const icae_eval_suite *suite, const icae_json_value *then,
+                                    const icae_json_value *now) {
     for (const icae_json_value *v = icae_json_first(now); v; v = icae_json_next(v)) {
         const char *key = icae_json_key(v);
         const icae_json_value *other = icae_json_member(then, key);
-        if (!other) return key;
-        if (icae_json_is_object(v)) {
-            const char *inner = first_difference(other, v);
-            if (!inner) inner = first_difference(v, other); /* what only the log has */
+        if (icae_json_is_object(v) && other) {
+            const char *inner = first_difference(suite, other, v);
+            if (!inner) {
+                inner = first_difference(suite, v, other); /* what only the log has */
+            }
             if (inner) return inner;
-        } else if (!is_same_value(other, v)) {
+        } else if (!other ? !may_be_missing(suite, then, key) : !is_same_value(other, v)) {
             return key;
         }
     }
@@ -137,6 +160,8 @@ static const char *name_of(const char *key) {
         {"lengths", "--lengths"},
         {"continuation", "--continuation"},
         {"skip", "--skip"},
+        {"refine", "--refine"},
+        {"together", "--together"},
         {"window", "--window"},
         {"stride", "--stride"},
         {"generate", "--generate"},
@@ -147,8 +172,8 @@ static const char *name_of(const char *key) {
     return key;
 }
 
-static icae_status check_head(const char *path, const char *line, size_t bytes,
-                              const icae_text *wanted, icae_error *error) {
+static icae_status check_head(const icae_eval_suite *suite, const char *path, const char *line,
+                              size_t bytes, const icae_text *wanted, icae_error *error) {
     if (bytes == wanted->length && !memcmp(line, wanted->data, bytes)) return ICAE_OK;
     icae_json *then = NULL, *now = NULL;
     icae_error reason;
@@ -159,11 +184,13 @@ static icae_status check_head(const char *path, const char *line, size_t bytes,
             icae_fail(error, ICAE_FORMAT,
                       "%s is no log of icae eval; remove it or choose another --out", path);
     } else {
-        const char *key = first_difference(icae_json_root(then), icae_json_root(now));
-        status = icae_fail(error, ICAE_MISMATCH,
-                           "%s was begun with another %s: remove it to measure anew, or choose "
-                           "another --out",
-                           path, key ? name_of(key) : "adapter");
+        const char *key = first_difference(suite, icae_json_root(then), icae_json_root(now));
+        if (key) {
+            status = icae_fail(error, ICAE_MISMATCH,
+                               "%s was begun with another %s: remove it to measure anew, or "
+                               "choose another --out",
+                               path, name_of(key));
+        }
     }
     icae_json_free(then);
     icae_json_free(now);
@@ -227,7 +254,7 @@ static icae_status take_log(const char *path, const icae_eval_suite *suite,
         if (!end) break;
         size_t length = (size_t)(end - data) + 1 - at;
         status = ++number == 1
-                     ? check_head(path, data + at, length, head, error)
+                     ? check_head(suite, path, data + at, length, head, error)
                      : read_row(suite, path, number, data + at, length, items, rows, error);
         whole = at + length;
     }

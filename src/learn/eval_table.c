@@ -25,7 +25,7 @@ icae_status icae_eval_table_make(icae_eval_table *table, const icae_eval_suite *
                                  const icae_eval_items *items, const icae_eval_row *rows,
                                  const icae_eval_source *source, icae_error *error) {
     *table = (icae_eval_table){.suite = suite, .source = *source};
-    icae_eval_write_settings(&table->settings, settings);
+    icae_eval_write_settings(&table->settings, suite, settings);
     table->lines = calloc((size_t)items->n_groups + 1, sizeof *table->lines);
     if (!table->lines || table->settings.failed) {
         icae_eval_table_release(table);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The list of suites and what they have in common: the losses of decoder jobs from slots, and of
+ * The list of suites, which options mean something to which, and what they have in common: the losses of decoder jobs from slots, and of
  * sequences under the bare base; the contract stands in icae/evaluate.h, a map of the files in
  * evaluate_internal.h.
  */
@@ -27,6 +27,43 @@ const icae_eval_suite *icae_eval_suite_find(const char *name) {
     for (size_t i = 0; i < N_SUITES; i++)
         if (strcmp(suites[i]->name, name) == 0) return suites[i];
     return NULL;
+}
+
+/* clang-format off */
+enum { AE = 1 << 0, LM = 1 << 1, RANDOM = 1 << 2, QA = 1 << 3, LATENCY = 1 << 4, PPL = 1 << 5 }; /* places in suites */
+/* clang-format on */
+_Static_assert(PPL == 1 << (N_SUITES - 1), "a bit each");
+
+/* Every option that decides what is measured, and the suites that it means something to. */
+static const struct {
+    const char *name;
+    unsigned suites;
+} known_options[] = {
+    {"data", AE | LM | RANDOM | QA | PPL},
+    {"samples", AE | LM | RANDOM | QA | LATENCY | PPL},
+    {"batch", AE | LM | RANDOM | QA},
+    {"tokens", AE | LM | RANDOM | QA | PPL},
+    {"lengths", AE | LM},
+    {"rate", AE | LM | RANDOM | QA | LATENCY},
+    {"refine", AE | LM | RANDOM | QA},
+    {"together", AE | RANDOM},
+    {"continuation", LM},
+    {"skip", LM},
+    {"window", PPL},
+    {"stride", PPL},
+    {"generate", QA | LATENCY},
+    {"grid", LATENCY},
+    {"seed", AE | RANDOM | LATENCY},
+};
+
+bool icae_eval_suite_ignores(const icae_eval_suite *suite, const char *option) {
+    unsigned self = 0;
+    for (size_t i = 0; i < N_SUITES; i++)
+        self |= suites[i] == suite ? 1u << i : 0;
+    for (size_t i = 0; i < sizeof known_options / sizeof known_options[0]; i++)
+        if (strcmp(known_options[i].name, option) == 0)
+            return !(known_options[i].suites & self);
+    return false;
 }
 
 int icae_eval_value(const icae_eval_suite *suite, const char *name) {
