@@ -67,6 +67,7 @@ typedef struct icae_document {
     const char *fields[ICAE_CORPUS_FIELDS];
     size_t field_bytes[ICAE_CORPUS_FIELDS];
     const char *file; /* path */
+    bool is_text;     /* a text file, whole; else a line of JSON */
     int64_t line;     /* 1-based; 1 for a text file */
     int64_t epoch;    /* 0-based */
     uint64_t number;  /* of documents given before this one */

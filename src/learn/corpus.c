@@ -319,6 +319,7 @@ static void give(icae_corpus *corpus, icae_document *document) {
     document->text = document->fields[0];
     document->bytes = document->field_bytes[0];
     document->file = corpus->files[item->place.file].path;
+    document->is_text = corpus->files[item->place.file].is_text;
     document->line = item->place.lines_before + 1;
     document->epoch = corpus->stats.epoch;
     document->number = corpus->stats.documents++;

@@ -107,12 +107,6 @@ static bool is_full(const group *g) {
     return g->cut->samples > 0 && g->n >= g->cut->samples;
 }
 
-static bool is_plain_text(const char *path) {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    const char *txt = strstr(name, ".txt");
-    return txt && (txt[4] == 0 || strcmp(txt + 4, ".gz") == 0);
-}
-
 /* Tokens of the next context of a group, from a place with so many left; 0: too few. */
 static int64_t next_length(const group *g, uint64_t seed, int64_t left) {
     const icae_eval_cutting *cut = g->cut;
@@ -177,7 +171,7 @@ static icae_status read_texts(const icae_eval_engine *engine,
         n_full = 0;
         for (int64_t g = 0; g < n && !status; g++) {
             status = cut_document(&groups[g], settings->seed, kept, (int64_t)count,
-                                  is_plain_text(document.file), &is_used, error);
+                                  document.is_text, &is_used, error);
             n_full += is_full(&groups[g]);
         }
         if (!is_used) items->passed_over++;

@@ -399,6 +399,34 @@ START_TEST(every_line_of_a_table_says_what_it_is_from) {
 }
 END_TEST
 
+/* A name's ending tells what a file is, not what stands before it. */
+START_TEST(text_files_are_told_by_their_ending) {
+    static const struct {
+        const char *name;
+        bool is_text;
+    } files[] = {{"a.txt", true}, {"a.txt.v2.txt", true}, {"a.txt.jsonl", false}};
+    static const char text[] =
+        "{\"text\": \"The ship came in on a Monday, and nobody was at the harbour to see it; "
+        "but "
+        "on the Tuesday all of them were there, and there was no ship.\"}\n";
+    golden *g = golden_open();
+    const char *folder = test_folder("evaluate-endings");
+    const icae_eval_suite *suite = icae_eval_suite_find("ppl");
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        icae_eval_settings settings = settings_of(g, suite);
+        icae_eval_items items = {0};
+        settings.data = test_path(folder, files[i].name);
+        settings.tokens = 10;
+        ck_ok(icae_file_write(settings.data, text, sizeof text - 1, &error));
+        ck_ok(suite->collect(&g->engine, &settings, &items, &error));
+        ck_assert_msg((items.n > 1) == files[i].is_text, "%s: %lld pieces", files[i].name,
+                      (long long)items.n);
+        icae_eval_items_release(&items);
+    }
+    golden_close(g);
+}
+END_TEST
+
 START_TEST(refuses_samples_without_anything_to_score) {
     golden *g = golden_open();
     icae_eval_settings settings = {.skip = 30, .window = 8, .stride = 8};
@@ -421,4 +449,5 @@ SUITE_OF(evaluate, 120, ae_and_lm_losses_are_the_golden_ones,
          questions_are_scored_behind_slots_text_and_nothing,
          a_stopped_run_goes_on_and_ends_like_one_that_was_not,
          a_log_of_another_run_is_refused_by_what_differs,
-         every_line_of_a_table_says_what_it_is_from, refuses_samples_without_anything_to_score)
+         every_line_of_a_table_says_what_it_is_from, text_files_are_told_by_their_ending,
+         refuses_samples_without_anything_to_score)
