@@ -41,6 +41,17 @@ icae_status icae_eval_add_group(icae_eval_items *items, icae_error *error, const
     return ICAE_OK;
 }
 
+void icae_eval_warn_beyond(const icae_eval_engine *engine, const icae_eval_items *items,
+                           int64_t n_beyond) {
+    if (n_beyond < 1) return;
+    icae_log_warning(
+        "%lld of %lld texts are, with what follows them, longer than the contexts of %lld "
+        "tokens "
+        "that the base was trained on: its figures behind the text itself say little",
+        (long long)n_beyond, (long long)items->n,
+        (long long)engine->model->config.context_length);
+}
+
 /* Lists of items grow by doubling. */
 static icae_status append(icae_eval_item **list, int64_t *n, int64_t *capacity,
                           icae_eval_item item, icae_error *error) {

@@ -51,6 +51,12 @@ static icae_status lm_collect(const icae_eval_engine *engine,
     }
     icae_status status = icae_eval_collect_texts(engine, settings, cuttings, n, items, error);
     free(cuttings);
+    int64_t n_beyond = 0;
+    for (int64_t i = 0; i < items->n; i++) {
+        const icae_eval_item *item = &items->list[i];
+        n_beyond += item->n + item->n_continuation > engine->model->config.context_length;
+    }
+    if (!status) icae_eval_warn_beyond(engine, items, n_beyond);
     return status;
 }
 
@@ -163,12 +169,32 @@ static void ppl_fill(const icae_eval_engine *engine, icae_eval_settings *setting
     settings->stride = icae_eval_or(settings->stride, settings->window / 2);
 }
 
+static icae_status check_window(const icae_eval_engine *engine,
+                                const icae_eval_settings *settings, icae_error *error) {
+    int64_t window = settings->window, stride = settings->stride;
+    int64_t context = engine->model->config.context_length;
+    if (window < 2 || stride < 1 || stride >= window) {
+        return icae_fail(error, ICAE_INVALID,
+                         "a window of %lld tokens with a stride of %lld; expected at least 2, "
+                         "and a stride from 1 to the window less 1",
+                         (long long)window, (long long)stride);
+    }
+    if (window > context) {
+        return icae_fail(error, ICAE_INVALID,
+                         "a window of %lld tokens (--window): the base was trained on contexts "
+                         "of %lld",
+                         (long long)window, (long long)context);
+    }
+    return ICAE_OK;
+}
+
 static icae_status ppl_collect(const icae_eval_engine *engine,
                                const icae_eval_settings *settings, icae_eval_items *items,
                                icae_error *error) {
     icae_eval_cutting cutting = {.tokens = settings->tokens, .samples = settings->samples};
     icae_eval_label_up_to(cutting.label, settings->tokens);
-    icae_status status = icae_eval_collect_texts(engine, settings, &cutting, 1, items, error);
+    icae_status status = check_window(engine, settings, error);
+    if (!status) status = icae_eval_collect_texts(engine, settings, &cutting, 1, items, error);
     bool is_any = false;
     for (int64_t i = 0; i < items->n && !is_any; i++)
         is_any = items->list[i].n > 1;
@@ -182,13 +208,7 @@ static icae_status ppl_measure(const icae_eval_engine *engine,
                                const icae_eval_settings *settings, const icae_eval_item *items,
                                int64_t n, icae_eval_row *rows, icae_error *error) {
     int64_t window = settings->window, stride = settings->stride;
-    if (window < 2 || stride < 1 || stride >= window) {
-        return icae_fail(error, ICAE_INVALID,
-                         "a window of %lld tokens with a stride of %lld; expected at least 2, "
-                         "and a stride from 1 to the window less 1",
-                         (long long)window, (long long)stride);
-    }
-    icae_status status = ICAE_OK;
+    icae_status status = check_window(engine, settings, error);
     for (int64_t s = 0; s < n && !status; s++) {
         const icae_eval_item *item = &items[s];
         int64_t scored = 1; /* tokens done with; the first has nothing before it */

@@ -104,6 +104,33 @@ static icae_status sequences_make(sequences *s, const icae_chat_ids *chat, const
     return ICAE_OK;
 }
 
+static icae_status collect(const icae_eval_engine *engine, const icae_eval_settings *settings,
+                           icae_eval_items *items, icae_error *error) {
+    icae_chat_ids chat = {0};
+    int32_t *blank = NULL;
+    size_t n_blank = 0;
+    icae_status status = icae_eval_collect_questions(engine, settings, items, error);
+    if (!status) {
+        status = icae_chat_encode(&chat, &engine->adapter->settings, engine->model->tokenizer,
+                                  error);
+    }
+    if (!status) {
+        status = icae_tokenizer_encode(engine->model->tokenizer, "\n\n", 2, false, &blank,
+                                       &n_blank, error);
+    }
+    int64_t around = chat.n_prefix + (int64_t)n_blank + chat.n_suffix + (chat.end >= 0);
+    int64_t n_beyond = 0;
+    for (int64_t i = 0; i < items->n && !status; i++) {
+        const icae_eval_item *item = &items->list[i];
+        n_beyond += around + item->n + item->n_prompt + item->n_answer >
+                    engine->model->config.context_length;
+    }
+    if (!status) icae_eval_warn_beyond(engine, items, n_beyond);
+    icae_chat_release(&chat);
+    free(blank);
+    return status;
+}
+
 /* ---- answers ---- */
 
 static icae_status score(const icae_eval_engine *engine, const icae_eval_item *item,
@@ -306,6 +333,6 @@ const icae_eval_suite icae_suite_qa = {
     .values = value_names,
     .columns = columns,
     .fill = fill,
-    .collect = icae_eval_collect_questions,
+    .collect = collect,
     .measure = measure,
 };

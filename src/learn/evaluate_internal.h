@@ -67,6 +67,10 @@ icae_status icae_eval_collect_questions(const icae_eval_engine *engine,
                                         const icae_eval_settings *settings,
                                         icae_eval_items *items, icae_error *error);
 
+/* Warns, where n_beyond is above 0, that the base reads so many of the items' raw texts beyond its context. */
+void icae_eval_warn_beyond(const icae_eval_engine *engine, const icae_eval_items *items,
+                           int64_t n_beyond);
+
 /* ---- measuring ---- */
 
 /* The slots of a batch, made once for its losses and for what is written from them. */

@@ -105,6 +105,46 @@ START_TEST(a_log_begun_with_more_settings_than_the_suite_has_goes_on) {
 }
 END_TEST
 
+/* The tiny base's contexts have 2048 tokens. */
+START_TEST(texts_beyond_the_context_of_the_base_are_counted) {
+    const char *folder = folder_with_line("eval-options-context");
+    icae_text text = {0}, question = {0};
+    for (int i = 0; i < 2; i++) {
+        icae_text_append_string(&text, "{\"text\": \"");
+        icae_text_append_string(&question, "{\"input\": \"");
+        for (int j = 0; j < (i ? 1 : 1100); j++) {
+            icae_text_append_string(&text, "ship on ship ");
+            icae_text_append_string(&question, "ship on ship ");
+        }
+        icae_text_append_string(&text, "\"}\n");
+        icae_text_append_string(&question, "\", \"prompt\": \"What?\", \"answer\": \"On.\"}\n");
+    }
+    ck_ok(icae_file_write(test_path(folder, "t.jsonl"), text.data, text.length, &error));
+    ck_ok(
+        icae_file_write(test_path(folder, "q.jsonl"), question.data, question.length, &error));
+    icae_text_release(&text);
+    icae_text_release(&question);
+    static const char *const cases[][3] = {
+        {"lm --tokens 2030 --continuation 20", "t.jsonl", "1 of 1 texts"},
+        {"lm --tokens 30 --continuation 20", "t.jsonl", NULL},
+        {"qa --generate 1 --batch 1", "q.jsonl", "1 of 2 texts"},
+        {"qa --generate 1 --tokens 100", "q.jsonl", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        outcome r = run_in(folder, "$ICAE eval %s " WITH " --data %s/%s", cases[i][0], folder,
+                           cases[i][1]);
+        ck_assert_msg(r.code == 0, "%s", r.err);
+        const char *warned = strstr(r.err, "longer than the contexts of 2048");
+        ck_assert_msg(!warned == !cases[i][2], "%s", r.err);
+        if (warned) ck_assert_msg(strstr(r.err, cases[i][2]) != NULL, "%s", r.err);
+    }
+    outcome wide = run_in(
+        folder, "$ICAE eval ppl -m " TINY_BASE " --data %s/t.jsonl --window 2049", folder);
+    ck_assert_int_eq(wide.code, 1);
+    ck_assert_ptr_nonnull(strstr(wide.err, "contexts of 2048"));
+}
+END_TEST
+
 SUITE_OF(eval_options, 120, a_suite_refuses_what_means_nothing_to_it,
          every_recorded_setting_is_an_option_of_some_suite,
-         a_log_begun_with_more_settings_than_the_suite_has_goes_on)
+         a_log_begun_with_more_settings_than_the_suite_has_goes_on,
+         texts_beyond_the_context_of_the_base_are_counted)

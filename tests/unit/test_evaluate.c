@@ -438,6 +438,8 @@ START_TEST(refuses_samples_without_anything_to_score) {
     ck_refused(lm->measure(&g->engine, &settings, g->list, 1, &row, &error),
                "expected more than 30");
     ck_refused(ppl->measure(&g->engine, &settings, g->list, 1, &row, &error), "stride");
+    settings.window = g->model->config.context_length + 1;
+    ck_refused(ppl->measure(&g->engine, &settings, g->list, 1, &row, &error), "--window");
     ck_assert_ptr_null(icae_eval_suite_find("nothing"));
     golden_close(g);
 }
