@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The pickle machine, shared by pickle.c (the language) and pickle_torch.c (what PyTorch's names mean). */
+/* The pickle machine (pickle_machine.c), for pickle.c (the language) and pickle_torch.c (what PyTorch's names
+ * mean). */
 #ifndef ICAE_FORMATS_PICKLE_INTERNAL_H
 #define ICAE_FORMATS_PICKLE_INTERNAL_H
 
@@ -33,6 +34,17 @@ icae_status pickle_reserve(machine *m, void *table, size_t *room, size_t used, s
 icae_status pickle_push(machine *m, pickle_value value);
 icae_status pickle_push_ref(machine *m, pickle_ref ref);
 icae_status pickle_pop(machine *m, pickle_ref *out);
+icae_status pickle_top(machine *m, pickle_ref *out); /* stays where it is */
+icae_status pickle_mark(machine *m);
+/* A tuple of the topmost n values; of those above the last mark, which is forgotten. */
+icae_status pickle_make_tuple(machine *m, size_t n);
+icae_status pickle_make_marked_tuple(machine *m);
+/* Appends one item, the topmost n values, to the list or dictionary below it; all above the last mark. */
+icae_status pickle_fill_one(machine *m, size_t n, pickle_kind kind);
+icae_status pickle_fill_marked(machine *m, pickle_kind kind);
+/* The topmost value into a place of the memo; that of a place onto the stack. */
+icae_status pickle_memo_put(machine *m, uint64_t index);
+icae_status pickle_memo_get(machine *m, uint64_t index);
 
 /* pickle_torch.c */
 icae_status pickle_push_name(machine *m, const char *module, size_t module_bytes,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * PyTorch's .pt files; the contract stands in icae/torch_file.h. Three steps: the zip directory (zip.c),
- * the pickle (pickle.c, pickle_torch.c), and here the outermost dictionary as a sorted list.
+ * the pickle (pickle*.c), and here the outermost dictionary as a sorted list.
  */
 #include <stdio.h>
 #include <stdlib.h>
