@@ -23,7 +23,8 @@ static inline icae_model tiny_model(void) {
                                    .heads = 2,
                                    .kv_heads = 1,
                                    .head_width = 2,
-                                   .feed_forward = 6},
+                                   .feed_forward = 6,
+                                   .context_length = 64},
                         .fingerprint = 0xba5e,
                         .path = path};
 }

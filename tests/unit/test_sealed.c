@@ -29,7 +29,8 @@ static icae_model small_model(void) {
                                    .heads = 1,
                                    .kv_heads = 1,
                                    .head_width = 2,
-                                   .feed_forward = 3},
+                                   .feed_forward = 3,
+                                   .context_length = 64},
                         .fingerprint = 0xba5e,
                         .path = path};
 }
