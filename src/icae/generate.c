@@ -220,6 +220,16 @@ static void run_rows(generator *gen, icae_tensor *x, const icae_pack *pack,
     if (logits) icae_tensor_read(gen->graph, logits, gen->logits);
 }
 
+/* Whether this token ends the text. Where contexts begin with BOS, restored ones do, too; released weights v1 take
+ * the same token for the end, so it cannot be one there before anything was written. */
+static bool is_end(const generator *gen, int64_t r, int32_t id) {
+    const icae_request *request = &gen->requests[r];
+    if (id != request->stop) return false;
+    if (!request->slots || request->task != ICAE_TASK_AE || gen->results[r].n > 0) return true;
+    return !gen->adapter->settings.context_bos || !gen->model->tokenizer ||
+           id != icae_tokenizer_bos(gen->model->tokenizer);
+}
+
 /* A new token of request r was drawn from the logits in `row`: keep it, tell it, or stop there. */
 static icae_status accept(generator *gen, int64_t r, int64_t row, icae_error *error) {
     const icae_request *request = &gen->requests[r];
@@ -232,7 +242,7 @@ static icae_status accept(generator *gen, int64_t r, int64_t row, icae_error *er
     if (status) return status;
     int32_t id = draw(gen->sampling, logits, V, r, result->n, gen->work);
     w->token = id;
-    if (id == request->stop) {
+    if (is_end(gen, r, id)) {
         result->is_stopped = true;
         w->is_running = false;
         return ICAE_OK;

@@ -14,6 +14,7 @@
 #include "icae/file.h"
 #include "icae/generate.h"
 #include "icae/json.h"
+#include "icae/refine.h"
 #include "icae/released.h"
 #include "icae/safetensors.h"
 #include "suites.h"
@@ -332,6 +333,39 @@ START_TEST(training_samples_begin_and_end_as_the_adapter_wants) {
 }
 END_TEST
 
+/* A text begins with BOS, which v1 takes for the end of answers, too: it must not end a text before its first word. */
+START_TEST(slots_refined_to_the_letter_give_the_text) {
+    static const char text[] = "The ferry had not run.";
+    for (int i = 0; i < N_CASES; i++) {
+        bench *b = bench_open(i, NULL);
+        icae_slots slots = {0};
+        icae_refined told;
+        int32_t *wanted;
+        ck_ok(icae_compress_text(b->graph, b->model, b->adapter, text, strlen(text), NULL,
+                                 &slots, &wanted, &error));
+        ck_ok(icae_refine(b->graph, b->model, b->adapter, wanted, 2000, NULL, &slots, &told,
+                          &error));
+        ck_assert(told.spans == 1 && told.certain == 1);
+        const icae_request request = {
+            .slots = &slots,
+            .task = ICAE_TASK_AE,
+            .max_tokens = slots.n_tokens + 8,
+            .stop = icae_adapter_stop(&b->adapter->settings, b->model->tokenizer)};
+        static const icae_sampling greedy = {.top_p = 1};
+        icae_result made;
+        ck_ok(icae_generate(b->graph, b->model, b->adapter, &request, 1, &greedy, NULL, NULL,
+                            &made, &error));
+        ck_assert_int_eq(made.n, slots.n_tokens);
+        ck_assert_mem_eq(made.ids, wanted, (size_t)made.n * sizeof *wanted);
+        ck_assert(made.is_stopped);
+        icae_results_release(&made, 1);
+        icae_slots_release(&slots);
+        free(wanted);
+        bench_close(b);
+    }
+}
+END_TEST
+
 static icae_status load_with(const bench *b, const char *folder, const char *text) {
     icae_adapter *adapter;
     ck_ok(icae_file_write(test_path(folder, "icae.json"), text, strlen(text), &error));
@@ -364,4 +398,4 @@ END_TEST
 SUITE_OF(released, 120, slots_losses_and_answers_are_those_of_pytorch,
          saved_adapter_answers_in_its_own_format, settings_are_those_of_the_released_code,
          training_samples_begin_and_end_as_the_adapter_wants,
-         a_stop_id_must_be_a_token_of_the_base)
+         slots_refined_to_the_letter_give_the_text, a_stop_id_must_be_a_token_of_the_base)
