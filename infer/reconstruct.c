@@ -5,13 +5,16 @@
 #include "icae/log.h"
 #include "speak.h"
 
-/* A span that its slots do not hold runs on until it is cut; the report shows which. */
+/* A span that its slots do not hold runs on until it is cut, whatever -n says; the report shows which. */
 static void tell_why_incomplete(const options *given, const speaker *s, icae_mode mode,
                                 const icae_generated *result) {
     bool is_apart = mode == ICAE_RECONSTRUCT && !given->is_together;
-    if (is_apart && given->length == 0 && icae_slots_describe(s->slots).spans > 1) {
-        icae_log_info("(some spans did not end by themselves and were cut: compress --report "
-                      "shows what the slots hold)");
+    icae_slots_info info = icae_slots_describe(s->slots);
+    int64_t most = result->generated_tokens + info.raw_tokens; /* that were told */
+    if (is_apart && (given->length == 0 || most < given->length)) {
+        icae_log_info("(%s did not end by %s cut: compress --report shows what the slots hold)",
+                      info.spans > 1 ? "some spans" : "the text",
+                      info.spans > 1 ? "themselves and were" : "itself and was");
         return;
     }
     icae_log_info("(cut after %lld tokens; -n TOKENS asks for more)",

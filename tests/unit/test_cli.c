@@ -43,6 +43,34 @@ START_TEST(restores_the_same_text_every_time) {
 }
 END_TEST
 
+/* -n is asked for only where it gives more: a span ends after its length and an eighth, whatever it says. */
+START_TEST(says_why_a_restored_text_did_not_end) {
+    static const struct {
+        const char *text, *how, *says;
+    } cases[] = {
+        {"one", "", "the text did not end by itself and was cut"},
+        {"one", "-n 500", "the text did not end by itself and was cut"},
+        {"one", "-n 2", "cut after 2 tokens; -n TOKENS asks for more"},
+        {"one", "--together -n 100", "cut after 100 tokens; -n TOKENS asks for more"},
+        {"many", "-n 5000", "some spans did not end by themselves and were cut"},
+        {"many", "-n 2", "cut after 2 tokens; -n TOKENS asks for more"},
+    };
+    const char *folder = test_folder("cli-cut");
+    must(
+        run_in(folder,
+               "printf 'The wind.' >%s/one.txt && seq 1 60 >%s/many.txt && $ICAE compress " WITH
+               " %s/one.txt && $ICAE compress " WITH " %s/many.txt",
+               folder, folder, folder, folder));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        outcome r = run_in(folder, "$ICAE reconstruct " WITH " %s %s/%s.slots", cases[i].how,
+                           folder, cases[i].text);
+        ck_assert_int_eq(r.code, 0);
+        ck_assert_msg(strstr(r.err, cases[i].says), "%s %s: %s", cases[i].text, cases[i].how,
+                      r.err);
+    }
+}
+END_TEST
+
 START_TEST(continues_for_as_many_tokens_as_asked) {
     const char *folder = folder_with_slots("cli-continue");
     const icae_json_value *r =
@@ -330,10 +358,10 @@ START_TEST(keeps_as_text_what_slots_would_lose) {
 END_TEST
 
 SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_text_every_time,
-         continues_for_as_many_tokens_as_asked, samples_by_seed,
-         asks_about_several_texts_in_their_order, chats_with_the_dialogue_in_the_prompt,
-         streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
-         answers_signals_with_their_exit_codes, takes_text_from_standard_input,
-         environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
-         compress_writes_over_nothing_that_it_reads,
+         says_why_a_restored_text_did_not_end, continues_for_as_many_tokens_as_asked,
+         samples_by_seed, asks_about_several_texts_in_their_order,
+         chats_with_the_dialogue_in_the_prompt, streams_an_answer_before_its_input_ends,
+         keeps_its_name_in_the_list_of_processes, answers_signals_with_their_exit_codes,
+         takes_text_from_standard_input, environment_stands_in_for_base_and_adapter,
+         reports_what_slots_hold, compress_writes_over_nothing_that_it_reads,
          compress_replaces_unasked_only_what_it_wrote, keeps_as_text_what_slots_would_lose)
