@@ -64,7 +64,16 @@ static int64_t put(int32_t *out, int64_t at, const int32_t *ids, int64_t n) {
     return at + n;
 }
 
-static icae_status sequences_make(sequences *s, const icae_chat_ids *chat, const int32_t *blank,
+/* 1 where the template begins a sequence with BOS already, and the context has one of its own, for the encoder. */
+static int64_t repeated_bos(const icae_eval_engine *engine, const icae_chat_ids *chat,
+                            const icae_eval_item *item) {
+    int32_t bos = icae_tokenizer_bos(engine->model->tokenizer);
+    return engine->adapter->settings.context_bos && bos >= 0 && chat->n_prefix > 0 &&
+           chat->prefix[0] == bos && item->n > 0 && item->ids[0] == bos;
+}
+
+static icae_status sequences_make(sequences *s, const icae_eval_engine *engine,
+                                  const icae_chat_ids *chat, const int32_t *blank,
                                   int64_t n_blank, const icae_eval_item *items, int64_t n,
                                   bool has_text, icae_error *error) {
     int64_t total = 1;
@@ -84,7 +93,8 @@ static icae_status sequences_make(sequences *s, const icae_chat_ids *chat, const
         int64_t start = at;
         at = put(s->ids, at, chat->prefix, chat->n_prefix);
         if (has_text) {
-            at = put(s->ids, at, items[i].ids, items[i].n);
+            int64_t first = repeated_bos(engine, chat, &items[i]);
+            at = put(s->ids, at, items[i].ids + first, items[i].n - first);
             at = put(s->ids, at, blank, n_blank);
         }
         at = put(s->ids, at, items[i].prompt, items[i].n_prompt);
@@ -216,7 +226,8 @@ static icae_status base_side(const icae_eval_engine *engine, const icae_eval_set
     icae_status status = icae_tokenizer_encode(engine->model->tokenizer, "\n\n", 2, false,
                                                &blank, &n_blank, error);
     if (!status) {
-        status = sequences_make(&s, chat, blank, (int64_t)n_blank, items, n, has_text, error);
+        status = sequences_make(&s, engine, chat, blank, (int64_t)n_blank, items, n, has_text,
+                                error);
     }
     free(blank);
     if (!status) {

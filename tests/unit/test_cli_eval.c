@@ -169,6 +169,34 @@ START_TEST(evaluates_questions_latency_and_all) {
 }
 END_TEST
 
+/* Mistral's template begins with <s>, and so does a context of its released weights: the base reads one of them, as
+ * behind an adapter whose contexts have none. */
+START_TEST(a_text_in_a_template_begins_once) {
+    const char *folder = test_folder("cli-eval-begin");
+    outcome made = run_in(
+        folder,
+        "cd %s && printf '{\"input\": \"The river was low.\", \"prompt\": \"Was it?\", "
+        "\"answer\": \"Yes.\"}\n' >q.jsonl && cd - >/dev/null && $ICAE convert -q -m "
+        "tests/golden/mistral/model tests/golden/released/v2.safetensors %s/with && cp -r "
+        "%s/with %s/without && sed -i -e 's/\"context_bos\": true/\"context_bos\": false/' -e "
+        "'/\"files\"/s/,$//' -e '/\"checksum\"/d' %s/without/icae.json",
+        folder, folder, folder, folder, folder);
+    must(made);
+    const icae_json_value *results[2];
+    static const char *const adapters[] = {"with", "without"};
+    for (int i = 0; i < 2; i++) {
+        results[i] = parse(run_in(folder,
+                                  "$ICAE eval qa --json -m tests/golden/mistral/model -a %s/%s "
+                                  "--data %s/q.jsonl --generate 4",
+                                  folder, adapters[i], folder));
+    }
+    ck_assert_double_eq(number(results[0], "context_tokens"),
+                        number(results[1], "context_tokens") + 1);
+    ck_assert_double_ne(number(results[0], "loss"), number(results[1], "loss"));
+    ck_assert_double_eq(number(results[0], "loss_raw"), number(results[1], "loss_raw"));
+}
+END_TEST
+
 START_TEST(data_of_another_suite_are_named_as_such) {
     const char *folder = folder_with_lines("cli-eval-other");
     static const char question[] = "{\"input\": \"a\", \"prompt\": \"b\", \"answer\": \"c\"}\n";
@@ -213,5 +241,5 @@ END_TEST
 SUITE_OF(cli_eval, 240, evaluates_autoencoding_alike_in_every_batch,
          evaluates_continuation_three_ways, evaluates_by_length_and_by_content,
          continuations_are_the_same_behind_every_length, evaluates_questions_latency_and_all,
-         data_of_another_suite_are_named_as_such,
+         a_text_in_a_template_begins_once, data_of_another_suite_are_named_as_such,
          perplexity_scores_every_token_but_the_first_once, plain_text_is_cut_into_pieces)
