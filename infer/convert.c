@@ -68,7 +68,7 @@ static icae_status adapter_to_gguf(job *j) {
 }
 
 static icae_status save(job *j, icae_adapter *adapter) {
-    icae_status status = icae_adapter_save(adapter, j->to, j->e.model, j->error);
+    icae_status status = icae_adapter_save_as(adapter, j->to, j->e.model, j->dtype, j->error);
     icae_adapter_free(adapter);
     return status;
 }
@@ -268,6 +268,27 @@ static icae_status read_options(job *j) {
     return ICAE_OK;
 }
 
+/* An option that was given and means nothing to the conversion, or NULL. */
+static const char *ignored_option(const options *given, const conversion *row) {
+    bool is_lora = row->from == KIND_PEFT || row->from == KIND_GGUF;
+    bool is_released = row->from == KIND_RELEASED;
+    const struct {
+        const char *name;
+        bool is_given, means;
+    } all[] = {
+        {"task", given->task != NULL, row->from == KIND_SLOTS},
+        {"base-name", given->base_name != NULL, row->to == KIND_PEFT},
+        {"memory", given->memory != NULL, is_lora},
+        {"slots", given->memory_slots > 0, is_lora},
+        {"layout", given->layout != NULL, is_lora},
+        {"rate", given->rate > 0, is_lora || is_released},
+        {"alpha", given->alpha > 0, is_released},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i].is_given && !all[i].means) return all[i].name;
+    return NULL;
+}
+
 static icae_status check_needs(const job *j, const conversion *row) {
     const char *lacks = (row->needs & TAKES_BASE) && !j->given->base         ? "-m BASE"
                         : (row->needs & TAKES_ADAPTER) && !j->given->adapter ? "-a ADAPTER"
@@ -309,6 +330,12 @@ int run_convert(const options *given) {
     icae_status status = read_options(&j);
     if (!status) status = recognise(j.from, &from, &error);
     if (!status) status = choose(&j, from, &row);
+    const char *ignored = status ? NULL : ignored_option(given, row);
+    if (ignored) {
+        return usage_error("convert", "FROM TO [-m BASE] [-a ADAPTER] [--to FORMAT]",
+                           "--%s means nothing where %s becomes %s", ignored,
+                           kinds[row->from].what, kinds[row->to].what);
+    }
     if (!status) status = check_needs(&j, row);
     if (!status) status = check_target(&j, row->to);
     if (!status) status = open_engine(&j, row);

@@ -309,6 +309,44 @@ START_TEST(an_adapter_in_16_bits_is_an_adapter) {
 }
 END_TEST
 
+/* The type is that of what is written, whatever it is written from. */
+START_TEST(takes_a_lora_in_the_type_asked_for) {
+    const char *folder = test_folder("convert-dtype-in");
+    must(run_in(folder,
+                "$ICAE convert -q --to adapter --dtype bf16 -m " TINY_BASE " " TINY_ADAPTER
+                " %s/half && $ICAE convert -q -m " TINY_BASE " " TINY_ADAPTER
+                " %s/p && $ICAE convert -q -m " TINY_BASE " " TINY_ADAPTER
+                " %s/x.gguf && $ICAE convert -q --dtype bf16 -m " TINY_BASE
+                " %s/p %s/from-peft && $ICAE convert -q --dtype bf16 -m " TINY_BASE
+                " %s/x.gguf %s/from-gguf",
+                folder, folder, folder, folder, folder, folder, folder));
+    same_adapter(test_path(folder, "half"), test_path(folder, "from-peft"));
+    same_adapter(test_path(folder, "half"), test_path(folder, "from-gguf"));
+}
+END_TEST
+
+START_TEST(refuses_what_means_nothing_to_the_conversion) {
+    static const struct {
+        const char *option;
+        bool is_import; /* of a PEFT folder; else a way out of an adapter */
+    } cases[] = {{"--alpha 64", true},
+                 {"--task lm", true},
+                 {"--base-name org/name", true},
+                 {"--rate 4", false},
+                 {"--layout append", false}};
+    const char *folder = test_folder("convert-ignored");
+    must(run_in(folder, "$ICAE convert -q -m " TINY_BASE " " TINY_ADAPTER " %s/p", folder));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        outcome r = run_in(folder, "$ICAE convert -q -m " TINY_BASE " %s %s%s %s/to",
+                           cases[i].option, cases[i].is_import ? folder : TINY_ADAPTER,
+                           cases[i].is_import ? "/p" : "", folder);
+        ck_assert_int_eq(r.code, 2);
+        ck_assert_msg(strstr(r.err, "means nothing where"), "%s: %s", cases[i].option, r.err);
+        ck_assert(!icae_path_exists(test_path(folder, "to")));
+    }
+}
+END_TEST
+
 /* A number that f16 cannot hold. */
 START_TEST(refuses_what_does_not_fit_into_f16) {
     const char *folder = test_folder("convert-overflow");
@@ -389,5 +427,6 @@ END_TEST
 SUITE_OF(convert, 60, goes_to_peft_and_back_to_the_byte, goes_to_gguf_and_back_to_the_byte,
          takes_released_weights, keeps_every_setting, peft_names_the_base_as_told,
          interleaves_q_for_llama_and_nothing_else, rounds_to_the_type_asked_for,
-         an_adapter_in_16_bits_is_an_adapter, refuses_what_does_not_fit_into_f16,
+         an_adapter_in_16_bits_is_an_adapter, takes_a_lora_in_the_type_asked_for,
+         refuses_what_means_nothing_to_the_conversion, refuses_what_does_not_fit_into_f16,
          refuses_with_a_sentence)
