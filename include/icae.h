@@ -140,6 +140,8 @@ typedef struct icae_generation {
     double top_p;       /* keep the likeliest tokens of this total probability; 0 and 1: all */
     int64_t top_k;      /* keep this many; 0: all */
     uint64_t seed;
+    /* Where the base's context leaves less room than this, nothing is written: ICAE_INVALID. 0: 1. */
+    int64_t least_tokens;
 } icae_generation;
 
 /* A piece of new text, whole UTF-8 characters, not 0-terminated. false stops the generation, which
@@ -165,8 +167,8 @@ typedef struct icae_generated {
  * Spans that are kept raw come back as they are, between the others. A span that does not end by itself
  * ends after its length and an eighth more; max_tokens is of the whole text.
  *
- * A prompt that does not fit behind the slots into the base's context is ICAE_INVALID; a max_tokens
- * that does not fit is lowered to what does. Slots that stand for more tokens than the base's context
+ * A prompt that does not fit behind the slots into the base's context, with room for least_tokens, is
+ * ICAE_INVALID; a max_tokens that does not fit is lowered to what does. Slots that stand for more tokens than the base's context
  * get a warning: the base was never trained on such positions.
  */
 icae_status icae_session_generate(icae_session *session, const icae_slots *slots,

@@ -4,8 +4,8 @@
  *
  * A dialogue has no memory but its text: every turn is asked afresh, with the slots and all turns so
  * far, laid out as the adapter's chat template has them. The first turn is the plain question, exactly
- * as `ask` would put it. When the dialogue outgrows the base's context, the oldest turn is forgotten, and
- * said to be.
+ * as `ask` would put it. When the dialogue leaves an answer too little of the base's context, the oldest turn is
+ * forgotten, and said to be.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,6 +133,9 @@ static icae_status dialogue_add(dialogue *d, const char *question, const char *a
     return made.question && made.answer ? ICAE_OK : icae_fail_memory(error, "the dialogue");
 }
 
+/* An answer that has less room is cut off before it says much: better without the oldest turn. */
+enum { LEAST_ROOM = 64 };
+
 /* Asks with as much of the dialogue as fits. */
 static icae_status ask_turn(const options *given, speaker *s, dialogue *d, const char *question,
                             icae_generated *result, icae_error *error) {
@@ -141,6 +144,10 @@ static icae_status ask_turn(const options *given, speaker *s, dialogue *d, const
         icae_generation wish = speaker_wish(given, ICAE_ASK, question);
         wish.turns = d->turns ? d->turns + d->first : NULL;
         wish.n_turns = d->n_turns - d->first;
+        if (wish.n_turns > 0) {
+            bool is_short = wish.max_tokens > 0 && wish.max_tokens < LEAST_ROOM;
+            wish.least_tokens = is_short ? wish.max_tokens : LEAST_ROOM;
+        }
         status = speaker_write(s, &wish, given->is_json, result, NULL, error);
         /* Only a prompt that does not fit is ICAE_INVALID here: nothing was written yet. */
         if (status != ICAE_INVALID || d->first == d->n_turns) break;

@@ -46,7 +46,7 @@ static const command commands[] = {
     {"chat", "-m BASE -a ADAPTER FILE.slots...",
      "answer one question after the other, a line each",
      "Every turn is asked with the slots and the whole dialogue so far, laid out by the adapter's chat template;\n"
-     "when that does not fit any more, the oldest turn is forgotten, and said to be.\n",
+     "when that leaves no room for an answer of 64 tokens, the oldest turn is forgotten, and said to be.\n",
      BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 1, -1, run_chat},
     {"eval", EVAL_USAGE,
      "measure an adapter: suites ae, lm, random, qa, latency, ppl, all",

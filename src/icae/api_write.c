@@ -89,8 +89,9 @@ static icae_status check_generation(const icae_session *session, const icae_slot
         if (what->turns && what->turns[i].question && what->turns[i].answer) continue;
         return icae_fail(error, ICAE_INVALID, "turn %zu lacks its question or its answer", i);
     }
-    if (what->max_tokens < 0 || what->top_k < 0) {
-        return icae_fail(error, ICAE_INVALID, "max_tokens and top_k cannot be negative");
+    if (what->max_tokens < 0 || what->least_tokens < 0 || what->top_k < 0) {
+        return icae_fail(error, ICAE_INVALID,
+                         "max_tokens, least_tokens and top_k cannot be negative");
     }
     if (!(what->temperature >= 0) || !(what->top_p >= 0 && what->top_p <= 1)) {
         return icae_fail(error, ICAE_INVALID,
@@ -179,6 +180,13 @@ static icae_status choose_length(const generation *g, part *p, icae_error *error
                          "shorter %s",
                          (long long)first, (long long)context,
                          what->mode == ICAE_ASK ? "prompt or text" : "text");
+    }
+    if (room < what->least_tokens) {
+        return icae_fail(
+            error, ICAE_INVALID,
+            "only %lld new tokens fit into the base's context of %lld behind these "
+            "slots, expected room for %lld",
+            (long long)room, (long long)context, (long long)what->least_tokens);
     }
     const bool is_first = p == &g->parts[w->first]; /* one warning a text */
     const bool has_text_positions = g->session->adapter->settings.layout == ICAE_LAYOUT_UNIFORM;

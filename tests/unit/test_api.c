@@ -402,6 +402,8 @@ START_TEST(refuses_what_makes_no_sense) {
         {{.mode = (icae_mode)-1}, "mode -1"},
         {{.mode = ICAE_CONTINUE, .max_tokens = -1}, "cannot be negative"},
         {{.mode = ICAE_CONTINUE, .top_k = -1}, "cannot be negative"},
+        {{.mode = ICAE_CONTINUE, .least_tokens = -1}, "cannot be negative"},
+        {{.mode = ICAE_CONTINUE, .least_tokens = 2048}, "expected room for 2048"},
         {{.mode = ICAE_CONTINUE, .temperature = -1}, "temperature of 0 or more"},
         {{.mode = ICAE_CONTINUE, .top_p = 2}, "top_p from 0 to 1"},
         {{.mode = ICAE_CONTINUE, .top_p = -0.5}, "top_p from 0 to 1"},

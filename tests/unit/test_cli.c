@@ -148,6 +148,29 @@ START_TEST(chats_with_the_dialogue_in_the_prompt) {
 }
 END_TEST
 
+/* A text that leaves room for a turn or two: older ones go before an answer is cut short for want of room. */
+START_TEST(forgets_turns_so_that_an_answer_has_room) {
+    const char *folder = test_folder("cli-chat-room");
+    const icae_json_value *turns = icae_json_member(
+        parse(
+            run_in(folder,
+                   "seq 1 490 >%s/long.txt && $ICAE compress -q " WITH
+                   " %s/long.txt >&2 && printf '1?\n2?\n3?\n4?\n5?\n6?\n' | $ICAE chat --json "
+                   "-n 60 " WITH " %s/long.slots",
+                   folder, folder, folder)),
+        "turns");
+    ck_assert_uint_eq(icae_json_count(turns), 6);
+    for (const icae_json_value *turn = icae_json_first(turns); turn;
+         turn = icae_json_next(turn)) {
+        bool is_complete;
+        ck_assert(icae_json_as_bool(icae_json_member(turn, "complete"), &is_complete));
+        ck_assert_msg(is_complete || number(turn, "generated_tokens") == 60,
+                      "%s: cut after %g tokens", string(turn, "question"),
+                      number(turn, "generated_tokens"));
+    }
+}
+END_TEST
+
 START_TEST(streams_an_answer_before_its_input_ends) {
     const char *folder = folder_with_slots("cli-stream");
     const char *program = test_path(test_build_folder(), "icae");
@@ -360,8 +383,9 @@ END_TEST
 SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_text_every_time,
          says_why_a_restored_text_did_not_end, continues_for_as_many_tokens_as_asked,
          samples_by_seed, asks_about_several_texts_in_their_order,
-         chats_with_the_dialogue_in_the_prompt, streams_an_answer_before_its_input_ends,
-         keeps_its_name_in_the_list_of_processes, answers_signals_with_their_exit_codes,
-         takes_text_from_standard_input, environment_stands_in_for_base_and_adapter,
-         reports_what_slots_hold, compress_writes_over_nothing_that_it_reads,
+         chats_with_the_dialogue_in_the_prompt, forgets_turns_so_that_an_answer_has_room,
+         streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
+         answers_signals_with_their_exit_codes, takes_text_from_standard_input,
+         environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
+         compress_writes_over_nothing_that_it_reads,
          compress_replaces_unasked_only_what_it_wrote, keeps_as_text_what_slots_would_lose)
