@@ -273,11 +273,15 @@ static bool is_off(const icae_json_value *value) {
 
 static void refuse_features(icae_json_object *root) {
     static const char *const features[] = {
-        "use_dora",       "fan_in_fan_out",          "modules_to_save",
-        "rank_pattern",   "alpha_pattern",           "layers_to_transform",
-        "layers_pattern", "exclude_modules",         "layer_replication",
-        "lora_bias",      "target_parameters",       "trainable_token_indices",
-        "use_qalora",     "alora_invocation_tokens",
+        "use_dora",          "fan_in_fan_out",
+        "modules_to_save",   "rank_pattern",
+        "alpha_pattern",     "layers_to_transform",
+        "layers_pattern",    "exclude_modules",
+        "layer_replication", "lora_bias",
+        "target_parameters", "trainable_token_indices",
+        "use_qalora",        "alora_invocation_tokens",
+        "use_bdlora",        "arrow_config",
+        "kasa_config",       "monteclora_config",
     };
     for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
         if (is_off(icae_json_get_value(root, features[i]))) continue;
@@ -291,6 +295,28 @@ static void refuse_features(icae_json_object *root) {
     if (strcmp(icae_json_get_string(root, "peft_type", "LORA"), "LORA")) {
         icae_json_complain(root, "peft_type", "expected \"LORA\"");
     }
+}
+
+/*
+ * How training began concerns us only where it changed the base: PiSSA, OLoRA, CorDA and LoRA-GA take the
+ * product that the pairs begin with out of the base's matrices, and LoftQ rounds them. Beside the base as
+ * it is such pairs count that part twice. peft writes true when it has turned them into plain ones.
+ */
+static void check_beginning(icae_json_object *root) {
+    static const char key[] = "init_lora_weights";
+    static const char *const harmless[] = {"gaussian", "eva", "orthogonal", "mica"};
+    bool flag;
+    const icae_json_value *value = icae_json_get_value(root, key);
+    if (icae_json_is_null(value) || icae_json_as_bool(value, &flag)) return;
+    const char *name = icae_json_get_string(root, key, "");
+    for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++) {
+        if (!strcmp(name, harmless[i])) return;
+    }
+    icae_json_complain(root, key,
+                       "'%s' may have changed the base's weights, which this LoRA would need; "
+                       "let peft save it as a plain one: save_pretrained(FOLDER, "
+                       "path_initial_model_for_weight_conversion=START)",
+                       icae_quote_string(name).text);
 }
 
 static void read_targets(icae_json_object *root, bool targets[ICAE_MODULE_COUNT]) {
@@ -331,6 +357,7 @@ static icae_status read_peft(icae_adapter_loader *load, icae_json_object *root) 
         settings->alpha *= sqrt((double)settings->rank);
     read_targets(root, settings->targets);
     refuse_features(root);
+    check_beginning(root);
     return icae_json_end_lenient(root);
 }
 
