@@ -208,6 +208,14 @@ static icae_status read_settings(const icae_gguf *file, const char *path,
                          "is; pass the base that it was made for",
                          path, architecture ? architecture->gguf_name : "unknown", model->path);
     }
+    /* A LoRA that is on from certain tokens only: read as a plain one it would act on all. */
+    static const char invocation[] = "adapter.alora.invocation_tokens";
+    const icae_gguf_item *tokens = icae_gguf_item_find(file, invocation);
+    if (tokens && tokens->count) {
+        return icae_fail(error, ICAE_UNSUPPORTED,
+                         "%s: has %s, and this program knows plain LoRA only", path,
+                         invocation);
+    }
     memset(settings->targets, 0, sizeof settings->targets);
     settings->rank = 0;
     for (size_t i = 0; i < file->n_tensors; i++) {

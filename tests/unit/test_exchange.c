@@ -114,6 +114,36 @@ START_TEST(a_gguf_lora_of_another_kind_base_name_or_shape_is_refused) {
 }
 END_TEST
 
+/* llama.cpp switches such a LoRA on at these tokens, and not before. */
+START_TEST(a_gguf_lora_that_tokens_switch_on_is_refused) {
+    const uint32_t tokens[] = {1, 2};
+    const icae_gguf_item item = {.key = "adapter.alora.invocation_tokens",
+                                 .type = ICAE_GGUF_ARRAY,
+                                 .element_type = ICAE_GGUF_U32,
+                                 .count = 2,
+                                 .raw = (const unsigned char *)tokens};
+    bench b;
+    bench_open(&b, "exchange-alora");
+    icae_gguf file;
+    icae_gguf_writer writer;
+    ck_ok(icae_gguf_open(&file, b.good, &error));
+    icae_gguf_begin(&writer, b.bad);
+    for (size_t i = 0; i < file.n_items; i++)
+        icae_gguf_put_item(&writer, &file.items[i]);
+    icae_gguf_put_item(&writer, &item);
+    for (size_t i = 0; i < file.n_tensors; i++) {
+        const icae_gguf_tensor *t = &file.tensors[i];
+        icae_gguf_put_tensor(&writer, t->name, t->dtype, t->rank, t->shape);
+    }
+    for (size_t i = 0; i < file.n_tensors; i++)
+        icae_gguf_write_data(&writer, file.tensors[i].data, file.tensors[i].bytes);
+    ck_ok(icae_gguf_commit(&writer, &error));
+    icae_gguf_close(&file);
+    ck_refused(import_gguf(&b, b.bad, b.model), "has adapter.alora.invocation_tokens");
+    bench_close(&b);
+}
+END_TEST
+
 START_TEST(numbers_that_are_none_are_refused_in_a_gguf_lora) {
     static const double wrong[] = {(double)NAN, (double)INFINITY};
     bench b;
@@ -192,6 +222,7 @@ START_TEST(rows_that_another_program_could_not_use_are_refused) {
 END_TEST
 
 SUITE_OF(exchange, 60, a_gguf_lora_of_another_kind_base_name_or_shape_is_refused,
+         a_gguf_lora_that_tokens_switch_on_is_refused,
          numbers_that_are_none_are_refused_in_a_gguf_lora,
          the_memory_table_stands_beside_any_name,
          rows_that_another_program_could_not_use_are_refused)
