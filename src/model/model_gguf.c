@@ -124,12 +124,17 @@ static icae_status read_rope(reader *r, icae_model_config *config) {
         return icae_fail(r->error, ICAE_UNSUPPORTED, "%s: the metadata key %s.%s is not known",
                          r->model->path, r->architecture, unknown[i]);
     }
-    char full[128], type[48];
+    char full[128],
+        type[48] = "linear"; /* what llama.cpp takes a factor alone for; 0 is none */
     icae_gguf_string string;
     snprintf(full, sizeof full, "%s.rope.scaling.type", r->architecture);
-    if (!icae_gguf_get_string(&r->model->gguf, full, &string)) return ICAE_OK;
-    snprintf(type, sizeof type, "%.*s", (int)(string.bytes < 40 ? string.bytes : 40),
-             string.data);
+    if (icae_gguf_get_string(&r->model->gguf, full, &string)) {
+        snprintf(type, sizeof type, "%.*s", (int)(string.bytes < 40 ? string.bytes : 40),
+                 string.data);
+    } else {
+        double factor = get_number(r, "rope.scaling.factor", 0);
+        if (factor == 0 || factor == 1) return ICAE_OK;
+    }
     if (!strcmp(type, "none")) return ICAE_OK;
     icae_rope_scaling *rope = &config->rope;
     if (strcmp(type, "linear") && strcmp(type, "yarn")) {

@@ -405,6 +405,29 @@ START_TEST(a_gguf_gives_what_its_folder_gives) {
 }
 END_TEST
 
+/* Files without the kind of scaling are read by llama.cpp as linear where they have a factor. */
+START_TEST(a_factor_alone_scales_rope_linearly) {
+    const golden *g = &goldens[0];
+    while (strcmp(g->name, "gemma3"))
+        g++;
+    char path[640];
+    snprintf(path, sizeof path, "%s/base.gguf", test_folder("base-gguf-factor"));
+    icae_model *model;
+    icae_rope_scaling ropes[2];
+    for (int i = 0; i < 2; i++) {
+        convert(g, NULL, path);
+        if (i) patch(path, "rope.scaling.type", "rope.scaling.kind", 17);
+        ck_ok(icae_model_open(&model, path, &error));
+        ropes[i] = model->config.rope;
+        icae_model_close(model);
+    }
+    ck_assert_int_eq(ropes[0].type, ICAE_ROPE_LINEAR);
+    ck_assert_int_eq(ropes[1].type, ICAE_ROPE_LINEAR);
+    ck_assert(ropes[0].factor > 1 && !(ropes[1].factor < ropes[0].factor) &&
+              !(ropes[1].factor > ropes[0].factor));
+}
+END_TEST
+
 /* ---- refusals ---- */
 
 static void refused_at_once(const char *path, const char *part) {
@@ -505,6 +528,6 @@ END_TEST
 #endif
 
 SUITE_OF(base_gguf, 300, a_gguf_gives_what_its_folder_gives,
-         an_adapter_of_a_gguf_is_exported_and_read_back,
+         an_adapter_of_a_gguf_is_exported_and_read_back, a_factor_alone_scales_rope_linearly,
          a_gguf_that_is_no_base_is_refused_at_once,
          a_folder_that_is_no_base_is_refused_at_once REAL_BASE_TESTS)
