@@ -213,6 +213,13 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path,
                                  const icae_architecture **architecture, icae_error *error) {
     icae_status status = icae_gguf_open(&model->gguf, path, error);
     if (status) return status;
+    int64_t parts = 1;
+    if (icae_gguf_get_integer(&model->gguf, "split.count", &parts) && parts > 1) {
+        return icae_fail(error, ICAE_UNSUPPORTED,
+                         "%s: is one of the %lld parts of a base; join them with llama.cpp's "
+                         "llama-gguf-split --merge",
+                         path, (long long)parts);
+    }
     icae_gguf_string name;
     if (!icae_gguf_get_string(&model->gguf, "general.architecture", &name)) {
         return icae_fail(error, ICAE_FORMAT, "%s: the metadata lacks general.architecture",

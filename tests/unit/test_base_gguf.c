@@ -474,6 +474,13 @@ START_TEST(a_gguf_that_is_no_base_is_refused_at_once) {
     patch(path, "output_norm.weight\1\0\0\0\x40\0\0\0\0\0\0\0\0",
           "output_norm.weight\1\0\0\0\x40\0\0\0\0\0\0\0\x63", 31);
     refused_at_once(path, "output_norm.weight");
+    icae_gguf_writer
+        part; /* the first of several may hold no tensor, the others name no architecture */
+    icae_gguf_begin(&part, path);
+    icae_gguf_put_u32(&part, "split.no", 1);
+    icae_gguf_put_u32(&part, "split.count", 3);
+    ck_ok(icae_gguf_commit(&part, &error));
+    refused_at_once(path, "is one of the 3 parts of a base");
 }
 END_TEST
 
