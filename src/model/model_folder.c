@@ -102,6 +102,20 @@ static void read_scaling(icae_json_object *in, icae_rope_type type, icae_model_c
     }
 }
 
+/* "type" is the older key. Where both stand and differ, transformers 4 took it and transformers 5 takes the
+ * newer one; a factor without either is plain rope to one and an error to the other. */
+static const char *rope_kind(icae_json_object *in) {
+    const char *kind = icae_json_get_string(in, "rope_type", NULL);
+    const char *older = icae_json_get_string(in, "type", kind);
+    if (kind && strcmp(kind, older)) {
+        icae_json_complain(in, "type", "is '%s', but rope_type is '%s'; remove the wrong one",
+                           icae_quote_string(older).text, icae_quote_string(kind).text);
+    } else if (!older && !icae_json_is_null(icae_json_get_value(in, "factor"))) {
+        icae_json_complain(in, "factor", "needs a rope_type beside it: linear, llama3 or yarn");
+    }
+    return older ? older : "default";
+}
+
 /* One rope: plain ones are written as {} or type "default"; newer files keep theta in there too. */
 static void read_rope_object(icae_json_object *object, const char *key,
                              const icae_json_value *value, icae_model_config *config) {
@@ -113,8 +127,7 @@ static void read_rope_object(icae_json_object *object, const char *key,
     if (icae_json_get_number(&in, "partial_rotary_factor", 1, 0, 1) < 1) {
         icae_json_complain(&in, "partial_rotary_factor", "only 1 is known");
     }
-    const char *name = icae_json_get_string(&in, "rope_type", "default");
-    name = icae_json_get_string(&in, "type", name); /* the older key; it wins in transformers */
+    const char *name = rope_kind(&in);
     icae_rope_type type;
     if (!icae_rope_type_from_name(name, &type)) {
         icae_json_complain(&in, icae_json_has(&in, "type") ? "type" : "rope_type",
