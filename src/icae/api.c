@@ -84,6 +84,11 @@ icae_status icae_session_open(icae_session **session, const icae_base *base,
         return icae_fail(error, ICAE_INVALID, "%d threads were asked for; expected 0 or more",
                          options->n_threads);
     }
+    if (options && options->refine_steps < 0) {
+        return icae_fail(error, ICAE_INVALID,
+                         "%lld steps of refinement were asked for; expected 0 or more",
+                         (long long)options->refine_steps);
+    }
     icae_compute compute = ICAE_COMPUTE_AUTO;
     if (options && options->compute && !icae_compute_from_name(options->compute, &compute)) {
         return icae_fail(error, ICAE_INVALID, "compute '%s': expected f32, bf16 or auto",

@@ -381,6 +381,9 @@ START_TEST(refuses_what_makes_no_sense) {
                                  &(icae_session_options){.n_threads = -1}, &error),
                "-1 threads");
     ck_refused(icae_session_open(&session, base, TINY_ADAPTER,
+                                 &(icae_session_options){.refine_steps = -1}, &error),
+               "-1 steps");
+    ck_refused(icae_session_open(&session, base, TINY_ADAPTER,
                                  &(icae_session_options){.compute = "f8"}, &error),
                "compute 'f8': expected f32, bf16 or auto");
     session = open_session(base);
