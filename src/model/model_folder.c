@@ -181,6 +181,20 @@ static void read_rope(icae_json_object *object, const char *key, icae_model_conf
     }
 }
 
+/* The length that scaling starts from may also stand beside the rope: transformers 5 takes it from there,
+ * transformers 4 does not look. */
+static void check_original_length(icae_json_object *object, const icae_model_config *config) {
+    static const char key[] = "original_max_position_embeddings";
+    int64_t inside = config->rope.original_length;
+    int64_t beside = icae_json_get_integer(object, key, inside, 1, INT64_C(1) << 30);
+    bool is_used = config->rope.type == ICAE_ROPE_LLAMA3 || config->rope.type == ICAE_ROPE_YARN;
+    if (!is_used || !inside || beside == inside) return;
+    icae_json_complain(object, key,
+                       "is %lld, but rope scaling has %lld, or takes that from "
+                       "max_position_embeddings; write the right one into both",
+                       (long long)beside, (long long)inside);
+}
+
 /* Which modules have a bias. */
 static void read_biases(icae_json_object *object, const icae_architecture *architecture,
                         icae_model_config *config) {
@@ -349,6 +363,7 @@ static icae_status read_config(icae_model_config *config,
     }
     read_rope(&object, "rope_scaling", config);
     read_rope(&object, "rope_parameters", config);
+    check_original_length(&object, config);
     read_biases(&object, *architecture, config);
     read_window(&object, *architecture, config);
     refuse_unknown(&object);
