@@ -35,7 +35,7 @@
 #     install        PREFIX=/usr/local; DESTDIR is honoured
 #     uninstall      removes what install put there
 #     format         clang-format over all sources; format-check only looks
-#     layers         checks that includes only go down
+#     layers         checks that includes only go down, and that libicae.so names nothing but icae_...
 #     setup          looks for what is needed and installs what is missing from Debian packages (root, or sudo at hand)
 #     base texts     fetches the base model; fetches and prepares the texts
 #     clean          removes build/
@@ -353,8 +353,8 @@ format:
 	$(Q)$(CLANG_FORMAT) -i $(FORMATTED)
 format-check:
 	$(Q)$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED) && echo "format: clean"
-layers:
-	$(Q)tests/scripts/check_layers.sh
+layers: $(BUILD)/libicae.so
+	$(Q)tests/scripts/check_layers.sh $<
 
 # ---- installing ----
 # A path may hold spaces. icae.pc has them behind backslashes, which pkg-config hands on: a recipe of make, CMake and

@@ -57,7 +57,7 @@ static const char *refused_name(unsigned char code) {
     return NULL;
 }
 
-const char *pickle_kind_name(pickle_kind kind) {
+const char *icae_pickle_kind_name(pickle_kind kind) {
     static const char *const names[PICKLE_KIND_COUNT] = {
         "None", "truth value", "whole number",      "number",  "string", "tuple",
         "list", "dictionary",  "class or function", "storage", "tensor"};
@@ -69,7 +69,7 @@ const char *pickle_kind_name(pickle_kind kind) {
 static icae_status take(machine *m, size_t bytes, const unsigned char **out) {
     *out = m->at;
     if (bytes > (size_t)(m->end - m->at))
-        return pickle_fail(m, ICAE_FORMAT, "the pickle is cut off; fetch the file again");
+        return icae_pickle_fail(m, ICAE_FORMAT, "the pickle is cut off; fetch the file again");
     m->at += bytes;
     return ICAE_OK;
 }
@@ -85,7 +85,7 @@ static icae_status take_number(machine *m, size_t bytes, uint64_t *out) {
 }
 
 static icae_status push_integer(machine *m, int64_t integer) {
-    return pickle_push(m, (pickle_value){.kind = PICKLE_INT, .as.integer = integer});
+    return icae_pickle_push(m, (pickle_value){.kind = PICKLE_INT, .as.integer = integer});
 }
 
 static icae_status push_small(machine *m, size_t bytes) {
@@ -103,7 +103,7 @@ static icae_status push_long(machine *m) {
     if (!status) status = take(m, (size_t)count, &at);
     if (status) return status;
     if (count > 8)
-        return pickle_fail(
+        return icae_pickle_fail(
             m, ICAE_UNSUPPORTED,
             "a whole number has over 64 bits; save the model's state_dict() alone");
     for (size_t i = 0; i < 8; i++) {
@@ -122,7 +122,7 @@ static icae_status push_float(machine *m) {
         bits = bits << 8 | at[i];
     pickle_value value = {.kind = PICKLE_FLOAT};
     memcpy(&value.as.number, &bits, sizeof bits);
-    return pickle_push(m, value);
+    return icae_pickle_push(m, value);
 }
 
 static icae_status push_string(machine *m, size_t length_bytes) {
@@ -130,15 +130,15 @@ static icae_status push_string(machine *m, size_t length_bytes) {
     const unsigned char *at;
     icae_status status = take_number(m, length_bytes, &count);
     if (!status && count > (uint64_t)(m->end - m->at)) {
-        return pickle_fail(m, ICAE_FORMAT,
-                           "a string of %llu bytes is cut off; fetch the file again",
-                           (unsigned long long)count);
+        return icae_pickle_fail(m, ICAE_FORMAT,
+                                "a string of %llu bytes is cut off; fetch the file again",
+                                (unsigned long long)count);
     }
     if (!status) status = take(m, (size_t)count, &at);
     if (status) return status;
-    return pickle_push(m, (pickle_value){.kind = PICKLE_STRING,
-                                         .n = (uint32_t)count,
-                                         .as.text = (const char *)at});
+    return icae_pickle_push(m, (pickle_value){.kind = PICKLE_STRING,
+                                              .n = (uint32_t)count,
+                                              .as.text = (const char *)at});
 }
 
 /* ---- the memo ---- */
@@ -146,13 +146,13 @@ static icae_status push_string(machine *m, size_t length_bytes) {
 static icae_status get_numbered(machine *m, size_t bytes) {
     uint64_t index;
     icae_status status = take_number(m, bytes, &index);
-    return status ? status : pickle_memo_get(m, index);
+    return status ? status : icae_pickle_memo_get(m, index);
 }
 
 static icae_status put_numbered(machine *m, size_t bytes) {
     uint64_t index;
     icae_status status = take_number(m, bytes, &index);
-    return status ? status : pickle_memo_put(m, index);
+    return status ? status : icae_pickle_memo_put(m, index);
 }
 
 /* ---- names ---- */
@@ -164,38 +164,38 @@ static icae_status push_global(machine *m) {
     for (int i = 0; i < 2; i++) {
         const unsigned char *line = memchr(m->at, '\n', (size_t)(m->end - m->at));
         if (!line)
-            return pickle_fail(m, ICAE_FORMAT, "a name is cut off; fetch the file again");
+            return icae_pickle_fail(m, ICAE_FORMAT, "a name is cut off; fetch the file again");
         parts[i] = (const char *)m->at;
         bytes[i] = (size_t)(line - m->at);
         m->at = line + 1;
     }
-    return pickle_push_name(m, parts[0], bytes[0], parts[1], bytes[1]);
+    return icae_pickle_push_name(m, parts[0], bytes[0], parts[1], bytes[1]);
 }
 
 static icae_status push_stack_global(machine *m) {
     pickle_ref refs[2] = {0};
-    icae_status status = pickle_pop(m, &refs[1]);
-    if (!status) status = pickle_pop(m, &refs[0]);
+    icae_status status = icae_pickle_pop(m, &refs[1]);
+    if (!status) status = icae_pickle_pop(m, &refs[0]);
     if (status) return status;
     const pickle_value *module = &m->p->values[refs[0]], *name = &m->p->values[refs[1]];
     if (module->kind != PICKLE_STRING || name->kind != PICKLE_STRING)
-        return pickle_fail(m, ICAE_FORMAT,
-                           "a class is named by something else than two strings");
-    return pickle_push_name(m, module->as.text, module->n, name->as.text, name->n);
+        return icae_pickle_fail(m, ICAE_FORMAT,
+                                "a class is named by something else than two strings");
+    return icae_pickle_push_name(m, module->as.text, module->n, name->as.text, name->n);
 }
 
 /* BUILD gives a state to the object below it. PyTorch hangs _metadata (versions of modules) on an
  * OrderedDict that way; numbers do not depend on it. */
 static icae_status build(machine *m) {
     pickle_ref state = 0, object = 0;
-    icae_status status = pickle_pop(m, &state);
-    if (!status) status = pickle_top(m, &object);
+    icae_status status = icae_pickle_pop(m, &state);
+    if (!status) status = icae_pickle_top(m, &object);
     if (status) return status;
     pickle_kind kind = (pickle_kind)m->p->values[object].kind;
     if (kind == PICKLE_DICT && m->p->values[state].kind == PICKLE_DICT) return ICAE_OK;
-    return pickle_fail(m, ICAE_UNSUPPORTED,
-                       "gives a state to a %s; expected a dictionary's _metadata",
-                       pickle_kind_name(kind));
+    return icae_pickle_fail(m, ICAE_UNSUPPORTED,
+                            "gives a state to a %s; expected a dictionary's _metadata",
+                            icae_pickle_kind_name(kind));
 }
 
 /* ---- the program ---- */
@@ -204,9 +204,10 @@ static icae_status proto(machine *m) {
     uint64_t version;
     icae_status status = take_number(m, 1, &version);
     if (status || (version >= 2 && version <= 5)) return status;
-    return pickle_fail(m, ICAE_UNSUPPORTED,
-                       "is pickle protocol %llu; expected 2 to 5: save it with a newer PyTorch",
-                       (unsigned long long)version);
+    return icae_pickle_fail(
+        m, ICAE_UNSUPPORTED,
+        "is pickle protocol %llu; expected 2 to 5: save it with a newer PyTorch",
+        (unsigned long long)version);
 }
 
 /* Frames only help streaming readers; the length must not lie all the same. */
@@ -214,17 +215,19 @@ static icae_status frame(machine *m) {
     uint64_t length;
     icae_status status = take_number(m, 8, &length);
     if (status || length <= (uint64_t)(m->end - m->at)) return status;
-    return pickle_fail(m, ICAE_FORMAT, "a frame of %llu bytes is cut off; fetch the file again",
-                       (unsigned long long)length);
+    return icae_pickle_fail(m, ICAE_FORMAT,
+                            "a frame of %llu bytes is cut off; fetch the file again",
+                            (unsigned long long)length);
 }
 
 static icae_status refuse_opcode(machine *m, unsigned char code) {
     const char *name = refused_name(code);
-    if (!name) return pickle_fail(m, ICAE_FORMAT, "0x%02x is no opcode of a pickle", code);
-    return pickle_fail(m, ICAE_UNSUPPORTED,
-                       "the opcode %s stands in no file of plain tensors, and is not run; save "
-                       "the model's state_dict() alone",
-                       name);
+    if (!name) return icae_pickle_fail(m, ICAE_FORMAT, "0x%02x is no opcode of a pickle", code);
+    return icae_pickle_fail(
+        m, ICAE_UNSUPPORTED,
+        "the opcode %s stands in no file of plain tensors, and is not run; save "
+        "the model's state_dict() alone",
+        name);
 }
 
 static icae_status run_opcode(machine *m, unsigned char code) {
@@ -234,13 +237,13 @@ static icae_status run_opcode(machine *m, unsigned char code) {
     case 0x95:
         return frame(m);
     case '(':
-        return pickle_mark(m);
+        return icae_pickle_mark(m);
     case 'N':
-        return pickle_push(m, (pickle_value){.kind = PICKLE_NONE});
+        return icae_pickle_push(m, (pickle_value){.kind = PICKLE_NONE});
     case 0x88:
-        return pickle_push(m, (pickle_value){.kind = PICKLE_BOOL, .as.integer = 1});
+        return icae_pickle_push(m, (pickle_value){.kind = PICKLE_BOOL, .as.integer = 1});
     case 0x89:
-        return pickle_push(m, (pickle_value){.kind = PICKLE_BOOL});
+        return icae_pickle_push(m, (pickle_value){.kind = PICKLE_BOOL});
     case 'K':
         return push_small(m, 1);
     case 'M':
@@ -258,33 +261,33 @@ static icae_status run_opcode(machine *m, unsigned char code) {
     case 0x8D:
         return push_string(m, 8);
     case ')':
-        return pickle_make_tuple(m, 0);
+        return icae_pickle_make_tuple(m, 0);
     case 0x85:
-        return pickle_make_tuple(m, 1);
+        return icae_pickle_make_tuple(m, 1);
     case 0x86:
-        return pickle_make_tuple(m, 2);
+        return icae_pickle_make_tuple(m, 2);
     case 0x87:
-        return pickle_make_tuple(m, 3);
+        return icae_pickle_make_tuple(m, 3);
     case 't':
-        return pickle_make_marked_tuple(m);
+        return icae_pickle_make_marked_tuple(m);
     case ']':
-        return pickle_push(m, (pickle_value){.kind = PICKLE_LIST});
+        return icae_pickle_push(m, (pickle_value){.kind = PICKLE_LIST});
     case '}':
-        return pickle_push(m, (pickle_value){.kind = PICKLE_DICT});
+        return icae_pickle_push(m, (pickle_value){.kind = PICKLE_DICT});
     case 'a':
-        return pickle_fill_one(m, 1, PICKLE_LIST);
+        return icae_pickle_fill_one(m, 1, PICKLE_LIST);
     case 'e':
-        return pickle_fill_marked(m, PICKLE_LIST);
+        return icae_pickle_fill_marked(m, PICKLE_LIST);
     case 's':
-        return pickle_fill_one(m, 2, PICKLE_DICT);
+        return icae_pickle_fill_one(m, 2, PICKLE_DICT);
     case 'u':
-        return pickle_fill_marked(m, PICKLE_DICT);
+        return icae_pickle_fill_marked(m, PICKLE_DICT);
     case 'q':
         return put_numbered(m, 1);
     case 'r':
         return put_numbered(m, 4);
     case 0x94:
-        return pickle_memo_put(m, m->n_memoized++);
+        return icae_pickle_memo_put(m, m->n_memoized++);
     case 'h':
         return get_numbered(m, 1);
     case 'j':
@@ -294,9 +297,9 @@ static icae_status run_opcode(machine *m, unsigned char code) {
     case 0x93:
         return push_stack_global(m);
     case 'R':
-        return pickle_reduce(m);
+        return icae_pickle_reduce(m);
     case 'Q':
-        return pickle_persistent(m);
+        return icae_pickle_persistent(m);
     case 'b':
         return build(m);
     default:
@@ -310,11 +313,12 @@ static icae_status run(machine *m, pickle_ref *top) {
         unsigned char code = *m->at++;
         if (code == '.') {
             if (m->height != 1 || m->n_marks)
-                return pickle_fail(m, ICAE_FORMAT, "ends with %zu values, expected 1",
-                                   m->height);
+                return icae_pickle_fail(m, ICAE_FORMAT, "ends with %zu values, expected 1",
+                                        m->height);
             if (m->at != m->end)
-                return pickle_fail(m, ICAE_FORMAT, "%zu bytes follow the end of the pickle",
-                                   (size_t)(m->end - m->at));
+                return icae_pickle_fail(m, ICAE_FORMAT,
+                                        "%zu bytes follow the end of the pickle",
+                                        (size_t)(m->end - m->at));
             *top = m->stack[0];
             return ICAE_OK;
         }
@@ -322,12 +326,12 @@ static icae_status run(machine *m, pickle_ref *top) {
         if (status) return status;
     }
     m->place = (size_t)(m->end - m->begin);
-    return pickle_fail(m, ICAE_FORMAT, "the pickle is cut off; fetch the file again");
+    return icae_pickle_fail(m, ICAE_FORMAT, "the pickle is cut off; fetch the file again");
 }
 
-icae_status pickle_read(pickle *p, const char *path, const unsigned char *data, size_t bytes,
-                        pickle_storage_source *source, void *user, pickle_ref *top,
-                        icae_error *error) {
+icae_status icae_pickle_read(pickle *p, const char *path, const unsigned char *data,
+                             size_t bytes, pickle_storage_source *source, void *user,
+                             pickle_ref *top, icae_error *error) {
     *p = (pickle){.path = path};
     if (bytes > MOST_BYTES) {
         return icae_fail(error, ICAE_UNSUPPORTED,
@@ -351,7 +355,7 @@ icae_status pickle_read(pickle *p, const char *path, const unsigned char *data, 
     return status;
 }
 
-void pickle_release(pickle *p) {
+void icae_pickle_release(pickle *p) {
     free(p->values);
     free(p->cells);
     free(p->storages);

@@ -106,10 +106,10 @@ typedef struct pickle {
 } pickle;
 
 /* Runs the pickle; *top is its value. On failure too the caller releases. */
-icae_status pickle_read(pickle *p, const char *path, const unsigned char *data, size_t bytes,
-                        pickle_storage_source *source, void *user, pickle_ref *top,
-                        icae_error *error);
-void pickle_release(pickle *p);
-const char *pickle_kind_name(pickle_kind kind); /* "dictionary" */
+icae_status icae_pickle_read(pickle *p, const char *path, const unsigned char *data,
+                             size_t bytes, pickle_storage_source *source, void *user,
+                             pickle_ref *top, icae_error *error);
+void icae_pickle_release(pickle *p);
+const char *icae_pickle_kind_name(pickle_kind kind); /* "dictionary" */
 
 #endif

@@ -17,7 +17,7 @@ enum { MOST_DEPTH = 64 };
 /* ---- memory and values ---- */
 
 /* The error says at which byte, so that pickletools.dis shows the place. */
-icae_status pickle_fail(machine *m, icae_status status, const char *format, ...) {
+icae_status icae_pickle_fail(machine *m, icae_status status, const char *format, ...) {
     char sentence[384];
     va_list arguments;
     va_start(arguments, format);
@@ -28,7 +28,8 @@ icae_status pickle_fail(machine *m, icae_status status, const char *format, ...)
 }
 
 /* At least doubled, so that growing stays linear; copied, because only void * aliases any pointer. */
-icae_status pickle_reserve(machine *m, void *table, size_t *room, size_t used, size_t each) {
+icae_status icae_pickle_reserve(machine *m, void *table, size_t *room, size_t used,
+                                size_t each) {
     if (used < *room) return ICAE_OK;
     size_t wanted = *room ? 2 * *room : 64;
     void *memory;
@@ -40,15 +41,15 @@ icae_status pickle_reserve(machine *m, void *table, size_t *room, size_t used, s
     return ICAE_OK;
 }
 
-icae_status pickle_push(machine *m, pickle_value value) {
+icae_status icae_pickle_push(machine *m, pickle_value value) {
     pickle *p = m->p;
     icae_status status = PICKLE_RESERVE(m, p->values, p->value_room, p->n_values);
     if (status) return status;
     p->values[p->n_values++] = value;
-    return pickle_push_ref(m, (pickle_ref)(p->n_values - 1));
+    return icae_pickle_push_ref(m, (pickle_ref)(p->n_values - 1));
 }
 
-icae_status pickle_push_ref(machine *m, pickle_ref ref) {
+icae_status icae_pickle_push_ref(machine *m, pickle_ref ref) {
     icae_status status = PICKLE_RESERVE(m, m->stack, m->stack_room, m->height);
     if (!status) m->stack[m->height++] = ref;
     return status;
@@ -60,16 +61,16 @@ static size_t floor_of(const machine *m) {
 }
 
 static icae_status underflow(machine *m) {
-    return pickle_fail(m, ICAE_FORMAT, "takes more values than there are on the stack");
+    return icae_pickle_fail(m, ICAE_FORMAT, "takes more values than there are on the stack");
 }
 
-icae_status pickle_pop(machine *m, pickle_ref *out) {
+icae_status icae_pickle_pop(machine *m, pickle_ref *out) {
     if (m->height <= floor_of(m)) return underflow(m);
     *out = m->stack[--m->height];
     return ICAE_OK;
 }
 
-icae_status pickle_top(machine *m, pickle_ref *out) {
+icae_status icae_pickle_top(machine *m, pickle_ref *out) {
     if (m->height <= floor_of(m)) return underflow(m);
     *out = m->stack[m->height - 1];
     return ICAE_OK;
@@ -89,17 +90,17 @@ static icae_status add_cell(machine *m, pickle_ref container, pickle_ref item) {
     into->as.cells.last = cell;
     unsigned depth = p->values[item].depth + 1u;
     if (depth > MOST_DEPTH)
-        return pickle_fail(m, ICAE_FORMAT, "values are nested over %d deep", MOST_DEPTH);
+        return icae_pickle_fail(m, ICAE_FORMAT, "values are nested over %d deep", MOST_DEPTH);
     if (depth > into->depth) into->depth = (uint8_t)depth;
     return ICAE_OK;
 }
 
 /* ---- containers ---- */
 
-icae_status pickle_make_tuple(machine *m, size_t n) {
+icae_status icae_pickle_make_tuple(machine *m, size_t n) {
     if (m->height - floor_of(m) < n) return underflow(m);
     size_t first = m->height - n;
-    icae_status status = pickle_push(m, (pickle_value){.kind = PICKLE_TUPLE});
+    icae_status status = icae_pickle_push(m, (pickle_value){.kind = PICKLE_TUPLE});
     if (status) return status;
     pickle_ref tuple = m->stack[m->height - 1];
     for (size_t i = 0; i < n && !status; i++)
@@ -111,22 +112,22 @@ icae_status pickle_make_tuple(machine *m, size_t n) {
 
 /* Forgets the last mark; *first is where the values above it begin. */
 static icae_status pop_mark(machine *m, size_t *first) {
-    if (!m->n_marks) return pickle_fail(m, ICAE_FORMAT, "has no MARK that belongs to it");
+    if (!m->n_marks) return icae_pickle_fail(m, ICAE_FORMAT, "has no MARK that belongs to it");
     *first = m->marks[--m->n_marks];
     return ICAE_OK;
 }
 
-icae_status pickle_mark(machine *m) {
+icae_status icae_pickle_mark(machine *m) {
     if (m->n_marks == MOST_MARKS)
-        return pickle_fail(m, ICAE_FORMAT, "values are nested over %d deep", MOST_MARKS);
+        return icae_pickle_fail(m, ICAE_FORMAT, "values are nested over %d deep", MOST_MARKS);
     m->marks[m->n_marks++] = m->height;
     return ICAE_OK;
 }
 
-icae_status pickle_make_marked_tuple(machine *m) {
+icae_status icae_pickle_make_marked_tuple(machine *m) {
     size_t first = 0;
     icae_status status = pop_mark(m, &first);
-    return status ? status : pickle_make_tuple(m, m->height - first);
+    return status ? status : icae_pickle_make_tuple(m, m->height - first);
 }
 
 /* Appends the values from `first` on to the list or dictionary below them. */
@@ -134,12 +135,13 @@ static icae_status fill(machine *m, size_t first, pickle_kind kind) {
     if (first <= floor_of(m)) return underflow(m);
     pickle_ref container = m->stack[first - 1];
     if (m->p->values[container].kind != kind) {
-        return pickle_fail(m, ICAE_FORMAT, "adds to a %s, expected a %s",
-                           pickle_kind_name((pickle_kind)m->p->values[container].kind),
-                           pickle_kind_name(kind));
+        return icae_pickle_fail(
+            m, ICAE_FORMAT, "adds to a %s, expected a %s",
+            icae_pickle_kind_name((pickle_kind)m->p->values[container].kind),
+            icae_pickle_kind_name(kind));
     }
     if (kind == PICKLE_DICT && (m->height - first) % 2)
-        return pickle_fail(m, ICAE_FORMAT, "a key of a dictionary has no value");
+        return icae_pickle_fail(m, ICAE_FORMAT, "a key of a dictionary has no value");
     icae_status status = ICAE_OK;
     for (size_t i = first; i < m->height && !status; i++)
         status = add_cell(m, container, m->stack[i]);
@@ -147,24 +149,25 @@ static icae_status fill(machine *m, size_t first, pickle_kind kind) {
     return status;
 }
 
-icae_status pickle_fill_marked(machine *m, pickle_kind kind) {
+icae_status icae_pickle_fill_marked(machine *m, pickle_kind kind) {
     size_t first = 0;
     icae_status status = pop_mark(m, &first);
     return status ? status : fill(m, first, kind);
 }
 
-icae_status pickle_fill_one(machine *m, size_t n, pickle_kind kind) {
+icae_status icae_pickle_fill_one(machine *m, size_t n, pickle_kind kind) {
     return m->height - floor_of(m) < n + 1 ? underflow(m) : fill(m, m->height - n, kind);
 }
 
 /* ---- the memo ---- */
 
-icae_status pickle_memo_put(machine *m, uint64_t index) {
+icae_status icae_pickle_memo_put(machine *m, uint64_t index) {
     if (m->height <= floor_of(m)) return underflow(m);
     /* Writers number the memo from 0 on, so a true index is below the number of bytes. */
     if (index >= (uint64_t)(m->end - m->begin)) {
-        return pickle_fail(m, ICAE_FORMAT, "the memo's place %llu is past every possible one",
-                           (unsigned long long)index);
+        return icae_pickle_fail(m, ICAE_FORMAT,
+                                "the memo's place %llu is past every possible one",
+                                (unsigned long long)index);
     }
     while (m->memo_room <= index) {
         size_t old = m->memo_room;
@@ -176,10 +179,10 @@ icae_status pickle_memo_put(machine *m, uint64_t index) {
     return ICAE_OK;
 }
 
-icae_status pickle_memo_get(machine *m, uint64_t index) {
+icae_status icae_pickle_memo_get(machine *m, uint64_t index) {
     if (index >= m->memo_room || m->memo[index] == UINT32_MAX) {
-        return pickle_fail(m, ICAE_FORMAT, "nothing was put into the memo's place %llu",
-                           (unsigned long long)index);
+        return icae_pickle_fail(m, ICAE_FORMAT, "nothing was put into the memo's place %llu",
+                                (unsigned long long)index);
     }
-    return pickle_push_ref(m, m->memo[index]);
+    return icae_pickle_push_ref(m, m->memo[index]);
 }

@@ -36,8 +36,8 @@ static bool is_text(const char *text, size_t bytes, const char *wanted) {
     return bytes == strlen(wanted) && !memcmp(text, wanted, bytes);
 }
 
-icae_status pickle_push_name(machine *m, const char *module, size_t module_bytes,
-                             const char *name, size_t name_bytes) {
+icae_status icae_pickle_push_name(machine *m, const char *module, size_t module_bytes,
+                                  const char *name, size_t name_bytes) {
     static const struct {
         const char *module, *name;
     } known[] = {[GLOBAL_ORDERED_DICT] = {"collections", "OrderedDict"},
@@ -50,13 +50,13 @@ icae_status pickle_push_name(machine *m, const char *module, size_t module_bytes
             is_storage ? storage_classes[i - GLOBAL_FIRST_STORAGE].name : known[i].name;
         if (!is_text(module, module_bytes, its_module) || !is_text(name, name_bytes, its_name))
             continue;
-        return pickle_push(m, (pickle_value){.kind = PICKLE_GLOBAL, .global = (uint8_t)i});
+        return icae_pickle_push(m, (pickle_value){.kind = PICKLE_GLOBAL, .global = (uint8_t)i});
     }
-    return pickle_fail(m, ICAE_UNSUPPORTED,
-                       "names %s.%s, which is none of the few things that plain tensors need; "
-                       "nothing was run; save the model's state_dict() alone",
-                       icae_quote(module, module_bytes).text,
-                       icae_quote(name, name_bytes).text);
+    return icae_pickle_fail(
+        m, ICAE_UNSUPPORTED,
+        "names %s.%s, which is none of the few things that plain tensors need; "
+        "nothing was run; save the model's state_dict() alone",
+        icae_quote(module, module_bytes).text, icae_quote(name, name_bytes).text);
 }
 
 /* The items of a tuple into out [most]; returns how many there are, or -1 when it is no tuple or larger. */
@@ -75,10 +75,10 @@ static pickle_kind kind_of(const pickle *p, pickle_ref ref) {
 
 /* ---- storages ---- */
 
-icae_status pickle_persistent(machine *m) {
+icae_status icae_pickle_persistent(machine *m) {
     pickle *p = m->p;
     pickle_ref id = 0, parts[5];
-    icae_status status = pickle_pop(m, &id);
+    icae_status status = icae_pickle_pop(m, &id);
     if (status) return status;
     const bool is_sound =
         open_tuple(p, id, 5, parts) == 5 && kind_of(p, parts[0]) == PICKLE_STRING &&
@@ -88,8 +88,8 @@ icae_status pickle_persistent(machine *m) {
         kind_of(p, parts[2]) == PICKLE_STRING && kind_of(p, parts[3]) == PICKLE_STRING &&
         kind_of(p, parts[4]) == PICKLE_INT && p->values[parts[4]].as.integer >= 0;
     if (!is_sound) {
-        return pickle_fail(m, ICAE_FORMAT,
-                           "a persistent id is not ('storage', class, key, location, count)");
+        return icae_pickle_fail(
+            m, ICAE_FORMAT, "a persistent id is not ('storage', class, key, location, count)");
     }
     const pickle_value *key = &p->values[parts[2]];
     int which = p->values[parts[1]].global - GLOBAL_FIRST_STORAGE;
@@ -100,17 +100,17 @@ icae_status pickle_persistent(machine *m) {
     if (status) return status;
     if (!icae_size_mul((size_t)count, storage_classes[which].value_bytes, &wanted) ||
         wanted != bytes) {
-        return pickle_fail(m, ICAE_FORMAT,
-                           "the storage '%s' has %zu bytes, not those of %llu values of a %s",
-                           icae_quote(key->as.text, key->n).text, bytes,
-                           (unsigned long long)count, storage_classes[which].name);
+        return icae_pickle_fail(
+            m, ICAE_FORMAT, "the storage '%s' has %zu bytes, not those of %llu values of a %s",
+            icae_quote(key->as.text, key->n).text, bytes, (unsigned long long)count,
+            storage_classes[which].name);
     }
     status = PICKLE_RESERVE(m, p->storages, p->storage_room, p->n_storages);
     if (status) return status;
     p->storages[p->n_storages] = storage;
-    return pickle_push(m, (pickle_value){.kind = PICKLE_STORAGE,
-                                         .global = (uint8_t)which,
-                                         .as.index = (uint32_t)p->n_storages++});
+    return icae_pickle_push(m, (pickle_value){.kind = PICKLE_STORAGE,
+                                              .global = (uint8_t)which,
+                                              .as.index = (uint32_t)p->n_storages++});
 }
 
 /* ---- tensors ---- */
@@ -152,14 +152,16 @@ static icae_status rebuild_tensor(machine *m, const pickle_ref *args) {
     pickle_tensor tensor = {0};
     if (kind_of(p, args[0]) != PICKLE_STORAGE || kind_of(p, args[1]) != PICKLE_INT ||
         p->values[args[1]].as.integer < 0) {
-        return pickle_fail(m, ICAE_FORMAT, "a tensor is not made of a storage and an offset");
+        return icae_pickle_fail(m, ICAE_FORMAT,
+                                "a tensor is not made of a storage and an offset");
     }
     tensor.rank = open_sizes(p, args[2], tensor.shape);
     if (tensor.rank < 0 || open_sizes(p, args[3], strides) != tensor.rank) {
-        return pickle_fail(m, ICAE_UNSUPPORTED,
-                           "a tensor's shape and strides are not two tuples of up to %d whole "
-                           "numbers from 0 up",
-                           ICAE_MAX_RANK);
+        return icae_pickle_fail(
+            m, ICAE_UNSUPPORTED,
+            "a tensor's shape and strides are not two tuples of up to %d whole "
+            "numbers from 0 up",
+            ICAE_MAX_RANK);
     }
     const pickle_value *from = &p->values[args[0]];
     const pickle_storage *storage = &p->storages[from->as.index];
@@ -168,10 +170,11 @@ static icae_status rebuild_tensor(machine *m, const pickle_ref *args) {
     tensor.type = storage_classes[from->global].name;
     tensor.dtype = storage_classes[from->global].dtype;
     if (!fits(&tensor, strides, offset, storage->values, &count)) {
-        return pickle_fail(m, ICAE_FORMAT,
-                           "a tensor's shape, strides and offset reach outside its storage of "
-                           "%lld values",
-                           (long long)storage->values);
+        return icae_pickle_fail(
+            m, ICAE_FORMAT,
+            "a tensor's shape, strides and offset reach outside its storage of "
+            "%lld values",
+            (long long)storage->values);
     }
     if (tensor.is_contiguous) { /* so its values are a part of the storage: no overflow */
         tensor.data = storage->data + (size_t)offset * each;
@@ -180,35 +183,37 @@ static icae_status rebuild_tensor(machine *m, const pickle_ref *args) {
     icae_status status = PICKLE_RESERVE(m, p->tensors, p->tensor_room, p->n_tensors);
     if (status) return status;
     p->tensors[p->n_tensors] = tensor;
-    return pickle_push(
+    return icae_pickle_push(
         m, (pickle_value){.kind = PICKLE_TENSOR, .as.index = (uint32_t)p->n_tensors++});
 }
 
-icae_status pickle_reduce(machine *m) {
+icae_status icae_pickle_reduce(machine *m) {
     pickle *p = m->p;
     pickle_ref tuple = 0, callee = 0, args[7] = {0};
-    icae_status status = pickle_pop(m, &tuple);
-    if (!status) status = pickle_pop(m, &callee);
+    icae_status status = icae_pickle_pop(m, &tuple);
+    if (!status) status = icae_pickle_pop(m, &callee);
     if (status) return status;
     int n = open_tuple(p, tuple, 7, args);
     if (kind_of(p, callee) != PICKLE_GLOBAL) {
-        return pickle_fail(m, ICAE_FORMAT, "calls a %s, which is no function",
-                           pickle_kind_name(kind_of(p, callee)));
+        return icae_pickle_fail(m, ICAE_FORMAT, "calls a %s, which is no function",
+                                icae_pickle_kind_name(kind_of(p, callee)));
     }
     switch (p->values[callee].global) {
     case GLOBAL_ORDERED_DICT:
-        if (n == 0) return pickle_push(m, (pickle_value){.kind = PICKLE_DICT});
-        return pickle_fail(m, ICAE_UNSUPPORTED,
-                           "makes an OrderedDict of something; expected "
-                           "an empty one that is filled later");
+        if (n == 0) return icae_pickle_push(m, (pickle_value){.kind = PICKLE_DICT});
+        return icae_pickle_fail(m, ICAE_UNSUPPORTED,
+                                "makes an OrderedDict of something; expected "
+                                "an empty one that is filled later");
     case GLOBAL_TENSOR:
         if (n == 6 || n == 7) return rebuild_tensor(m, args);
-        return pickle_fail(m, ICAE_FORMAT, "_rebuild_tensor_v2 is not given 6 or 7 arguments");
+        return icae_pickle_fail(m, ICAE_FORMAT,
+                                "_rebuild_tensor_v2 is not given 6 or 7 arguments");
     case GLOBAL_PARAMETER:
-        if (n == 3 && kind_of(p, args[0]) == PICKLE_TENSOR) return pickle_push_ref(m, args[0]);
-        return pickle_fail(m, ICAE_FORMAT, "_rebuild_parameter is not given a tensor");
+        if (n == 3 && kind_of(p, args[0]) == PICKLE_TENSOR)
+            return icae_pickle_push_ref(m, args[0]);
+        return icae_pickle_fail(m, ICAE_FORMAT, "_rebuild_parameter is not given a tensor");
     default:
-        return pickle_fail(
+        return icae_pickle_fail(
             m, ICAE_UNSUPPORTED,
             "makes a torch.%s of its own; expected persistent ids of storages",
             storage_classes[p->values[callee].global - GLOBAL_FIRST_STORAGE].name);

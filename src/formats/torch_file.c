@@ -63,7 +63,7 @@ static icae_status find_folder(reader *r, const zip_entry **program) {
 }
 
 static icae_status check_order(const reader *r) {
-    const zip_entry *order = zip_find(&r->zip, r->folder, r->folder_bytes, "byteorder");
+    const zip_entry *order = icae_zip_find(&r->zip, r->folder, r->folder_bytes, "byteorder");
     if (!order || (order->bytes == 6 && !memcmp(order->data, "little", 6))) return ICAE_OK;
     return icae_fail(r->error, ICAE_UNSUPPORTED,
                      "%s: its byte order is '%s', expected little; save it on a little-endian "
@@ -75,7 +75,7 @@ static icae_status check_once(reader *r, const zip_entry *entry) {
     bool *is_checked = &r->is_checked[entry - r->zip.entries];
     if (*is_checked) return ICAE_OK;
     *is_checked = true;
-    return zip_check(&r->zip, entry, r->error);
+    return icae_zip_check(&r->zip, entry, r->error);
 }
 
 static icae_status find_storage(void *user, const char *key, size_t key_bytes,
@@ -85,7 +85,7 @@ static icae_status find_storage(void *user, const char *key, size_t key_bytes,
     const zip_entry *entry = NULL;
     if (key_bytes <= 20) {
         snprintf(name, sizeof name, "data/%.*s", (int)key_bytes, key);
-        entry = zip_find(&r->zip, r->folder, r->folder_bytes, name);
+        entry = icae_zip_find(&r->zip, r->folder, r->folder_bytes, name);
     }
     if (!entry) {
         return icae_fail(error, ICAE_FORMAT,
@@ -125,7 +125,7 @@ static icae_status sort_pairs(const reader *r, const pickle *p, const pickle_val
             return icae_fail(
                 r->error, ICAE_UNSUPPORTED,
                 "%s: a key is a %s, expected a string; save a model's state_dict()", r->path,
-                pickle_kind_name((pickle_kind)pairs[i].key->kind));
+                icae_pickle_kind_name((pickle_kind)pairs[i].key->kind));
         }
         if (!pairs[i].key->n || memchr(pairs[i].key->as.text, 0, pairs[i].key->n)) {
             return icae_fail(r->error, ICAE_FORMAT,
@@ -145,7 +145,7 @@ static icae_status sort_pairs(const reader *r, const pickle *p, const pickle_val
 static icae_status make_entry(const reader *r, const pickle *p, pair from,
                               icae_torch_entry *entry) {
     *entry = (icae_torch_entry){.kind = ICAE_TORCH_OTHER,
-                                .type = pickle_kind_name((pickle_kind)from.value->kind)};
+                                .type = icae_pickle_kind_name((pickle_kind)from.value->kind)};
     entry->name = icae_arena_copy(&r->file->arena, from.key->as.text, from.key->n);
     if (!entry->name) return icae_fail_memory(r->error, r->path);
     if (from.value->kind == PICKLE_FLOAT) {
@@ -177,7 +177,7 @@ static icae_status list_entries(const reader *r, const pickle *p, pickle_ref top
     if (dictionary->kind != PICKLE_DICT) {
         return icae_fail(r->error, ICAE_UNSUPPORTED,
                          "%s: holds a %s, expected a dictionary: a model's state_dict()",
-                         r->path, pickle_kind_name((pickle_kind)dictionary->kind));
+                         r->path, icae_pickle_kind_name((pickle_kind)dictionary->kind));
     }
     size_t n = dictionary->n / 2;
     pair *pairs = calloc(n + 1, sizeof *pairs);
@@ -199,10 +199,10 @@ static icae_status run_program(reader *r, const zip_entry *program) {
         return icae_fail_memory(r->error, r->path);
     pickle p = {0};
     pickle_ref top = 0;
-    icae_status status =
-        pickle_read(&p, where, program->data, program->bytes, find_storage, r, &top, r->error);
+    icae_status status = icae_pickle_read(&p, where, program->data, program->bytes,
+                                          find_storage, r, &top, r->error);
     if (!status) status = list_entries(r, &p, top);
-    pickle_release(&p);
+    icae_pickle_release(&p);
     free(where);
     return status;
 }
@@ -224,7 +224,7 @@ static icae_status read_mapping(icae_torch_file *file, const char *path, icae_er
     }
     reader r = {.file = file, .path = path, .error = error};
     const zip_entry *program = NULL;
-    icae_status status = zip_read(&r.zip, mapping, &file->arena, error);
+    icae_status status = icae_zip_read(&r.zip, mapping, &file->arena, error);
     if (!status) {
         r.is_checked = icae_arena_array(&file->arena, r.zip.n_entries, sizeof *r.is_checked);
         if (!r.is_checked) status = icae_fail_memory(error, path);

@@ -252,8 +252,8 @@ static icae_status check_entries(const zip_archive *zip, icae_error *error) {
     return ICAE_OK;
 }
 
-icae_status zip_read(zip_archive *zip, const icae_mapping *mapping, icae_arena *arena,
-                     icae_error *error) {
+icae_status icae_zip_read(zip_archive *zip, const icae_mapping *mapping, icae_arena *arena,
+                          icae_error *error) {
     *zip = (zip_archive){.mapping = mapping};
     directory found;
     icae_status status = read_end(mapping, &found, error);
@@ -276,8 +276,8 @@ icae_status zip_read(zip_archive *zip, const icae_mapping *mapping, icae_arena *
     return status ? status : check_entries(zip, error);
 }
 
-const zip_entry *zip_find(const zip_archive *zip, const char *folder, size_t folder_bytes,
-                          const char *name) {
+const zip_entry *icae_zip_find(const zip_archive *zip, const char *folder, size_t folder_bytes,
+                               const char *name) {
     size_t name_bytes = strlen(name);
     for (size_t low = 0, high = zip->n_entries; low < high;) {
         size_t middle = low + (high - low) / 2;
@@ -300,7 +300,7 @@ const zip_entry *zip_find(const zip_archive *zip, const char *folder, size_t fol
     return NULL;
 }
 
-icae_status zip_check(const zip_archive *zip, const zip_entry *entry, icae_error *error) {
+icae_status icae_zip_check(const zip_archive *zip, const zip_entry *entry, icae_error *error) {
     uint32_t crc = (uint32_t)crc32_z(0, entry->data, entry->bytes);
     if (crc == entry->crc) return ICAE_OK;
     return refuse(zip->mapping, entry, ICAE_FORMAT,

@@ -35,12 +35,12 @@ typedef struct zip_archive {
 } zip_archive;
 
 /* Views into the mapping, which must outlive the archive. */
-icae_status zip_read(zip_archive *zip, const icae_mapping *mapping, icae_arena *arena,
-                     icae_error *error);
+icae_status icae_zip_read(zip_archive *zip, const icae_mapping *mapping, icae_arena *arena,
+                          icae_error *error);
 /* The entry folder[0..folder_bytes) + name, or NULL. */
-const zip_entry *zip_find(const zip_archive *zip, const char *folder, size_t folder_bytes,
-                          const char *name);
+const zip_entry *icae_zip_find(const zip_archive *zip, const char *folder, size_t folder_bytes,
+                               const char *name);
 /* Reads the entry once and compares its CRC-32 with the directory's. */
-icae_status zip_check(const zip_archive *zip, const zip_entry *entry, icae_error *error);
+icae_status icae_zip_check(const zip_archive *zip, const zip_entry *entry, icae_error *error);
 
 #endif

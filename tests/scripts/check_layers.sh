@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MIT
 # Includes may only go down: base -> formats -> backend -> autograd -> model -> icae -> learn -> programs.
 # A header's layer is the folder of the source file that has its name; the few without one are listed.
+# usage: check_layers.sh [libicae.so]   whose names are looked at, too
 set -eu
+library=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/../.."
 order="base formats backend autograd model icae learn programs"
 rank() {
@@ -56,5 +58,10 @@ one_home() { # header pattern, allowed files
 one_home 'cblas' '^src/backend/cpu_blas\.c$'
 one_home 'cjson' '^src/formats/json(_[a-z]+)?\.c$'
 one_home 'zlib' '^src/formats/'
+# A program that links the library may have any other name to itself.
+if [ -n "$library" ]; then
+  foreign=$(nm -D --defined-only "$library" | awk '$3 !~ /^(icae_|_init$|_fini$)/ { print $3 }')
+  [ -z "$foreign" ] || { echo "names that libicae.so exports without icae_ before them:" $foreign; bad=1; }
+fi
 [ $bad = 0 ] && echo "layers: every include goes down"
 exit $bad

@@ -331,10 +331,10 @@ END_TEST
 START_TEST(refuses_pickles_of_over_64_mebibytes) {
     pickle p;
     pickle_ref top;
-    ck_refused(pickle_read(&p, "x.pt: data.pkl", (const unsigned char *)"\200\2}.",
-                           (64u << 20) + 1, NULL, NULL, &top, &error),
+    ck_refused(icae_pickle_read(&p, "x.pt: data.pkl", (const unsigned char *)"\200\2}.",
+                                (64u << 20) + 1, NULL, NULL, &top, &error),
                "x.pt: data.pkl: has 67108865 bytes of pickle, at most 67108864 are read");
-    pickle_release(&p);
+    icae_pickle_release(&p);
 }
 END_TEST
 
