@@ -131,26 +131,17 @@ bool is_regular_file(const char *path) {
 }
 
 icae_status check_text(const char *path, const char *text, size_t bytes, icae_error *error) {
-    enum { LEAST = 64, MOST_SHARE = 10 }; /* shorter ones are somebody's odd text */
-    const unsigned char *data = (const unsigned char *)text;
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
-    size_t wrong = 0, first = 0, zeros = 0;
-    for (size_t at = 0; at < bytes;) {
-        int32_t point;
-        int length = icae_utf8_decode(data + at, bytes - at, &point);
-        if (point < 0 && wrong++ == 0) first = at;
-        zeros += point == 0;
-        at += (size_t)length;
-    }
-    if (bytes >= LEAST && wrong + zeros > bytes / MOST_SHARE) {
+    const icae_utf8_flaws flaws = icae_utf8_examine(text, bytes);
+    if (!icae_utf8_is_text(flaws, bytes)) {
         return icae_fail(error, ICAE_INVALID,
                          "%s is no text in UTF-8: %zu of its %zu bytes are not UTF-8, %zu are "
                          "zeros; iconv converts texts in other encodings",
-                         name, wrong, bytes, zeros);
+                         name, flaws.wrong, bytes, flaws.zeros);
     }
-    if (wrong == 0) return ICAE_OK;
+    if (flaws.wrong == 0) return ICAE_OK;
     icae_log_warning("%s: %zu byte%s not UTF-8, the first at byte %zu; each becomes U+FFFD",
-                     name, wrong, wrong == 1 ? " is" : "s are", first);
+                     name, flaws.wrong, flaws.wrong == 1 ? " is" : "s are", flaws.first);
     return ICAE_OK;
 }
 

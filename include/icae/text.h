@@ -46,6 +46,16 @@ int icae_utf8_encode(int32_t point,
 size_t icae_utf8_complete(const unsigned char *data, size_t bytes);
 /* Whether all of it is well-formed. */
 bool icae_utf8_is_valid(const char *text, size_t bytes);
+
+/* Bytes that stand in no well-formed sequence, where the first of them is, and zeros. */
+typedef struct icae_utf8_flaws {
+    size_t wrong, first, zeros;
+} icae_utf8_flaws;
+
+icae_utf8_flaws icae_utf8_examine(const char *text, size_t bytes);
+/* Whether so many bytes with these flaws may be a text at all: a tenth of them may be wrong or zeros. In
+ * fewer than 64 bytes zeros alone count: a short text with a wrong byte or two is somebody's odd text. */
+bool icae_utf8_is_text(icae_utf8_flaws flaws, size_t bytes);
 /* Copies data to out with ill-formed bytes replaced: one U+FFFD for each maximal subpart, that is
  * for each longest start of a sequence that breaks off ("E2 82 41" gives U+FFFD, "A"), and for each
  * other byte. Source: Unicode 15, section 3.9; Rust's String::from_utf8_lossy does the same. */

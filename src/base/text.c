@@ -122,6 +122,25 @@ bool icae_utf8_is_valid(const char *text, size_t bytes) {
     return true;
 }
 
+icae_utf8_flaws icae_utf8_examine(const char *text, size_t bytes) {
+    const unsigned char *data = (const unsigned char *)text;
+    icae_utf8_flaws flaws = {0};
+    for (size_t at = 0; at < bytes;) {
+        int32_t point;
+        int length = icae_utf8_decode(data + at, bytes - at, &point);
+        if (point < 0 && flaws.wrong++ == 0) flaws.first = at;
+        flaws.zeros += point == 0;
+        at += (size_t)length;
+    }
+    return flaws;
+}
+
+bool icae_utf8_is_text(icae_utf8_flaws flaws, size_t bytes) {
+    enum { SHORT = 64, MOST_SHARE = 10 };
+    size_t wrong = bytes < SHORT ? 0 : flaws.wrong;
+    return wrong + flaws.zeros <= bytes / MOST_SHARE;
+}
+
 /*
  * Bytes of the longest start of data that begins a well-formed sequence without finishing it (a
  * "maximal subpart", Unicode 15, section 3.9), at least 1. data does not begin with a whole one.

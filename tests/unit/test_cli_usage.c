@@ -72,6 +72,7 @@ START_TEST(bad_input_is_answered_with_a_sentence) {
     ck_ok(icae_file_write(test_path(folder, "blank.txt"), " \n\t\r\n", 5, &error));
     static const char utf16[200]; /* zeros, as every other byte of English in UTF-16 */
     ck_ok(icae_file_write(test_path(folder, "wide.txt"), utf16, sizeof utf16, &error));
+    ck_ok(icae_file_write(test_path(folder, "note.txt"), "N\0o\0!\0", 6, &error));
     ck_ok(icae_folder_make(test_path(folder, "peft"), &error));
     ck_ok(icae_file_write(test_path(folder, "peft/adapter_config.json"), "{}", 2, &error));
     const struct {
@@ -81,6 +82,7 @@ START_TEST(bad_input_is_answered_with_a_sentence) {
         {"compress " WITH " %s/empty.txt", "empty.txt is empty"},
         {"compress " WITH " %s/blank.txt", "blank.txt holds white space alone"},
         {"compress " WITH " %s/wide.txt", "wide.txt is no text in UTF-8: 0 of its 200 bytes"},
+        {"compress " WITH " %s/note.txt", "note.txt is no text in UTF-8: 0 of its 6 bytes"},
         {"compress " WITH " -o %s/x.slots - <" TINY_BASE "/model.safetensors",
          "standard input is no text in UTF-8"},
         {"compress -m %s/none.gguf -a " TINY_ADAPTER " LICENSE", "none.gguf"},
