@@ -15,10 +15,11 @@
  * buffer's included. The buffer is stored as places, not texts: restoring reads those lines again.
  *
  * A broken line (no valid JSON, no object, a missing field, a field that is no string) is
- * skipped, counted and, the first few times, warned about; with `strict` it is an error. A damaged
+ * skipped, counted and, the first few times, warned about; with `strict` it is an error. So is a text
+ * file that is none: one in UTF-16, or not a text at all (icae_utf8_is_text). A damaged
  * gzip stream, a line longer than the limit or a read error is an error always. Lines without any
  * text, and documents one of whose fields is only white space, are left out. Bytes that are not
- * UTF-8 become U+FFFD, and such documents are counted.
+ * UTF-8 become U+FFFD; such documents are counted and, the first few times, warned about.
  *
  * One reader serves one thread at a time; any thread may be the one.
  */

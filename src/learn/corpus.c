@@ -21,7 +21,7 @@
 #define DEFAULT_SHUFFLE_BYTES ((size_t)256 << 20)
 #define DEFAULT_LIMIT_BYTES   ((size_t)64 << 20)
 
-enum { WARNINGS = 3 }; /* later broken lines are only counted */
+enum { WARNINGS = 3 }; /* later broken lines, and later repairs, are only counted */
 
 /* Streams of the generator; the epoch is mixed in. */
 enum { STREAM_FILES = 1, STREAM_DRAWS = 2 };
@@ -54,14 +54,21 @@ static icae_status pack_item(icae_corpus *corpus, corpus_item *item, const char 
         icae_text_release(&packed);
         return icae_fail_memory(error, "a document");
     }
-    corpus->stats.repaired += was_repaired;
     item->data = packed.data;
+    if (!was_repaired) return ICAE_OK;
+    if (corpus->stats.repaired++ < WARNINGS) {
+        icae_log_warning("%s:%" PRId64 ": has bytes that are not UTF-8; each becomes U+FFFD",
+                         corpus->files[item->place.file].path, item->place.lines_before + 1);
+        if (corpus->stats.repaired == WARNINGS)
+            icae_log_warning("further texts that are not UTF-8 are repaired without a word");
+    }
     return ICAE_OK;
 }
 
-/* A broken line: an error when strict, else a warning and a count. */
-static icae_status complain(icae_corpus *corpus, bool is_again, corpus_outcome *outcome,
-                            const icae_error *problem, icae_error *error) {
+/* A broken line, or text file: an error when strict, else a warning and a count. */
+static icae_status complain(icae_corpus *corpus, const char *what, bool is_again,
+                            corpus_outcome *outcome, const icae_error *problem,
+                            icae_error *error) {
     *outcome = CORPUS_NOTHING;
     if (corpus->strict || is_again) {
         return icae_fail(error, problem->status, "%s", problem->message);
@@ -72,7 +79,7 @@ static icae_status complain(icae_corpus *corpus, bool is_again, corpus_outcome *
     }
     corpus->stats.broken++;
     if (corpus->stats.broken <= WARNINGS) {
-        icae_log_warning("%s; the line is skipped", problem->message);
+        icae_log_warning("%s; the %s is skipped", problem->message, what);
     }
     if (corpus->stats.broken == WARNINGS) {
         icae_log_warning("further broken lines are skipped and counted without a word");
@@ -149,12 +156,12 @@ static icae_status read_json_line(icae_corpus *corpus, size_t file, icae_lines *
                       "makes JSON lines of it)",
                       path);
         }
-        return complain(corpus, is_again, outcome, &problem, error);
+        return complain(corpus, "line", is_again, outcome, &problem, error);
     }
     const char *fields[ICAE_CORPUS_FIELDS];
     size_t field_bytes[ICAE_CORPUS_FIELDS];
     if (take_fields(corpus, path, number, json, fields, field_bytes, &problem)) {
-        status = complain(corpus, is_again, outcome, &problem, error);
+        status = complain(corpus, "line", is_again, outcome, &problem, error);
     } else {
         bool is_empty = false;
         for (size_t i = 0; i < corpus->n_fields; i++)
@@ -172,7 +179,7 @@ static icae_status read_json_line(icae_corpus *corpus, size_t file, icae_lines *
 
 /* The whole file is one document. Line ends become "\n"; the last one is not part of it. */
 static icae_status read_text_file(icae_corpus *corpus, size_t file, icae_lines *lines,
-                                  corpus_item *item, corpus_outcome *outcome,
+                                  bool is_again, corpus_item *item, corpus_outcome *outcome,
                                   icae_error *error) {
     icae_text *text = &corpus->scratch;
     icae_text_clear(text);
@@ -208,6 +215,15 @@ static icae_status read_text_file(icae_corpus *corpus, size_t file, icae_lines *
         corpus->stats.empty++;
         return ICAE_OK;
     }
+    const icae_utf8_flaws flaws = icae_utf8_examine(text->data, text->length);
+    if (!icae_utf8_is_text(flaws, text->length)) {
+        icae_error problem = {0};
+        icae_fail(&problem, ICAE_FORMAT,
+                  "%s: is no text in UTF-8: %zu of its %zu bytes are not UTF-8, %zu are zeros; "
+                  "iconv converts texts in other encodings",
+                  corpus->files[file].path, flaws.wrong, text->length, flaws.zeros);
+        return complain(corpus, "file", is_again, outcome, &problem, error);
+    }
     const char *data = text->data;
     *outcome = CORPUS_ITEM;
     return pack_item(corpus, item, &data, &text->length, false, error);
@@ -219,7 +235,7 @@ icae_status icae_corpus_read(icae_corpus *corpus, size_t file, icae_lines *lines
         .place = {file, icae_lines_offset(lines), icae_lines_number(lines)},
     };
     if (corpus->files[file].is_text) {
-        return read_text_file(corpus, file, lines, item, outcome, error);
+        return read_text_file(corpus, file, lines, is_again, item, outcome, error);
     }
     return read_json_line(corpus, file, lines, is_again, item, outcome, error);
 }

@@ -372,6 +372,28 @@ START_TEST(bytes_that_are_not_utf8_are_repaired_and_counted) {
 }
 END_TEST
 
+START_TEST(text_files_that_are_no_texts_are_skipped_and_counted) {
+    const char *folder = test_folder("corpus-no-text");
+    static const char wide[] = "d\0o\0c\0 \0"
+                               "1\0",
+                      other[80] = "a PDF, or a program \xFF\xFE";
+    icae_error error = {0};
+    ck_ok(icae_file_write(test_path(folder, "a.txt"), wide, sizeof wide - 1, &error));
+    ck_ok(icae_file_write(test_path(folder, "b.txt"), other, sizeof other, &error));
+    write_text(test_path(folder, "c.txt"), "doc 3");
+    icae_corpus *corpus = open_one(folder, (icae_corpus_options){.epochs = 1});
+    ck_assert_int_eq(next_number(corpus), 3);
+    ck_assert_int_eq(next_number(corpus), -1);
+    ck_assert_uint_eq(icae_corpus_get_stats(corpus).broken, 2);
+    icae_corpus_close(corpus);
+
+    icae_document document;
+    corpus = open_one(test_path(folder, "a.txt"), (icae_corpus_options){.strict = true});
+    ck_refused(icae_corpus_next(corpus, &document, &error), "a.txt: is no text in UTF-8");
+    icae_corpus_close(corpus);
+}
+END_TEST
+
 START_TEST(rows_give_their_fields_in_the_order_asked_for) {
     icae_corpus *corpus =
         open_one("data/samples/questions.jsonl",
@@ -468,5 +490,6 @@ SUITE_OF(corpus, 60, without_shuffling_documents_come_as_they_stand,
          a_damaged_state_is_refused, broken_lines_are_skipped_and_counted_or_refused,
          an_epoch_without_documents_is_an_error_that_says_why, text_files_are_one_document_each,
          bytes_that_are_not_utf8_are_repaired_and_counted,
+         text_files_that_are_no_texts_are_skipped_and_counted,
          rows_give_their_fields_in_the_order_asked_for, wrong_lists_of_files_are_refused,
          a_damaged_gzip_file_is_an_error_not_an_end)
