@@ -215,16 +215,17 @@ static void print_plan(const icae_settings *settings, const icae_train_report *r
                (double)settings->memory_budget / 1e9, (long long)settings->train.micro_batch,
                settings->train.checkpointing ? "true" : "false");
     }
-    printf("a step       at most %lld context tokens in %lld samples; %lld encoder rows, %lld "
+    printf("a step       at most %lld context tokens in %lld sample%s; %lld encoder rows, %lld "
            "decoder rows, %lld targets\n",
            (long long)plan->step.context_tokens, (long long)settings->train.batch,
-           (long long)plan->step.encoder_tokens, (long long)plan->step.decoder_tokens,
-           (long long)plan->step.targets);
+           settings->train.batch == 1 ? "" : "s", (long long)plan->step.encoder_tokens,
+           (long long)plan->step.decoder_tokens, (long long)plan->step.targets);
     printf("work         %.1f useful GFLOP a step\n", plan->work / 1e9);
     if (report->step_s > 0) {
-        printf("time         about %.3g s a step, %.2g hours for %lld steps\n", report->step_s,
-               report->step_s * (double)settings->train.steps / 3600,
-               (long long)settings->train.steps);
+        icae_text time = {0};
+        icae_train_estimate(&time, report->step_s, settings->train.steps);
+        printf("time         %s\n", icae_text_string(&time));
+        icae_text_release(&time);
     }
 }
 

@@ -27,6 +27,7 @@
 
 #include "icae/plan.h"
 #include "icae/settings.h"
+#include "icae/text.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -72,6 +73,9 @@ typedef struct icae_train_report {
     size_t peak_activations;    /* the most that buffers held */
     size_t peak_rss; /* the most that the process had in use, at the end of the run */
 } icae_train_report;
+
+/* Appends "about 1.83 s a step, 1 h 05 m for 2000 steps". */
+void icae_train_estimate(icae_text *out, double step_s, int64_t steps);
 
 /*
  * Trains. `settings` is completed on the way (what was left open is filled in). Returns

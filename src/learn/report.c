@@ -38,6 +38,17 @@ static const char *duration(double seconds, char *out, size_t bytes) {
 
 /* ---- before the run ---- */
 
+void icae_train_estimate(icae_text *out, double step_s, int64_t steps) {
+    char step[32], all[32];
+    if (step_s < 100)
+        snprintf(step, sizeof step, "%.3g s", step_s);
+    else
+        duration(step_s, step, sizeof step);
+    icae_text_printf(out, "about %s a step, %s for %lld step%s", step,
+                     duration(step_s * (double)steps, all, sizeof all), (long long)steps,
+                     steps == 1 ? "" : "s");
+}
+
 void icae_report_plan(const trainer *t) {
     const icae_plan *plan = &t->report->plan;
     const icae_settings *s = t->settings;
@@ -68,21 +79,21 @@ void icae_report_plan(const trainer *t) {
                       (long long)s->train.batch,
                       s->train.checkpointing ? "activations recomputed" : "nothing recomputed");
     }
-    icae_log_info("step      %lld samples, at most %lld context tokens; %lld encoder and %lld "
+    icae_log_info("step      %lld sample%s, at most %lld context tokens; %lld encoder and %lld "
                   "decoder rows, %lld targets; %.3g useful GFLOP",
-                  (long long)s->train.batch, (long long)plan->step.context_tokens,
-                  (long long)plan->step.encoder_tokens, (long long)plan->step.decoder_tokens,
-                  (long long)plan->step.targets, plan->work / 1e9);
+                  (long long)s->train.batch, s->train.batch == 1 ? "" : "s",
+                  (long long)plan->step.context_tokens, (long long)plan->step.encoder_tokens,
+                  (long long)plan->step.decoder_tokens, (long long)plan->step.targets,
+                  plan->work / 1e9);
     icae_log_info("compute   %s on %s kernels", icae_compute_names[t->be->compute],
                   t->be->name);
     if (t->report->step_s > 0) {
-        char time[32];
-        int64_t steps = s->train.steps - t->state.step;
-        icae_log_info(
-            "time      about %.3g s a step, %s for %lld steps (%d thread%s, %s %.0f GFLOP/s)",
-            t->report->step_s, duration(t->report->step_s * (double)steps, time, sizeof time),
-            (long long)steps, t->be->n_threads, t->be->n_threads == 1 ? "" : "s",
-            t->report->peak_name, t->report->peak / 1e9);
+        icae_text time = {0};
+        icae_train_estimate(&time, t->report->step_s, s->train.steps - t->state.step);
+        icae_log_info("time      %s (%d thread%s, %s %.0f GFLOP/s)", icae_text_string(&time),
+                      t->be->n_threads, t->be->n_threads == 1 ? "" : "s", t->report->peak_name,
+                      t->report->peak / 1e9);
+        icae_text_release(&time);
     }
 }
 

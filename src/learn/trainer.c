@@ -504,7 +504,10 @@ static icae_status run(trainer *t, icae_error *error) {
     if (!status) status = open_parts(t, error);
     if (status) return status;
     measure_machine(t);
-    if (t->options->is_dry_run) return open_feed(t, error); /* missing files are told now */
+    if (t->options->is_dry_run) { /* missing files are told now */
+        status = open_feed(t, error);
+        return status ? status : icae_heldout_open(t, error);
+    }
     status = icae_run_folder_open(&t->folder, t->settings->out, error);
     if (status) return status;
     status = t->options->is_resuming ? begin_resumed(t, error) : begin_fresh(t, error);

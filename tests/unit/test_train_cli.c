@@ -74,6 +74,27 @@ START_TEST(more_threads_than_processors_are_warned_about_once) {
 }
 END_TEST
 
+START_TEST(a_dry_run_tells_what_a_run_will_take_and_lacks) {
+    const char *folder = folder_with_config("train-dry", "train.steps=7200");
+    outcome o = train(folder, "--dry-run --set train.batch=1");
+    ck_assert_msg(o.code == 0, "%s", o.err);
+    ck_assert_ptr_nonnull(strstr(o.out, " context tokens in 1 sample; "));
+    ck_assert_ptr_nonnull(strstr(o.out, " a step, "));
+    ck_assert_ptr_nonnull(strstr(o.out, " for 7200 steps\n"));
+    ck_assert_ptr_null(strstr(o.out, "hours"));
+    static const char *const sets[] = {"data.train", "data.heldout"};
+    for (int i = 0; i < 2; i++) {
+        char arguments[128], said[64];
+        snprintf(arguments, sizeof arguments, "-q --dry-run --set %s=none.jsonl", sets[i]);
+        snprintf(said, sizeof said, "%s: none.jsonl: there is no such file", sets[i]);
+        o = train(folder, arguments);
+        ck_assert_int_eq(o.code, 1);
+        ck_assert_msg(strstr(o.err, said), "%s", o.err);
+        ck_assert_str_eq(o.out, "");
+    }
+}
+END_TEST
+
 START_TEST(prints_one_json_object_and_notices_a_full_disk) {
     const char *folder = folder_with_config("train-json", "train.steps=1");
     static const char *const runs[] = {"--json -q --dry-run", "--json -q"};
@@ -214,6 +235,7 @@ END_TEST
 
 SUITE_OF(train_cli, 60, a_command_line_that_is_wrong_is_usage_and_a_file_that_is_wrong_is_not,
          more_threads_than_processors_are_warned_about_once,
+         a_dry_run_tells_what_a_run_will_take_and_lacks,
          prints_one_json_object_and_notices_a_full_disk,
          an_adapter_that_learnt_no_answers_is_asked_with_a_warning,
          what_is_said_with_closed_streams_goes_into_no_file,
