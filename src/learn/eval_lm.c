@@ -31,6 +31,12 @@ static void lm_fill(const icae_eval_engine *engine, icae_eval_settings *settings
 static icae_status lm_collect(const icae_eval_engine *engine,
                               const icae_eval_settings *settings, icae_eval_items *items,
                               icae_error *error) {
+    if (settings->continuation <= settings->skip) {
+        return icae_fail(error, ICAE_INVALID,
+                         "a continuation of %lld tokens of which the first %lld are not scored "
+                         "leaves nothing: raise --continuation, or lower --skip",
+                         (long long)settings->continuation, (long long)settings->skip);
+    }
     bool has_lengths = settings->n_lengths > 0;
     int64_t n = has_lengths ? settings->n_lengths : 1, longest = 0;
     int64_t least = settings->continuation / 2;

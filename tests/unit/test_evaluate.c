@@ -437,6 +437,9 @@ START_TEST(refuses_samples_without_anything_to_score) {
                "no text");
     ck_refused(lm->measure(&g->engine, &settings, g->list, 1, &row, &error),
                "expected more than 30");
+    settings.continuation = 30;
+    ck_refused(lm->collect(&g->engine, &settings, &none, &error),
+               "leaves nothing: raise --cont");
     ck_refused(ppl->measure(&g->engine, &settings, g->list, 1, &row, &error), "stride");
     settings.window = g->model->config.context_length + 1;
     ck_refused(ppl->measure(&g->engine, &settings, g->list, 1, &row, &error), "--window");
