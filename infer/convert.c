@@ -327,8 +327,10 @@ int run_convert(const options *given) {
     job j = {.given = given, .from = given->words[0], .to = given->words[1], .error = &error};
     kind from = N_KINDS;
     const conversion *row = NULL;
-    icae_status status = read_options(&j);
-    if (!status) status = recognise(j.from, &from, &error);
+    if (read_options(&j))
+        return usage_error("convert", "FROM TO [-m BASE] [-a ADAPTER] [--to FORMAT]", "%s",
+                           error.message);
+    icae_status status = recognise(j.from, &from, &error);
     if (!status) status = choose(&j, from, &row);
     const char *ignored = status ? NULL : ignored_option(given, row);
     if (ignored) {
