@@ -393,6 +393,7 @@ uninstall: check-prefix
 	rm -f $(foreach program,$(notdir $(PROGRAMS)),$(INTO)/bin/$(program))
 	rm -f $(INTO)/lib/libicae.* $(PKGCONFIG)/icae.pc
 	rm -f $(INTO)/include/icae.h $(INTO)/include/icae/status.h
+	rmdir $(INTO)/include/icae 2>/dev/null || true
 
 # ---- showing ----
 .PHONY: demo bench
