@@ -80,6 +80,8 @@ static bool take_assignment(int argc, char **argv, int *i, char **assignments, i
         } else if (length > 2 && !strncmp(argv[*i], shorthands[s].option, length) &&
                    argv[*i][length] == '=') {
             value = argv[*i] + length + 1;
+        } else if (length == 2 && !strncmp(argv[*i], shorthands[s].option, length)) {
+            value = argv[*i] + length; /* -t2 */
         } else {
             continue;
         }
@@ -109,9 +111,9 @@ static arguments parse(const train_program *program, int argc, char **argv, char
             args.is_dry_run = true;
         } else if (!strcmp(word, "--json")) {
             args.is_json = true;
-        } else if (!strcmp(word, "-q")) {
+        } else if (!strcmp(word, "-q") || !strcmp(word, "--quiet")) {
             icae_log_set_level(ICAE_LOG_QUIET);
-        } else if (!strcmp(word, "-v")) {
+        } else if (!strcmp(word, "-v") || !strcmp(word, "--verbose")) {
             icae_log_set_level(ICAE_LOG_VERBOSE);
         } else if (take_assignment(argc, argv, &i, assignments, n_assignments)) {
             continue;

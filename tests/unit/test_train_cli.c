@@ -66,11 +66,15 @@ END_TEST
 START_TEST(more_threads_than_processors_are_warned_about_once) {
     const char *folder = folder_with_config("train-threads", "train.steps=1");
     char arguments[64];
-    snprintf(arguments, sizeof arguments, "-q --dry-run -t %d", omp_get_num_procs() + 1);
-    outcome o = train(folder, arguments);
-    ck_assert_int_eq(o.code, 0);
-    const char *said = strstr(o.err, "more threads than processors");
-    ck_assert_msg(said && !strstr(said + 1, "more threads"), "%s", o.err);
+    static const char *const ways[] = {"-t ", "-t", "--threads="};
+    for (int i = 0; i < 3; i++) {
+        snprintf(arguments, sizeof arguments, "--quiet --dry-run %s%d", ways[i],
+                 omp_get_num_procs() + 1);
+        outcome o = train(folder, arguments);
+        ck_assert_int_eq(o.code, 0);
+        const char *said = strstr(o.err, "more threads than processors");
+        ck_assert_msg(said && !strstr(said + 1, "more threads"), "%s", o.err);
+    }
 }
 END_TEST
 
