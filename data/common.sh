@@ -7,6 +7,19 @@ die() {
     exit 1
 }
 
+# take_folder DEFAULT [FOLDER]: leaves the script's one argument as $folder; --help prints the head of the script.
+take_folder() {
+    case ${2:-} in
+    -h | --help)
+        sed -n '3,/^[^#]/s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    -*) die "option $2 is unknown; --help tells the usage" ;;
+    esac
+    [ $# -le 2 ] || die "one folder is enough: $2, or $3? --help tells the usage"
+    folder=${2:-$1}
+}
+
 # Runs a command as root: directly, or through sudo where that asks no password.
 as_root() {
     if [ "$(id -u)" = 0 ]; then

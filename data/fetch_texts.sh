@@ -11,7 +11,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 
-folder=${1:-$here/texts}
+take_folder "$here/texts" "$@"
 folder=${folder%/}
 debian="anarchism r-cran-janeaustenr r-cran-tokenizers jargon-text bible-kjv-text"
 

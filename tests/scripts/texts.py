@@ -147,6 +147,17 @@ class Fetch(unittest.TestCase):
         self.assertEqual((self.get("mine.jsonl"), self.get(".notes"), self.get("more/train-000.jsonl")),
                          ("mine", "notes", "of my own"))
 
+    def test_words_that_are_no_folder_fetch_nothing(self):
+        shutil.copy(os.path.join(DATA, "fetch_base.sh"), self.path("fetch_base.sh"))
+        for script in "fetch_texts.sh", "fetch_base.sh":
+            for words, code, part in ((["--help"], 0, "[FOLDER=data/"), (["--hepl"], 1, "option --hepl is unknown"),
+                                      (["gema", "into"], 1, "one folder is enough: gema, or into?")):
+                done = subprocess.run([self.path(script), *words], cwd=self.top, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT)
+                self.assertEqual(done.returncode, code, script)
+                self.assertIn(part, done.stdout.decode("utf-8"))
+        self.assertFalse(os.path.exists(self.path("gema")))
+
     def test_a_new_folder_and_an_empty_one_become_whole(self):
         for is_there in (False, True):
             shutil.rmtree(self.folder, ignore_errors=True)
