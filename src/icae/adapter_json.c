@@ -21,6 +21,7 @@
 #include "icae/adapter_internal.h"
 #include "icae/chat.h"
 #include "icae/json.h"
+#include "icae/log.h"
 #include "icae/rng.h"
 
 /* The files whose hashes icae.json holds. */
@@ -297,6 +298,49 @@ static void refuse_features(icae_json_object *root) {
     }
 }
 
+/* A feature that a newer peft may have: a LoRA that computes something else with the same tensors would come
+ * in as a plain one. What the listed keys say has no part in what a trained LoRA computes. */
+static void warn_of_unknown(const icae_json_object *root) {
+    static const char *const known[] = {
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "use_rslora",
+        "target_modules",
+        "bias",
+        "peft_type",
+        "init_lora_weights",
+        "base_model_name_or_path",
+        "revision",
+        "task_type",
+        "inference_mode",
+        "auto_mapping",
+        "peft_version",
+        "megatron_config",
+        "megatron_core",
+        "loftq_config",
+        "eva_config",
+        "corda_config",
+        "lora_ga_config",
+        "velora_config",
+        "qalora_group_size",
+        "runtime_config",
+        "ensure_weight_tying",
+    };
+    for (const icae_json_value *value = icae_json_first(root->value); value;
+         value = icae_json_next(value)) {
+        const char *key = icae_json_key(value);
+        size_t i = 0;
+        while (i < sizeof known / sizeof known[0] && strcmp(key, known[i]) != 0)
+            i++;
+        if (i < sizeof known / sizeof known[0] || is_off(value)) continue;
+        icae_log_warning(
+            "%s: '%s' is not known here and passed over; if it changes what a LoRA "
+            "computes, this one is read wrongly",
+            icae_json_name(root->json), icae_quote_string(key).text);
+    }
+}
+
 /*
  * How training began concerns us only where it changed the base: PiSSA, OLoRA, CorDA and LoRA-GA take the
  * product that the pairs begin with out of the base's matrices, and LoftQ rounds them. Beside the base as
@@ -358,6 +402,7 @@ static icae_status read_peft(icae_adapter_loader *load, icae_json_object *root) 
     read_targets(root, settings->targets);
     refuse_features(root);
     check_beginning(root);
+    if (!root->status) warn_of_unknown(root);
     return icae_json_end_lenient(root);
 }
 

@@ -227,10 +227,15 @@ START_TEST(refuses_peft_features_that_it_does_not_compute) {
                    cases[i][2]);
     }
     /* What PEFT adds over the years is no business of ours while it is off. */
+    catch_warnings(folder);
     ck_ok(load_edited(folder, "adapter_config.json", "\"use_dora\": false",
                       "\"rank_pattern\": {}, \"modules_to_save\": null, \"loftq_config\": {}, "
-                      "\"revision\": \"x\", \"layers_to_transform\": null, \"new_key\": [1]",
+                      "\"revision\": \"x\", \"layers_to_transform\": null, \"new_key\": null",
                       &error));
+    ck_assert(!has_warned(folder, "warning"));
+    ck_ok(load_edited(folder, "adapter_config.json", "\"use_dora\": false", "\"new_key\": [1]",
+                      &error));
+    ck_assert(has_warned(folder, "adapter_config.json: 'new_key' is not known here"));
 }
 END_TEST
 
