@@ -162,18 +162,25 @@ static icae_status measure_losses(const ground *g, int64_t n, icae_batch *batch,
     return status;
 }
 
-/* Keys and values of all passages that are restored side by side; `job` is the longest. */
-static size_t restoring_caches(const ground *g, const icae_job *job) {
+/* Keys and values of all passages that are restored side by side, of samples as long as the first of `batch`.
+ * A cache has room for all rows of its decoder sequence and eight tokens behind the end. */
+static size_t restoring_caches(const ground *g, const icae_batch *batch) {
+    enum { BEHIND_END = 8 };
     const icae_settings *s = g->settings;
     const icae_model_config *c = &g->model->config;
     bool is_instruct = s->objective.kind == ICAE_OBJECTIVE_INSTRUCT;
-    int64_t limit = s->evaluate.reconstruct_tokens, context = icae_settings_context(s);
-    if (!is_instruct && limit && context > limit) context = limit;
-    int64_t passage = is_instruct ? job->n_prefix + job->n_prompt + job->n_target : context;
-    int64_t tokens = passage + g->adapter->settings.memory_slots;
+    int64_t limit = s->evaluate.reconstruct_tokens, n = s->evaluate.reconstruct_samples;
+    if (n > s->evaluate.samples) n = s->evaluate.samples;
+    icae_context context = batch->contexts[0];
+    icae_job job = batch->jobs[is_instruct ? batch->n_jobs - 1 : 0];
+    if (!is_instruct && limit && context.n > limit) {
+        context.n = limit;
+        job.n_target = limit + 1;
+    }
+    const icae_batch one = {&context, 1, &job, 1};
+    int64_t tokens = icae_batch_measure(g->adapter, &one).decoder_tokens + BEHIND_END;
     return 2 * sizeof(icae_real) *
-           (size_t)(tokens * c->layers * c->kv_heads * c->head_width *
-                    s->evaluate.reconstruct_samples);
+           (size_t)(tokens * c->layers * c->kv_heads * c->head_width * n);
 }
 
 /* What an evaluation's tensors take: held-out losses, n samples at once; then, the pool emptied, the
@@ -189,7 +196,7 @@ static icae_status measure_evaluation(const ground *g, int64_t n, size_t *bytes,
     icae_status status = measure_losses(g, n, &batch, &losses, error);
     if (!status && s->evaluate.reconstruct_samples > 0) {
         status = measure_losses(g, 1, &batch, &restoring, error);
-        restoring += restoring_caches(g, &batch.jobs[batch.n_jobs - 1]);
+        restoring += restoring_caches(g, &batch);
     }
     *bytes = losses > restoring ? losses : restoring;
     return status;

@@ -206,6 +206,11 @@ START_TEST(memory_is_predicted_within_a_tenth) {
               "train.micro_batch=8", "adapter.rank=64"),
         SHAPE("adapter.memory_slots=256", "train.batch=1", "adapter.rank=256",
               "objective.lm_ratio=0"),
+        /* most of it for the caches of passages of sixteen spans each, as many slots as tokens */
+        SHAPE("adapter.memory_slots=32", "adapter.compression_rate=1",
+              "objective.context_tokens=512", "objective.lm_ratio=0", "train.batch=1",
+              "train.checkpointing=true", "evaluate.samples=40",
+              "evaluate.reconstruct_samples=40", "evaluate.reconstruct_tokens=0"),
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         char name[32];
