@@ -40,12 +40,10 @@ static const unsigned char *row_of(const icae_matrix *w, int64_t row) {
     return (const unsigned char *)w->data + (size_t)row * w->row_bytes;
 }
 
-/* The whole of w as real, in scratch: clear rather than lean, as nobody waits for the oracle. NULL when
- * memory ends, as all that follow pass on. */
-static const icae_real *widened(icae_backend *be, const icae_matrix *w) {
-    size_t stride;
-    icae_real *wide = (icae_real *)(void *)icae_backend_scratch(
-        be, (size_t)(w->rows * w->cols) * sizeof *wide, &stride);
+/* The whole of w as real, to be released: clear rather than lean, as nobody waits for the oracle, but once and
+ * not once for every thread, as scratch would be. NULL when memory ends, as all that follow pass on. */
+static icae_real *widened(icae_backend *be, const icae_matrix *w) {
+    icae_real *wide = icae_backend_work_space(be, (size_t)(w->rows * w->cols) * sizeof *wide);
     for (int64_t n = 0; wide && n < w->rows; n++) {
         icae_dtype_widen(w->dtype, row_of(w, n), w->cols, wide + n * w->cols);
     }
@@ -81,27 +79,37 @@ static void multiply_dx(int64_t T, int64_t N, int64_t K, const icae_real *dy,
 static void ref_linear(icae_backend *be, int64_t T, int64_t N, int64_t K, const icae_real *x,
                        const icae_matrix *w, bool add, icae_real *y) {
     assert(w->rows == N && w->cols == K);
-    multiply(T, N, K, x, widened(be, w), add, y);
+    icae_real *wide = widened(be, w);
+    multiply(T, N, K, x, wide, add, y);
+    be->k.release(be, wide);
 }
 
 static void ref_linear_dx(icae_backend *be, int64_t T, int64_t N, int64_t K,
                           const icae_real *dy, const icae_matrix *w, bool add, icae_real *dx) {
     assert(w->rows == N && w->cols == K);
-    multiply_dx(T, N, K, dy, widened(be, w), add, dx);
+    icae_real *wide = widened(be, w);
+    multiply_dx(T, N, K, dy, wide, add, dx);
+    be->k.release(be, wide);
 }
 
-/* x as the nearest bfloat16 numbers, to be released; NULL of NULL. */
+static void round_all(icae_real *x, int64_t n) {
+    for (int64_t i = 0; x && i < n; i++)
+        x[i] = icae_bf16_to_f32(icae_f32_to_bf16((float)x[i]));
+}
+
+/* x as the nearest bfloat16 numbers, to be released; NULL when memory ends. */
 static icae_real *rounded(icae_backend *be, int64_t n, const icae_real *x) {
-    icae_real *nearest = x ? icae_backend_work_space(be, (size_t)n * sizeof *nearest) : NULL;
-    for (int64_t i = 0; nearest && i < n; i++)
-        nearest[i] = icae_bf16_to_f32(icae_f32_to_bf16((float)x[i]));
+    icae_real *nearest = icae_backend_work_space(be, (size_t)n * sizeof *nearest);
+    if (nearest && n) memcpy(nearest, x, (size_t)n * sizeof *nearest);
+    round_all(nearest, n);
     return nearest;
 }
 
 static void ref_linear_bf16(icae_backend *be, int64_t T, int64_t N, int64_t K,
                             const icae_real *x, const icae_matrix *w, bool add, icae_real *y) {
     assert(w->rows == N && w->cols == K);
-    icae_real *x16 = rounded(be, T * K, x), *w16 = rounded(be, N * K, widened(be, w));
+    icae_real *x16 = rounded(be, T * K, x), *w16 = widened(be, w);
+    round_all(w16, N * K);
     multiply(T, N, K, x16, w16, add, y);
     be->k.release(be, x16);
     be->k.release(be, w16);
@@ -111,7 +119,8 @@ static void ref_linear_bf16_dx(icae_backend *be, int64_t T, int64_t N, int64_t K
                                const icae_real *dy, const icae_matrix *w, bool add,
                                icae_real *dx) {
     assert(w->rows == N && w->cols == K);
-    icae_real *dy16 = rounded(be, T * N, dy), *w16 = rounded(be, N * K, widened(be, w));
+    icae_real *dy16 = rounded(be, T * N, dy), *w16 = widened(be, w);
+    round_all(w16, N * K);
     multiply_dx(T, N, K, dy16, w16, add, dx);
     be->k.release(be, dy16);
     be->k.release(be, w16);

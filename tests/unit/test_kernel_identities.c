@@ -158,7 +158,27 @@ START_TEST(dropout_keeps_the_mean_and_its_share) {
     }
 }
 END_TEST
+
+/* Scratch is for every thread: in it the whole of a matrix would be there as often. */
+START_TEST(the_reference_widens_a_matrix_once_for_all_threads) {
+    enum { T = 3, N = 40, K = 64 };
+    icae_backend *be = test_backend("reference", 7);
+    const icae_matrix w = random_matrix(ICAE_DTYPE_Q4_0, N, K, 50);
+    const real *x = random_reals(T * K, 51), *dy = random_reals(T * N, 52);
+    real *y = output(T * N), *dx = output(T * K);
+    be->k.linear(be, T, N, K, x, &w, false, y);
+    be->k.linear_dx(be, T, N, K, dy, &w, false, dx);
+    be->k.linear_bf16(be, T, N, K, x, &w, false, y);
+    be->k.linear_bf16_dx(be, T, N, K, dy, &w, false, dx);
+    ck_assert_uint_eq(be->scratch_bytes, 0);
+    ck_assert_uint_eq(icae_pool_buffers_out(be->pool), 0);
+    ck_assert_uint_lt(icae_pool_bytes_peak(be->pool), 2 * N * K * sizeof *y);
+    icae_backend_free(be);
+}
+END_TEST
+
 SUITE_OF(kernel_identities, 300, attention_over_equal_values_gives_that_value,
          rope_and_its_inverse_restore, what_is_no_number_comes_through_products,
          products_with_the_identity_copy, gradient_of_cross_entropy_sums_to_zero,
-         dropout_keeps_the_mean_and_its_share)
+         dropout_keeps_the_mean_and_its_share,
+         the_reference_widens_a_matrix_once_for_all_threads)
