@@ -46,6 +46,7 @@ typedef struct icae_plan {
     icae_batch_size forward; /* its largest micro-batch */
     int64_t micro_batch;     /* samples in that: train.micro_batch, or what 0 stands for */
     int64_t pass_tokens;     /* for 0: rows of encoder or decoder that a pass has at most */
+    int64_t positions;       /* that the decoder of the longest sample comes to */
     double work;             /* useful FLOP of such a step */
     size_t memory[ICAE_MEMORY_COUNT];
     size_t

@@ -249,6 +249,28 @@ static int64_t longest_sample(const ground *g) {
                                                      : size.decoder_tokens;
 }
 
+/* Positions that the decoder of the longest sample comes to. In the layout uniform slots have those of the text,
+ * which restoring has anew. */
+static int64_t longest_positions(const ground *g) {
+    icae_batch one;
+    int64_t most = 0;
+    longest(g, (icae_objective)g->settings->objective.kind, 1, &one);
+    for (int64_t i = 0; i < one.n_jobs; i++) {
+        const icae_job *job = &one.jobs[i];
+        icae_batch alone = one;
+        alone.jobs = job;
+        alone.n_jobs = 1;
+        int64_t n = icae_batch_measure(g->adapter, &alone).decoder_tokens;
+        if (g->adapter->settings.layout == ICAE_LAYOUT_UNIFORM) {
+            int64_t text = one.contexts[job->context].n;
+            n = job->n_prefix + job->n_prompt + job->n_target;
+            if (job->task != ICAE_TASK_AE) n += text;
+        }
+        if (n > most) most = n;
+    }
+    return most;
+}
+
 /* Samples of a pass: as many as were asked for, or of the longest ones as many as fit. */
 static int64_t micro_of(const ground *g) {
     int64_t n = g->settings->train.batch, micro = g->settings->train.micro_batch;
@@ -262,6 +284,7 @@ static void begin_plan(icae_plan *plan, const ground *g) {
     longest(g, (icae_objective)g->settings->objective.kind, g->settings->train.batch, &batch);
     *plan = (icae_plan){.frozen = g->model->n_parameters, .trained = g->adapter->params.count};
     plan->step = icae_batch_measure(g->adapter, &batch);
+    plan->positions = longest_positions(g);
     plan->pass_tokens = icae_pass_limit(longest_sample(g));
     plan->work = icae_useful_work(g->model, g->adapter, &plan->step);
 }

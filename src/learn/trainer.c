@@ -7,7 +7,6 @@
  * that may follow it; a resumed run cuts the file there and begins with that evaluation if it is due.
  */
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,18 +67,8 @@ static icae_status open_backend(trainer *t, icae_error *error) {
     icae_settings *s = t->settings;
     icae_status status = icae_backend_create(&t->be, NULL, (int)s->train.threads, error);
     if (status) return status;
-    if (s->train.threads > omp_get_num_procs()) {
-        icae_log_warning("train.threads is %lld: more threads than processors (%d) are far "
-                         "slower; with 0 every processor has one",
-                         (long long)s->train.threads, omp_get_num_procs());
-    }
     icae_backend_set_compute(t->be, (icae_compute)s->train.compute);
     s->train.compute = (int)t->be->compute;
-    if (t->be->compute == ICAE_COMPUTE_BF16 && !t->be->has_fast_bf16) {
-        icae_log_warning("train.compute is bf16, which %s kernels only imitate: the same "
-                         "numbers, slower than f32",
-                         t->be->name);
-    }
     return ICAE_OK;
 }
 
@@ -462,47 +451,16 @@ static icae_status find_run(const trainer *t, icae_error *error) {
     return status;
 }
 
-/* Held-out numbers of texts that are trained on say nothing of others. Files that cannot be found are told
- * where they are opened. */
-static void warn_shared(const icae_settings *s) {
-    size_t count;
-    char *first;
-    if (!s->data.heldout.count || !s->evaluate.samples ||
-        icae_corpus_find_shared(s->data.train.list, s->data.train.count, s->data.heldout.list,
-                                s->data.heldout.count, &count, &first, NULL))
-        return;
-    if (count) {
-        char more[64] = "";
-        if (count > 1) snprintf(more, sizeof more, " and %zu more", count - 1);
-        icae_log_warning("data.heldout: %s%s: also in data.train, so held-out numbers tell of "
-                         "texts that are learnt",
-                         first, more);
-    }
-    free(first);
-}
-
-static void warn_idle(const icae_settings *settings) {
-    icae_text keys = {0};
-    if (icae_settings_idle(settings, &keys)) {
-        icae_log_warning("objective.kind is %s, to which these mean nothing: %s",
-                         icae_objective_names[settings->objective.kind],
-                         icae_text_string(&keys));
-    }
-    icae_text_release(&keys);
-}
-
 static icae_status run(trainer *t, icae_error *error) {
     icae_status status = icae_settings_check(t->settings, error);
-    if (!status) {
-        warn_idle(t->settings);
-        warn_shared(t->settings);
-    }
+    if (!status) icae_trainer_warn_of_settings(t->settings);
     if (!status && t->options->is_resuming && !t->options->is_dry_run)
         status = find_run(t, error);
     if (!status && t->options->is_resuming && t->settings->memory_budget)
         status = adopt_plan(t, error);
     if (!status) status = open_parts(t, error);
     if (status) return status;
+    icae_trainer_warn_of_parts(t);
     measure_machine(t);
     if (t->options->is_dry_run) { /* missing files are told now */
         status = open_feed(t, error);

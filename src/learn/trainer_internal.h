@@ -89,6 +89,10 @@ bool icae_trainer_is_signalled(const trainer *t);
 /* The feed's settings as the config has them, without paths. */
 icae_feed_settings icae_trainer_feed_settings(const icae_settings *settings);
 
+/* ---- trainer_warnings.c ---- */
+void icae_trainer_warn_of_settings(const icae_settings *settings);
+void icae_trainer_warn_of_parts(const trainer *t); /* base, adapter and plan are there */
+
 /* ---- step.c ---- */
 icae_status icae_trainer_step(trainer *t, step_result *result, icae_error *error);
 /* The jobs in the order of their contexts, which a feed that shares contexts among shuffled rows does

@@ -145,6 +145,27 @@ START_TEST(keys_of_another_objective_are_warned_about_once) {
 }
 END_TEST
 
+/* Restoring takes the text and its end, at positions of their own. */
+START_TEST(samples_beyond_the_context_of_the_base_are_warned_about) {
+    static const struct {
+        const char *tokens;
+        int times;
+    } cases[] = {{"2047", 0}, {"2048", 1}};
+    const char *folder = folder_with_config("says-beyond", NULL);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char arguments[200];
+        snprintf(arguments, sizeof arguments, "--dry-run --set objective.context_tokens=%s",
+                 cases[i].tokens);
+        outcome o = train("pretrain", folder, arguments);
+        ck_assert_msg(o.code == 0, "%s", o.err);
+        ck_says(&o,
+                "the longest samples take 2049 positions, the base was trained on "
+                "contexts of 2048",
+                cases[i].times);
+    }
+}
+END_TEST
+
 START_TEST(a_file_that_is_trained_on_and_held_out_is_warned_about) {
     const char *folder = folder_with_config("says-shared", NULL);
     icae_error error = {0};
@@ -178,4 +199,5 @@ END_TEST
 SUITE_OF(train_says, 120, what_is_cut_passed_over_or_broken_is_told_and_counted,
          texts_that_pretraining_leaves_out_are_counted_in_its_last_line,
          keys_of_another_objective_are_warned_about_once,
+         samples_beyond_the_context_of_the_base_are_warned_about,
          a_file_that_is_trained_on_and_held_out_is_warned_about)
