@@ -144,6 +144,8 @@ static icae_status ask_turn(const options *given, speaker *s, dialogue *d, const
         icae_generation wish = speaker_wish(given, ICAE_ASK, question);
         wish.turns = d->turns ? d->turns + d->first : NULL;
         wish.n_turns = d->n_turns - d->first;
+        wish.seed +=
+            (uint64_t)d->n_turns; /* else token n of every turn is drawn by the same number */
         if (wish.n_turns > 0) {
             bool is_short = wish.max_tokens > 0 && wish.max_tokens < LEAST_ROOM;
             wish.least_tokens = is_short ? wish.max_tokens : LEAST_ROOM;
