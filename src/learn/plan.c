@@ -148,6 +148,27 @@ static void longest(const ground *g, icae_objective kind, int64_t n, icae_batch 
     fill_longest(g->settings, kind, &g->chat, n, g->contexts, g->jobs, batch);
 }
 
+static int64_t larger_side(const ground *g, const icae_batch *batch) {
+    icae_batch_size size = icae_batch_measure(g->adapter, batch);
+    return size.encoder_tokens > size.decoder_tokens ? size.encoder_tokens
+                                                     : size.decoder_tokens;
+}
+
+/* Rows of encoder or decoder that the longest sample has. */
+static int64_t longest_sample(const ground *g) {
+    icae_batch one;
+    longest(g, (icae_objective)g->settings->objective.kind, 1, &one);
+    return larger_side(g, &one);
+}
+
+/* Samples of a pass: as many as were asked for, or of the longest ones as many as fit. */
+static int64_t micro_of(const ground *g) {
+    int64_t n = g->settings->train.batch, micro = g->settings->train.micro_batch;
+    int64_t rows = longest_sample(g);
+    if (!micro) micro = icae_pass_limit(rows) / rows;
+    return micro < n ? micro : n;
+}
+
 /* What n held-out samples take in a pass without gradients, both kinds of them. */
 static icae_status measure_losses(const ground *g, int64_t n, icae_batch *batch, size_t *bytes,
                                   icae_error *error) {
@@ -202,18 +223,51 @@ static icae_status measure_evaluation(const ground *g, int64_t n, size_t *bytes,
     return status;
 }
 
-static icae_status measure_memory(const ground *g, int64_t micro, bool is_checkpointed,
-                                  icae_plan *plan, icae_error *error) {
+/* A pass that ends by its rows may hold more contexts than the longest samples leave room for, if they are only
+ * restored: few rows of the decoder for each of the encoder. 0 samples where there is no such pass. */
+static int64_t restored_alone(const ground *g, int64_t micro, icae_batch *batch) {
     const icae_settings *s = g->settings;
+    if (s->train.micro_batch || micro < micro_of(g)) return 0;
+    int64_t C = icae_settings_context(s);
+    const icae_context context = {.n = C};
+    const icae_job job = {.task = ICAE_TASK_AE, .n_target = C + 1};
+    const icae_batch one = {&context, 1, &job, 1};
+    int64_t n = icae_pass_limit(longest_sample(g)) / larger_side(g, &one);
+    if (n > s->train.batch) n = s->train.batch;
+    for (int64_t i = 0; i < n; i++) {
+        g->contexts[i] = context;
+        g->jobs[i] = job;
+        g->jobs[i].context = i;
+    }
+    *batch = (icae_batch){g->contexts, n, g->jobs, n};
+    return n > micro ? n : 0;
+}
+
+/* Tensors of the largest pass, forward and backward. */
+static icae_status measure_pass(const ground *g, int64_t micro, bool is_checkpointed,
+                                icae_plan *plan, icae_footprint *step, icae_error *error) {
+    const icae_settings *s = g->settings;
+    const icae_compute compute = (icae_compute)s->train.compute;
     icae_batch batch;
     longest(g, (icae_objective)s->objective.kind, micro, &batch);
     plan->forward = icae_batch_measure(g->adapter, &batch);
     plan->micro_batch = micro;
+    icae_status status = icae_rehearse(step, g->be, g->model, g->adapter, &batch, compute, true,
+                                       is_checkpointed, error);
+    if (status || !restored_alone(g, micro, &batch)) return status;
+    icae_footprint other;
+    status = icae_rehearse(&other, g->be, g->model, g->adapter, &batch, compute, true,
+                           is_checkpointed, error);
+    if (!status && other.resident_bytes > step->resident_bytes) *step = other;
+    return status;
+}
+
+static icae_status measure_memory(const ground *g, int64_t micro, bool is_checkpointed,
+                                  icae_plan *plan, icae_error *error) {
+    const icae_settings *s = g->settings;
     icae_footprint step;
     size_t evaluation = 0;
-    icae_status status =
-        icae_rehearse(&step, g->be, g->model, g->adapter, &batch,
-                      (icae_compute)s->train.compute, true, is_checkpointed, error);
+    icae_status status = measure_pass(g, micro, is_checkpointed, plan, &step, error);
     if (!status) status = measure_evaluation(g, micro, &evaluation, error);
     if (status) return status;
     size_t trained = (size_t)plan->trained;
@@ -240,15 +294,6 @@ static icae_status measure_memory(const ground *g, int64_t micro, bool is_checkp
 
 /* ---- the whole plan ---- */
 
-/* Rows of encoder or decoder that the longest sample has. */
-static int64_t longest_sample(const ground *g) {
-    icae_batch one;
-    longest(g, (icae_objective)g->settings->objective.kind, 1, &one);
-    icae_batch_size size = icae_batch_measure(g->adapter, &one);
-    return size.encoder_tokens > size.decoder_tokens ? size.encoder_tokens
-                                                     : size.decoder_tokens;
-}
-
 /* Positions that the decoder of the longest sample comes to. In the layout uniform slots have those of the text,
  * which restoring has anew. */
 static int64_t longest_positions(const ground *g) {
@@ -269,14 +314,6 @@ static int64_t longest_positions(const ground *g) {
         if (n > most) most = n;
     }
     return most;
-}
-
-/* Samples of a pass: as many as were asked for, or of the longest ones as many as fit. */
-static int64_t micro_of(const ground *g) {
-    int64_t n = g->settings->train.batch, micro = g->settings->train.micro_batch;
-    int64_t rows = longest_sample(g);
-    if (!micro) micro = icae_pass_limit(rows) / rows;
-    return micro < n ? micro : n;
 }
 
 static void begin_plan(icae_plan *plan, const ground *g) {

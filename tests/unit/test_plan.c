@@ -206,6 +206,9 @@ START_TEST(memory_is_predicted_within_a_tenth) {
               "train.micro_batch=8", "adapter.rank=64"),
         SHAPE("adapter.memory_slots=256", "train.batch=1", "adapter.rank=256",
               "objective.lm_ratio=0"),
+        /* planned by the continuations, filled by texts that are only restored */
+        SHAPE("adapter.memory_slots=16", "objective.lm_ratio=0.001",
+              "objective.continuation_tokens=320", "train.batch=64", "evaluate.samples=4"),
         /* most of it for the caches of passages of sixteen spans each, as many slots as tokens */
         SHAPE("adapter.memory_slots=32", "adapter.compression_rate=1",
               "objective.context_tokens=512", "objective.lm_ratio=0", "train.batch=1",
