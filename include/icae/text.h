@@ -53,8 +53,8 @@ typedef struct icae_utf8_flaws {
 } icae_utf8_flaws;
 
 icae_utf8_flaws icae_utf8_examine(const char *text, size_t bytes);
-/* Whether so many bytes with these flaws may be a text at all: a tenth of them may be wrong or zeros. In
- * fewer than 64 bytes zeros alone count: a short text with a wrong byte or two is somebody's odd text. */
+/* Whether so many bytes with these flaws may be a text at all: a tenth of them may be wrong or zeros. Fewer
+ * than 64 bytes are somebody's odd text, unless more than a quarter are zeros, as in UTF-16. */
 bool icae_utf8_is_text(icae_utf8_flaws flaws, size_t bytes);
 /* Copies data to out with ill-formed bytes replaced: one U+FFFD for each maximal subpart, that is
  * for each longest start of a sequence that breaks off ("E2 82 41" gives U+FFFD, "A"), and for each

@@ -136,9 +136,9 @@ icae_utf8_flaws icae_utf8_examine(const char *text, size_t bytes) {
 }
 
 bool icae_utf8_is_text(icae_utf8_flaws flaws, size_t bytes) {
-    enum { SHORT = 64, MOST_SHARE = 10 };
-    size_t wrong = bytes < SHORT ? 0 : flaws.wrong;
-    return wrong + flaws.zeros <= bytes / MOST_SHARE;
+    enum { SHORT = 64, MOST_SHARE = 10, MOST_ZEROS = 4 };
+    if (bytes < SHORT) return flaws.zeros <= bytes / MOST_ZEROS;
+    return flaws.wrong + flaws.zeros <= bytes / MOST_SHARE;
 }
 
 /*
