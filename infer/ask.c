@@ -136,33 +136,37 @@ static icae_status dialogue_add(dialogue *d, const char *question, const char *a
 /* An answer that has less room is cut off before it says much: better without the oldest turn. */
 enum { LEAST_ROOM = 64 };
 
-/* Asks with as much of the dialogue as fits. */
+/* Asks with as much of the dialogue as fits. ICAE_INVALID: the question alone is too long; the dialogue is as it
+ * was, and nothing was written. */
 static icae_status ask_turn(const options *given, speaker *s, dialogue *d, const char *question,
                             icae_generated *result, icae_error *error) {
-    icae_status status;
-    for (;;) {
+    size_t first = d->first;
+    for (;; first++) {
         icae_generation wish = speaker_wish(given, ICAE_ASK, question);
-        wish.turns = d->turns ? d->turns + d->first : NULL;
-        wish.n_turns = d->n_turns - d->first;
+        wish.turns = d->turns ? d->turns + first : NULL;
+        wish.n_turns = d->n_turns - first;
         wish.seed +=
             (uint64_t)d->n_turns; /* else token n of every turn is drawn by the same number */
         if (wish.n_turns > 0) {
             bool is_short = wish.max_tokens > 0 && wish.max_tokens < LEAST_ROOM;
             wish.least_tokens = is_short ? wish.max_tokens : LEAST_ROOM;
         }
-        status = speaker_write(s, &wish, given->is_json, result, NULL, error);
-        /* Only a prompt that does not fit is ICAE_INVALID here: nothing was written yet. */
-        if (status != ICAE_INVALID || d->first == d->n_turns) break;
-        d->first++;
-        icae_log_info("(the dialogue is too long for the base: its oldest turn is forgotten)");
+        icae_status status = speaker_write(s, &wish, given->is_json, result, NULL, error);
+        if (!status) d->first = first;
+        /* Only a prompt that does not fit is ICAE_INVALID here. */
+        if (status != ICAE_INVALID || first == d->n_turns) return status;
     }
-    return status;
 }
 
-static icae_status chat_turn(const options *given, speaker *s, dialogue *d, char *question,
-                             icae_text *turns, icae_error *error) {
+static icae_status chat_turn(const options *given, speaker *s, dialogue *d,
+                             const char *question, icae_text *turns, icae_error *error) {
     icae_generated result = {0};
+    const size_t first = d->first;
     icae_status status = ask_turn(given, s, d, question, &result, error);
+    if (status == ICAE_INVALID) {
+        icae_log_warning("%s: the question is passed over", error->message);
+        return ICAE_OK;
+    }
     if (!status) status = dialogue_add(d, question, result.text, error);
     if (!status && given->is_json) {
         json_object object;
@@ -177,6 +181,12 @@ static icae_status chat_turn(const options *given, speaker *s, dialogue *d, char
         icae_text_release(&object.text);
     } else if (!status) {
         putchar('\n');
+        fflush(stdout);
+    }
+    if (!status && d->first > first) {
+        icae_log_info(
+            "(the dialogue is too long for the base: of its oldest turns %zu %s forgotten)",
+            d->first - first, d->first - first == 1 ? "was" : "were");
     }
     icae_generated_release(&result);
     return status;
@@ -215,7 +225,6 @@ int run_chat(const options *given) {
             continue;
         }
         status = chat_turn(given, &s, &d, line, &turns, &error);
-        if (!status) fflush(stdout);
     }
     if (!status && signal_caught()) {
         status = icae_fail(&error, ICAE_INTERRUPTED, "stopped by a signal");

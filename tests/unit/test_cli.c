@@ -171,6 +171,23 @@ START_TEST(forgets_turns_so_that_an_answer_has_room) {
 }
 END_TEST
 
+/* Neither the turns before it nor those behind it are lost. */
+START_TEST(passes_over_a_question_that_fits_nowhere) {
+    const char *folder = folder_with_slots("cli-chat-long");
+    outcome r = run_in(folder,
+                       "(echo Hello; seq 1 2000 | tr '\\n' ' '; echo; echo 'And then?') | "
+                       "$ICAE chat --json " WITH " -n 6 %s/text.slots",
+                       folder);
+    ck_assert_int_eq(r.code, 0);
+    ck_assert_msg(strstr(r.err, "the question is passed over"), "%s", r.err);
+    const icae_json_value *turns = icae_json_member(parse(r), "turns");
+    ck_assert_uint_eq(icae_json_count(turns), 2);
+    const icae_json_value *first = icae_json_first(turns), *second = icae_json_next(first);
+    ck_assert_str_eq(string(second, "question"), "And then?");
+    ck_assert_double_gt(number(second, "prompt_tokens"), number(first, "prompt_tokens") + 6);
+}
+END_TEST
+
 START_TEST(streams_an_answer_before_its_input_ends) {
     const char *folder = folder_with_slots("cli-stream");
     const char *program = test_path(test_build_folder(), "icae");
@@ -383,9 +400,9 @@ END_TEST
 SUITE_OF(cli, 240, compresses_a_file_and_says_what_it_weighs, restores_the_same_text_every_time,
          says_why_a_restored_text_did_not_end, continues_for_as_many_tokens_as_asked,
          samples_by_seed, asks_about_several_texts_in_their_order,
-         chats_with_the_dialogue_in_the_prompt, forgets_turns_so_that_an_answer_has_room,
-         streams_an_answer_before_its_input_ends, keeps_its_name_in_the_list_of_processes,
-         answers_signals_with_their_exit_codes, takes_text_from_standard_input,
-         environment_stands_in_for_base_and_adapter, reports_what_slots_hold,
-         compress_writes_over_nothing_that_it_reads,
+         chats_with_the_dialogue_in_the_prompt, passes_over_a_question_that_fits_nowhere,
+         forgets_turns_so_that_an_answer_has_room, streams_an_answer_before_its_input_ends,
+         keeps_its_name_in_the_list_of_processes, answers_signals_with_their_exit_codes,
+         takes_text_from_standard_input, environment_stands_in_for_base_and_adapter,
+         reports_what_slots_hold, compress_writes_over_nothing_that_it_reads,
          compress_replaces_unasked_only_what_it_wrote, keeps_as_text_what_slots_would_lose)
