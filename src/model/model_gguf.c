@@ -170,14 +170,20 @@ static icae_status read_periods(reader *r, const icae_architecture *architecture
                      r->model->path, r->architecture, key);
 }
 
-/* Keys of things that this program does not compute; 0 stands for none. */
-static icae_status refuse_caps(reader *r) {
-    static const char *const keys[] = {"attn_logit_softcapping", "final_logit_softcapping"};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        double cap = get_number(r, keys[i], 0);
-        if (cap == 0) continue;
-        return icae_fail(r->error, ICAE_UNSUPPORTED, "%s: %s.%s = %g is not known",
-                         r->model->path, r->architecture, keys[i], cap);
+/* Values that this program does not compute: caps, where 0 is none, and attention that sees what follows, as in
+ * models that embed texts. */
+static icae_status refuse_values(reader *r) {
+    static const struct {
+        const char *key;
+        double known;
+    } values[] = {
+        {"attn_logit_softcapping", 0}, {"final_logit_softcapping", 0}, {"attention.causal", 1}};
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        double value = get_number(r, values[i].key, values[i].known);
+        if (value == values[i].known) continue;
+        return icae_fail(r->error, ICAE_UNSUPPORTED, "%s: %s.%s = %g is not known; only %g is",
+                         r->model->path, r->architecture, values[i].key, value,
+                         values[i].known);
     }
     return ICAE_OK;
 }
@@ -267,7 +273,7 @@ icae_status icae_model_read_gguf(icae_model *model, const char *path,
         get_number(&r, "attention.scale", query_width > 0 ? 1 / sqrt(query_width) : 0);
     status = read_rope(&r, config);
     if (!status) status = read_window(&r, *architecture, config);
-    if (!status) status = refuse_caps(&r);
+    if (!status) status = refuse_values(&r);
     if (status) return status;
     const icae_gguf_tensor *embedding = icae_gguf_find(&model->gguf, "token_embd.weight");
     config->vocabulary = embedding ? embedding->shape[0] : 0;

@@ -484,6 +484,39 @@ START_TEST(a_gguf_that_is_no_base_is_refused_at_once) {
 }
 END_TEST
 
+/* What would be computed otherwise than the model was trained is refused by its key. */
+START_TEST(a_value_that_is_not_computed_is_refused) {
+    static const struct {
+        const char *key;
+        bool is_flag;
+        double value;
+    } cases[] = {{"llama.attn_logit_softcapping", false, 50},
+                 {"llama.final_logit_softcapping", false, 30},
+                 {"llama.attention.causal", true, 0},
+                 {"llama.rope.scale_linear", false, 2}};
+    char path[640], changed[640];
+    const char *folder = test_folder("base-gguf-values");
+    snprintf(path, sizeof path, "%s/base.gguf", folder);
+    snprintf(changed, sizeof changed, "%s/changed.gguf", folder);
+    convert(&goldens[0], NULL, path);
+    icae_gguf file;
+    ck_ok(icae_gguf_open(&file, path, &error));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_gguf_writer out;
+        icae_gguf_begin(&out, changed);
+        for (size_t k = 0; k < file.n_items; k++)
+            icae_gguf_put_item(&out, &file.items[k]);
+        if (cases[i].is_flag)
+            icae_gguf_put_bool(&out, cases[i].key, cases[i].value > 0);
+        else
+            icae_gguf_put_f32(&out, cases[i].key, (float)cases[i].value);
+        ck_ok(icae_gguf_commit(&out, &error));
+        refused_at_once(changed, cases[i].key);
+    }
+    icae_gguf_close(&file);
+}
+END_TEST
+
 static const char *folder_copy(void) {
     static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json"};
     const char *folder = test_folder("base-folder");
@@ -536,5 +569,5 @@ END_TEST
 
 SUITE_OF(base_gguf, 300, a_gguf_gives_what_its_folder_gives,
          an_adapter_of_a_gguf_is_exported_and_read_back, a_factor_alone_scales_rope_linearly,
-         a_gguf_that_is_no_base_is_refused_at_once,
+         a_gguf_that_is_no_base_is_refused_at_once, a_value_that_is_not_computed_is_refused,
          a_folder_that_is_no_base_is_refused_at_once REAL_BASE_TESTS)
