@@ -112,6 +112,8 @@ typedef struct group {
     const icae_eval_cutting *cut;
     icae_eval_item *list;
     int64_t n, capacity;
+    int32_t bos;       /* what contexts begin with, or -1 */
+    icae_arena *arena; /* the items' */
 } group;
 
 static bool is_full(const group *g) {
@@ -133,6 +135,15 @@ static int64_t next_length(const group *g, uint64_t seed, int64_t left) {
     return length >= EVAL_LEAST_TOKENS ? length : 0;
 }
 
+/* A piece is a text of its own: where contexts begin with BOS, it does, too, in the place of its first token. */
+static const int32_t *begin_with_bos(const group *g, const int32_t *ids, int64_t n) {
+    int32_t *copy = icae_arena_array(g->arena, (size_t)n, sizeof *copy);
+    if (!copy) return NULL;
+    memcpy(copy, ids, (size_t)n * sizeof *copy);
+    copy[0] = g->bos;
+    return copy;
+}
+
 /* Items of one group from one document; *is_used when there is at least one. */
 static icae_status cut_document(group *g, uint64_t seed, const int32_t *ids, int64_t n,
                                 bool is_text, bool *is_used, icae_error *error) {
@@ -142,11 +153,13 @@ static icae_status cut_document(group *g, uint64_t seed, const int32_t *ids, int
         int64_t length = next_length(g, seed, n - at), follows = n - at - length;
         if (follows > cut->continuation) follows = cut->continuation;
         if (length < 1 || (cut->continuation > 0 && follows < cut->least_continuation)) break;
-        icae_eval_item item = {.ids = ids + at,
-                               .n = length,
-                               .continuation = ids + at + length,
-                               .n_continuation = follows};
-        status = append(&g->list, &g->n, &g->capacity, item, error);
+        icae_eval_item item = {
+            .ids = at > 0 && g->bos >= 0 ? begin_with_bos(g, ids + at, length) : ids + at,
+            .n = length,
+            .continuation = ids + at + length,
+            .n_continuation = follows};
+        status = item.ids ? append(&g->list, &g->n, &g->capacity, item, error)
+                          : icae_fail_memory(error, "samples");
         *is_used = true;
         at += length + follows;
         if (!is_text) break;
@@ -223,8 +236,10 @@ icae_status icae_eval_collect_texts(const icae_eval_engine *engine,
                                     icae_eval_items *items, icae_error *error) {
     group *groups = calloc((size_t)n_cuttings, sizeof *groups);
     if (!groups) return icae_fail_memory(error, "groups of samples");
+    const bool has_bos = engine->adapter && engine->adapter->settings.context_bos;
+    const int32_t bos = has_bos ? icae_tokenizer_bos(engine->model->tokenizer) : -1;
     for (int64_t g = 0; g < n_cuttings; g++)
-        groups[g].cut = &cuttings[g];
+        groups[g] = (group){.cut = &cuttings[g], .bos = bos, .arena = &items->arena};
     icae_status status = read_texts(engine, settings, groups, n_cuttings, items, error);
     if (!status) status = put_together(settings, groups, n_cuttings, items, error);
     for (int64_t g = 0; g < n_cuttings; g++)

@@ -427,6 +427,38 @@ START_TEST(text_files_are_told_by_their_ending) {
 }
 END_TEST
 
+/* Where an adapter's contexts begin with BOS, so does every piece of a text file, not the first alone. */
+START_TEST(every_piece_of_a_text_begins_as_contexts_do) {
+    static const char text[] =
+        "The ship came in on a Monday, and nobody was at the harbour to see it; but on the "
+        "Tuesday all of them were there, and there was no ship.";
+    golden *g = golden_open();
+    const icae_eval_suite *suite = icae_eval_suite_find("ae");
+    const int32_t bos = icae_tokenizer_bos(g->model->tokenizer);
+    ck_assert_int_ge(bos, 0);
+    icae_eval_settings settings = settings_of(g, suite);
+    settings.data = test_path(test_folder("evaluate-pieces"), "a.txt");
+    settings.tokens = 10;
+    ck_ok(icae_file_write(settings.data, text, sizeof text - 1, &error));
+    icae_eval_items plain = {0}, begun = {0};
+    ck_ok(suite->collect(&g->engine, &settings, &plain, &error));
+    g->adapter->settings.context_bos = true;
+    ck_ok(suite->collect(&g->engine, &settings, &begun, &error));
+    ck_assert_int_gt(begun.n, 2);
+    for (int64_t i = 0; i < begun.n; i++) {
+        ck_assert_int_eq(begun.list[i].ids[0], bos);
+        ck_assert_int_ne(plain.list[i < plain.n ? i : 0].ids[0], bos);
+        /* the text stands one token later in pieces that begin with BOS */
+        if (i < plain.n && begun.list[i].n == plain.list[i].n)
+            ck_assert_mem_eq(begun.list[i].ids + 2, plain.list[i].ids + 1,
+                             (size_t)(plain.list[i].n - 2) * sizeof(int32_t));
+    }
+    icae_eval_items_release(&plain);
+    icae_eval_items_release(&begun);
+    golden_close(g);
+}
+END_TEST
+
 START_TEST(refuses_samples_without_anything_to_score) {
     golden *g = golden_open();
     icae_eval_settings settings = {.skip = 30, .window = 8, .stride = 8};
@@ -455,4 +487,4 @@ SUITE_OF(evaluate, 120, ae_and_lm_losses_are_the_golden_ones,
          a_stopped_run_goes_on_and_ends_like_one_that_was_not,
          a_log_of_another_run_is_refused_by_what_differs,
          every_line_of_a_table_says_what_it_is_from, text_files_are_told_by_their_ending,
-         refuses_samples_without_anything_to_score)
+         every_piece_of_a_text_begins_as_contexts_do, refuses_samples_without_anything_to_score)
