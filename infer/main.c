@@ -24,7 +24,7 @@
 static const command commands[] = {
     {"compress", "-m BASE -a ADAPTER [-o FILE.slots] [--rate N] [--refine N] [--report FILE.html] [--min-fidelity X] [--force] TEXT|-",
      "compress a text into a slots file and print what it weighs",
-     "TEXT is a file, - standard input. Without -o the slots go beside TEXT, its ending replaced by .slots.\n"
+     "TEXT is a file, - standard input (which needs -o). Without -o the slots go beside TEXT, its ending replaced by .slots.\n"
      "Earlier slots and reports are replaced, other files only with --force.\n",
      BASE_AND_ADAPTER | COMPUTES | TAKES_OUTPUT | TAKES_REPORT, BASE_AND_ADAPTER, 1, 1, run_compress},
     {"reconstruct", "-m BASE -a ADAPTER FILE.slots... [--into FOLDER [--force]] [--together] [-n TOKENS]",
@@ -38,15 +38,16 @@ static const command commands[] = {
      "write what might follow the compressed text",
      "Without -n at most 256 tokens.\n",
      BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 1, 1, run_continue},
-    {"ask", "-m BASE -a ADAPTER FILE.slots... \"PROMPT\"",
+    {"ask", "-m BASE -a ADAPTER FILE.slots... \"PROMPT\" [-n TOKENS]",
      "answer a question about compressed texts",
      "The last argument is the question, - reads it from standard input. Several slots files are read in the\n"
-     "order given. A prompt that begins with a hyphen goes behind --.\n",
+     "order given. A prompt that begins with a hyphen goes behind --. Without -n at most 256 tokens.\n",
      BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 2, -1, run_ask},
-    {"chat", "-m BASE -a ADAPTER FILE.slots...",
+    {"chat", "-m BASE -a ADAPTER FILE.slots... [-n TOKENS]",
      "answer one question after the other, a line each",
      "Every turn is asked with the slots and the whole dialogue so far, laid out by the adapter's chat template;\n"
-     "when that leaves no room for an answer of 64 tokens, the oldest turn is forgotten, and said to be.\n",
+     "when that leaves no room for an answer of 64 tokens, the oldest turn is forgotten, and said to be. Without\n"
+     "-n an answer has at most 256 tokens.\n",
      BASE_AND_ADAPTER | WRITES, BASE_AND_ADAPTER, 1, -1, run_chat},
     {"eval", EVAL_USAGE,
      "measure an adapter: suites ae, lm, random, qa, latency, ppl, all",
@@ -61,9 +62,9 @@ static const command commands[] = {
      BASE_AND_ADAPTER | COMPUTES | TAKES_EVAL, TAKES_BASE, 1, 1, run_eval},
     {"inspect", "PATH [-m BASE] [-a ADAPTER]",
      "say in plain words what a file or folder is",
-     "Models, GGUF and safetensors files, adapters, slots, checkpoints, runs, golden cases; of models and\n"
-     "adapters also the chat template. With -m (for an adapter) or -m and -a (for slots) it is also checked that\n"
-     "they belong together.\n",
+     "Models, GGUF, safetensors and .pt files, adapters (also of peft and llama.cpp), released ICAE weights, slots,\n"
+     "checkpoints, runs, golden cases; of models and adapters also the chat template. With -m (for an adapter) or\n"
+     "-m and -a (for slots) it is also checked that they belong together.\n",
      BASE_AND_ADAPTER, 0, 1, 1, run_inspect},
     {"convert", "FROM TO [-m BASE] [-a ADAPTER] [--to FORMAT]",
      "translate adapters and slots from and to the formats of other programs",
