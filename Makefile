@@ -10,7 +10,7 @@
 #     grad           the same tests in double precision: gradients against central differences
 #     asan           the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #     torture        a training run killed KILLS=1000 times; must end as if it had been left in peace
-#     faults         every allocation and file call fails once; power cuts after every event (ASan)
+#     faults         every allocation and file call fails once; power cuts after every event (ASan); MOST_FAULTS=400
 #     controls       programs broken on purpose: the suites must notice each
 #     tsan           the suites that have to do with threads and signals under ThreadSanitizer
 #     soak           MINUTES=60 of training; its memory must stay flat; draws docs/soak.svg
@@ -20,14 +20,14 @@
 #     interop-released    golden files of the released layout against PyTorch (Python)
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
 #     interop-metrics  BLEU, ROUGE-L, F1 against sacrebleu, rouge-score (Python, network)
-#     instructions   counts a fixed step's instructions (valgrind), against the committed figures
+#     instructions   counts a fixed step's instructions (valgrind), against the committed figures; UPDATE=1 writes them anew
 #     check-pages    data/*.py on made-up results and texts (Python)
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          our figures, ceilings, shares, growth, into BENCH_OUT=build/bench (5 minutes)
 #     bench-docs     the same, and its pictures and tables into docs/
 #     bench-peers    beside PyTorch and llama.cpp in one run: PYTHON= LLAMA_BIN= PEER_ROUNDS=3 PEER_ROWS=
 #     bench-memory   peak memory of some runs, predicted and seen
-#     experiments    the paper's experiments with the shipped adapters, or ADAPTER= TUNED= (N=100 SKIP= MORE=),
+#     experiments    the paper's experiments with the shipped adapters, or ADAPTER= TUNED= PLAIN= (N=100 SKIP= MORE=),
 #                    into docs/experiments.md (hours)
 #     ablations      every switch of configs/ablations/variants.json on the same budget (STEPS=200 THREADS=1), into
 #                    docs/ablations.md (10 minutes each on one core; what is done is kept)
