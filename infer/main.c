@@ -92,7 +92,8 @@ static void print_overview(FILE *out) {
           out);
     for (int i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].summary);
-    fputs("\nicae help COMMAND tells about one of them; icae --version says which this is.\n\n"
+    fputs("\nicae help COMMAND tells about one of them; icae --version says which this is.\n"
+          "Adapters are made by icae-pretrain and icae-finetune (icae-pretrain --help).\n\n"
           "  icae compress -m base.gguf -a adapter notes.txt\n"
           "  icae ask -m base.gguf -a adapter notes.slots \"What was decided?\"\n"
           "  icae reconstruct -m base.gguf -a adapter notes.slots > again.txt\n",
