@@ -21,7 +21,7 @@
 #     interop-dequant, interop-peft, interop-llama-cpp   see tests/interop/README.md
 #     interop-metrics  BLEU, ROUGE-L, F1 against sacrebleu, rouge-score (Python, network)
 #     instructions   counts a fixed step's instructions (valgrind), against the committed figures; UPDATE=1 writes them anew
-#     check-pages    data/*.py on made-up results and texts (Python)
+#     check-pages    data/*.py on made-up results and texts; options, keys, files and links in the documents (Python)
 #     interop-chat   tests/golden/chat.json against Jinja2 and Hugging Face's tokenizers (Python, network)
 #     bench          our figures, ceilings, shares, growth, into BENCH_OUT=build/bench (5 minutes)
 #     bench-docs     the same, and its pictures and tables into docs/
@@ -312,11 +312,12 @@ interop-released:
 .PHONY: interop-metrics
 interop-metrics: $(BUILD)/interop-metrics
 	$(Q)ICAE_METRICS=$< $(PYTHON) tests/interop/metrics.py check
-# The pages that data/*.py write, from small results made up for it: seconds, no network.
+# The pages that data/*.py write, from small results made up for it, and what all documents say of the source: seconds, no network.
 .PHONY: check-pages
 check-pages: $(BUILD)/compare-runs
 	$(Q)$(PYTHON) tests/scripts/pages.py $(BUILD)/compare-runs
 	$(Q)$(PYTHON) tests/scripts/texts.py
+	$(Q)$(PYTHON) tests/scripts/documents.py
 .PHONY: interop-chat
 interop-chat:
 	$(Q)$(PYTHON) tests/interop/chat_templates.py check
