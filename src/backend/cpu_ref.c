@@ -463,11 +463,11 @@ static void ref_cross_entropy(icae_backend *be, int64_t n, int64_t V, icae_real 
             top = (double)row[v] > top ? (double)row[v] : top;
         for (int64_t v = 0; v < V; v++)
             sum += exp((double)row[v] - top);
-        double lse = top + log(sum);
-        nll[i] = (icae_real)(lse - (double)row[targets[i]]);
+        /* top + log(sum) would be top alone where top is large: the difference is taken first. */
+        nll[i] = (icae_real)(top - (double)row[targets[i]] + log(sum));
         if (!d_coefs) continue;
         for (int64_t v = 0; v < V; v++) {
-            double p = exp((double)row[v] - lse) - (v == targets[i] ? 1.0 : 0.0);
+            double p = exp((double)row[v] - top) / sum - (v == targets[i] ? 1.0 : 0.0);
             row[v] = (icae_real)((double)d_coefs[i] * p);
         }
     }

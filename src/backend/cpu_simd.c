@@ -364,7 +364,8 @@ static void cross_entropy(icae_backend *be, int64_t n, int64_t V, real *logits,
         }
         const real top = lane_max(tops), target = row[targets[i]];
         const double sum = sum_of_exp(V, row, top, d_coefs ? row : NULL);
-        nll[i] = (real)((double)top + log(sum) - (double)target);
+        /* top + log(sum) would be top alone where top is large: the difference is taken first. */
+        nll[i] = (real)((double)top - (double)target + log(sum));
         if (!d_coefs) continue;
         const real by = (real)((double)d_coefs[i] / sum);
         for (int64_t v = 0; v < V; v++)

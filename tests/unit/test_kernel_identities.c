@@ -135,6 +135,29 @@ START_TEST(gradient_of_cross_entropy_sums_to_zero) {
 }
 END_TEST
 
+/* A softmax knows differences alone: beside such a logit the log of the sum is less than double's last bit. */
+START_TEST(cross_entropy_of_equal_logits_is_the_log_of_their_number_however_large_they_are) {
+    enum { V = 37, AT = 5 };
+    static const double sizes[] = {0, 30, -1e17, 1e30, -3e38, 3e38};
+    for (const char *const *level = icae_backend_levels(); *level; level++) {
+        icae_backend *be = test_backend(*level, 1);
+        for (size_t s = 0; s < COUNT(sizes); s++) {
+            const int32_t target = AT;
+            real *logits = output(V), *nll = output(1), coef = 2, want[V],
+                 log_of_v = (real)log(V);
+            for (int v = 0; v < V; v++) {
+                logits[v] = (real)sizes[s];
+                want[v] = (real)(2.0 / V - (v == AT ? 2 : 0));
+            }
+            be->k.cross_entropy(be, 1, V, logits, &target, &coef, nll);
+            same_values("nll of equal logits", nll, &log_of_v, 1, 1e-6);
+            same_values("gradient of equal logits", logits, want, V, 1e-6);
+        }
+        icae_backend_free(be);
+    }
+}
+END_TEST
+
 START_TEST(dropout_keeps_the_mean_and_its_share) {
     enum { T = 64, K = 512 };
     for (const char *const *level = icae_backend_levels(); *level; level++) {
@@ -180,5 +203,6 @@ END_TEST
 SUITE_OF(kernel_identities, 300, attention_over_equal_values_gives_that_value,
          rope_and_its_inverse_restore, what_is_no_number_comes_through_products,
          products_with_the_identity_copy, gradient_of_cross_entropy_sums_to_zero,
+         cross_entropy_of_equal_logits_is_the_log_of_their_number_however_large_they_are,
          dropout_keeps_the_mean_and_its_share,
          the_reference_widens_a_matrix_once_for_all_threads)
