@@ -218,23 +218,28 @@ static void weigh_block(const task *t, const workspace *ws, const real *weights,
     }
 }
 
-/* s[j] = exp(scale s[j] - top) for j < n, top the largest of scale s[j]; the sum's log and inverse. */
+/*
+ * s[j] = exp(scale (s[j] - top)) for j < n, top the score whose multiple is the largest; the sum's log and inverse.
+ * The difference comes first: of scale s[j] - scale top one product would be fused and the other rounded, and
+ * beside a score of 1e10 the rounding alone is more than an exponential takes.
+ */
 static real softmax_row(real scale, real *s, int64_t n, real *inverse) {
+    const real sign = scale < 0 ? -1 : 1;
     vec tops = splat(-(real)INFINITY);
     for (int64_t j = 0; j < n; j += VL) {
-        vec scaled = first_lanes(load_some(s + j, n - j) * scale, n - j, -(real)INFINITY);
-        tops = larger(scaled, tops);
+        vec turned = first_lanes(load_some(s + j, n - j) * sign, n - j, -(real)INFINITY);
+        tops = larger(turned, tops);
     }
-    real top = lane_max(tops);
+    real top = lane_max(tops) * sign;
     vec sums = {0};
     for (int64_t j = 0; j < n; j += VL) {
-        vec p = vector_exp(load_some(s + j, n - j) * scale - top);
+        vec p = vector_exp((load_some(s + j, n - j) - top) * scale);
         store_some(s + j, p, n - j);
         sums += first_lanes(p, n - j, 0);
     }
     real sum = lane_sum(sums);
     *inverse = 1 / sum;
-    return top + (real)log((double)sum);
+    return scale * top + (real)log((double)sum);
 }
 
 static void forward_block(const task *t, const workspace *ws, key_rows values, int64_t i0,

@@ -27,6 +27,37 @@ START_TEST(attention_over_equal_values_gives_that_value) {
 }
 END_TEST
 
+/* Queries of plus and minus 1, keys of plus and minus `size` in halves: scores are +-E size scale. */
+START_TEST(attention_with_huge_scores_picks_the_largest) {
+    enum { E = 32, N_KEYS = 40 };
+    static const double sizes[] = {1e6, 3e9, 1.1e12, 7e23, 1e36};
+    for (const char *const *level = icae_backend_levels(); *level; level++) {
+        icae_backend *be = test_backend(*level, 1);
+        for (size_t s = 0; s < 2 * COUNT(sizes); s++) {
+            const double size = sizes[s / 2] * (s % 2 ? -1 : 1);
+            const icae_attention_shape shape = {1, 1, E, (real)(size < 0 ? -0.17 : 0.17), 0};
+            real query[E], keys[N_KEYS * E], values[N_KEYS * E], want[E];
+            for (int e = 0; e < E; e++) {
+                query[e] = 1;
+                want[e] = (real)2.5; /* of keys 3 and 4, which tie */
+            }
+            for (int i = 0; i < N_KEYS * E; i++) {
+                const int j = i / E;
+                keys[i] = (real)(j == 3 || j == 4 ? size : j % 2 ? -size : size / 2);
+                values[i] = (real)(j - 1);
+            }
+            const icae_attention_span span = {0, 1, N_KEYS, keys, values, NULL, NULL};
+            real *out = output(E), *lse = output(1);
+            be->k.attention(be, &shape, 1, &span, query, out, lse);
+            same_values("attention with huge scores", out, want, E, 1e-6);
+            const real log_sum = (real)(0.17 * E * fabs(size));
+            ck_assert_msg(fabs((double)(*lse / log_sum) - 1) < 1e-6, "%g at %s", size, *level);
+        }
+        icae_backend_free(be);
+    }
+}
+END_TEST
+
 START_TEST(rope_and_its_inverse_restore) {
     enum { T = 50, H = 3, E = 64 };
     for (const char *const *level = icae_backend_levels(); *level; level++) {
@@ -201,8 +232,9 @@ START_TEST(the_reference_widens_a_matrix_once_for_all_threads) {
 END_TEST
 
 SUITE_OF(kernel_identities, 300, attention_over_equal_values_gives_that_value,
-         rope_and_its_inverse_restore, what_is_no_number_comes_through_products,
-         products_with_the_identity_copy, gradient_of_cross_entropy_sums_to_zero,
+         attention_with_huge_scores_picks_the_largest, rope_and_its_inverse_restore,
+         what_is_no_number_comes_through_products, products_with_the_identity_copy,
+         gradient_of_cross_entropy_sums_to_zero,
          cross_entropy_of_equal_logits_is_the_log_of_their_number_however_large_they_are,
          dropout_keeps_the_mean_and_its_share,
          the_reference_widens_a_matrix_once_for_all_threads)
