@@ -4,7 +4,9 @@
  *
  * A writer puts its bytes into a temporary file beside the target; commit flushes it to the disk
  * (fsync), renames it over the target and flushes the folder. Until then the old file stands
- * untouched; after abort, or a crash, at most a file named `.NAME.tmp-PID` is left behind.
+ * untouched; after abort, or a crash, at most a file named `.NAME.tmp-PID` is left behind
+ * (`.NAME.tmp-PID-N` where that is there already; NAME is cut where it is too long). Several writers of one file do
+ * not mix: the last one to commit stays.
  */
 #ifndef ICAE_FILE_H
 #define ICAE_FILE_H

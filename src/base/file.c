@@ -138,15 +138,47 @@ static icae_status sync_parent(const char *path, icae_error *error) {
     return status;
 }
 
-static char *temporary_name(const char *path) {
+/* The number-th hidden name beside `path` for what is being written: .NAME.tmp-PID, then .NAME.tmp-PID-1 and so
+ * on. A name that leaves no room for the ending within the 255 bytes of a file's name stands there cut. */
+static char *temporary_name(const char *path, int number) {
+    enum { MOST_OF_NAME = 200 };
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
-    char *temporary;
-    if (asprintf(&temporary, "%.*s.%s.tmp-%ld", (int)(name - path), path, name,
-                 (long)getpid()) < 0) {
+    size_t length = strlen(name);
+    if (length > MOST_OF_NAME) {
+        length = MOST_OF_NAME;
+        while (length > 0 && ((unsigned char)name[length] & 0xC0) == 0x80)
+            length--; /* not within a character */
+    }
+    char ending[16] = "", *temporary;
+    if (number > 0) snprintf(ending, sizeof ending, "-%d", number);
+    if (asprintf(&temporary, "%.*s.%.*s.tmp-%ld%s", (int)(name - path), path, (int)length, name,
+                 (long)getpid(), ending) < 0) {
         return NULL;
     }
     return temporary;
+}
+
+/* Opens a temporary file that nobody else writes: another thread may be writing the same file, and a process of
+ * another container may have our number. */
+static icae_status open_temporary(icae_writer *writer, const char *path, icae_error *error) {
+    enum { MOST_NAMES = 1000 };
+    for (int number = 0; number < MOST_NAMES; number++) {
+        char *name = temporary_name(writer->path, number);
+        if (!name) return icae_fail_memory(error, path);
+        do
+            writer->descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        while (writer->descriptor < 0 && errno == EINTR);
+        if (writer->descriptor >= 0) {
+            writer->temporary = name;
+            return ICAE_OK;
+        }
+        int reason = errno;
+        free(name);
+        errno = reason;
+        if (reason != EEXIST) break;
+    }
+    return icae_fail(error, ICAE_IO, "%s: cannot write: %s", path, strerror(errno));
 }
 
 /* The name that the written file shall carry, malloc'ed; NULL when memory ends. Behind a link that is the file it
@@ -178,22 +210,11 @@ icae_status icae_writer_begin(icae_writer *writer, const char *path, icae_error 
     icae_status status = check_target(path, error);
     if (status) return status;
     writer->path = target_of(path);
-    writer->temporary = writer->path ? temporary_name(writer->path) : NULL;
     writer->buffer = malloc(WRITER_BUFFER);
-    if (!writer->path || !writer->temporary || !writer->buffer) {
-        icae_writer_abort(writer);
-        return icae_fail_memory(error, path);
-    }
-    do
-        writer->descriptor =
-            open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    while (writer->descriptor < 0 && errno == EINTR);
-    if (writer->descriptor < 0) {
-        icae_fail(error, ICAE_IO, "%s: cannot write: %s", path, strerror(errno));
-        icae_writer_abort(writer);
-        return ICAE_IO;
-    }
-    return ICAE_OK;
+    status = writer->path && writer->buffer ? open_temporary(writer, path, error)
+                                            : icae_fail_memory(error, path);
+    if (status) icae_writer_abort(writer);
+    return status;
 }
 
 static void writer_fail(icae_writer *writer, icae_status status, const char *reason) {

@@ -12,7 +12,7 @@
 #include "icae/log.h"
 #include "learn/trainer_internal.h"
 
-/* Removes what a killed run was about to write, ".NAME.tmp-PID". Who holds the lock is alone here. */
+/* Removes what a killed run was about to write, ".NAME.tmp-PID" and the like. Who holds the lock is alone here. */
 static icae_status sweep(const char *path, icae_error *error) {
     char **names;
     size_t count;
@@ -20,7 +20,8 @@ static icae_status sweep(const char *path, icae_error *error) {
     if (status) return status;
     for (size_t i = 0; i < count && !status; i++) {
         const char *mark = strstr(names[i], ".tmp-");
-        if (names[i][0] != '.' || !mark || !mark[5] || mark[5 + strspn(mark + 5, "0123456789")])
+        if (names[i][0] != '.' || !mark || !mark[5] ||
+            mark[5 + strspn(mark + 5, "0123456789-")])
             continue;
         char *left = icae_path_join(path, names[i]);
         status = left ? icae_folder_remove(left, error) : icae_fail_memory(error, path);

@@ -265,6 +265,45 @@ START_TEST(what_is_written_is_there_whole_or_not_at_all) {
 }
 END_TEST
 
+/* Two threads that save under one name: the writers know nothing of each other. */
+START_TEST(two_writers_of_one_file_do_not_mix) {
+    char folder[600], *data;
+    snprintf(folder, sizeof folder, "%s", test_folder("file-two"));
+    const char *path = test_path(folder, "a");
+    icae_writer one, other, third;
+    ck_ok(icae_writer_begin(&one, path, &error));
+    icae_writer_write(&one, "first", 5);
+    ck_ok(icae_writer_begin(&other, path, &error));
+    icae_writer_write(&other, "second one", 10);
+    ck_ok(icae_writer_begin(&third, path, &error));
+    icae_writer_abort(&third);
+    ck_ok(icae_writer_commit(&other, &error));
+    ck_ok(icae_file_read(path, 99, &data, NULL, &error));
+    ck_assert_str_eq(data, "second one");
+    free(data);
+    ck_ok(icae_writer_commit(&one, &error));
+    ck_ok(icae_file_read(path, 99, &data, NULL, &error));
+    ck_assert_str_eq(data, "first");
+    free(data);
+    ck_assert_uint_eq(count_entries(folder), 1);
+}
+END_TEST
+
+/* 255 bytes are a file's name, 256 are none; the temporary file's is longer than either. */
+START_TEST(a_name_as_long_as_names_can_be_is_written) {
+    char folder[600], name[257] = "";
+    snprintf(folder, sizeof folder, "%s", test_folder("file-long"));
+    for (int i = 0; i < 254; i += 2)
+        memcpy(name + i, "\xc3\xa4", 2);
+    strcpy(name + 254, "x");
+    ck_ok(icae_file_write(test_path(folder, name), "x", 1, &error));
+    ck_assert_int_eq(icae_file_bytes(test_path(folder, name)), 1);
+    ck_assert_uint_eq(count_entries(folder), 1);
+    strcpy(name + 254, "xy");
+    ck_refused(icae_file_write(test_path(folder, name), "x", 1, &error), "name too long");
+}
+END_TEST
+
 START_TEST(a_link_is_written_through) {
     char folder[600], kept[16] = "", *data;
     snprintf(folder, sizeof folder, "%s", test_folder("file-link"));
@@ -418,6 +457,7 @@ SUITE_OF(file, 60, a_pipe_in_the_place_of_a_file_is_refused_at_once,
          a_pipe_among_the_files_of_an_adapter_or_a_checkpoint_is_refused,
          a_pipe_that_the_shell_names_is_read, empty_files_and_those_over_the_limit,
          a_mapping_gives_back_what_it_let_go, what_is_written_is_there_whole_or_not_at_all,
+         two_writers_of_one_file_do_not_mix, a_name_as_long_as_names_can_be_is_written,
          a_link_is_written_through, whether_a_file_can_be_written_is_told_without_a_trace,
          a_write_that_fails_leaves_the_earlier_file, folders_are_made_listed_and_removed,
          what_may_not_be_looked_at_is_no_missing_file)

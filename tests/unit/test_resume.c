@@ -169,7 +169,7 @@ START_TEST(a_run_goes_on_without_the_history_that_was_lost) {
 END_TEST
 
 START_TEST(what_a_killed_run_left_is_swept_away) {
-    static const char *const left[] = {".config.json.tmp-123", ".adapter.tmp-77",
+    static const char *const left[] = {".config.json.tmp-123-1", ".adapter.tmp-77",
                                        "adapter/.icae.tmp-5"};
     static const char *const others[] = {".tmp-notes", ".config.json.tmp-", "a.tmp-1"};
     icae_error error = {0};
