@@ -145,7 +145,8 @@ typedef struct icae_generation {
 } icae_generation;
 
 /* A piece of new text, whole UTF-8 characters, not 0-terminated. false stops the generation, which
- * then returns ICAE_INTERRUPTED. */
+ * then returns ICAE_INTERRUPTED. The session that calls is at work: to compress or write with it from here is
+ * ICAE_INVALID, and it must not be closed; other sessions are free. */
 typedef bool icae_piece_callback(void *user, const char *piece, size_t bytes);
 
 typedef struct icae_generated {

@@ -123,11 +123,20 @@ void icae_session_close(icae_session *session) {
     free(session);
 }
 
+icae_status icae_session_check_free(const icae_session *session, icae_error *error) {
+    if (!session->is_writing) return ICAE_OK;
+    return icae_fail(error, ICAE_INVALID,
+                     "the session is writing a text, and its callback cannot compress or write "
+                     "with it; do so afterwards, or with a session of its own");
+}
+
 /* ---- slots ---- */
 
 icae_status icae_session_compress(icae_session *session, const char *text, size_t bytes,
                                   icae_slots **slots, icae_error *error) {
     *slots = NULL;
+    icae_status status = icae_session_check_free(session, error);
+    if (status) return status;
     if (bytes == 0) {
         return icae_fail(error, ICAE_INVALID,
                          "the text is empty: there is nothing to compress");
@@ -135,9 +144,9 @@ icae_status icae_session_compress(icae_session *session, const char *text, size_
     icae_slots *made = calloc(1, sizeof *made);
     const icae_model *model = session->base->model;
     int32_t *ids = NULL;
-    icae_status status = made ? icae_compress_text(session->graph, model, session->adapter,
-                                                   text, bytes, NULL, made, &ids, error)
-                              : icae_fail_memory(error, "slots");
+    status = made ? icae_compress_text(session->graph, model, session->adapter, text, bytes,
+                                       NULL, made, &ids, error)
+                  : icae_fail_memory(error, "slots");
     if (!status && session->refine_steps > 0) {
         status = icae_refine(session->graph, model, session->adapter, ids,
                              session->refine_steps, NULL, made, NULL, error);

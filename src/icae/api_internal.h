@@ -17,6 +17,10 @@ struct icae_session {
     icae_graph *graph;
     icae_adapter *adapter;
     int64_t refine_steps;
+    bool is_writing; /* a generation is under way, and its callback may be what calls */
 };
+
+/* Refuses to begin while a generation of the session is under way: the graph has its work memory. */
+icae_status icae_session_check_free(const icae_session *session, icae_error *error);
 
 #endif

@@ -393,16 +393,19 @@ icae_status icae_session_generate_batch(icae_session *session, const icae_slots 
                                         icae_generated *results, icae_error *error) {
     for (size_t i = 0; results && i < n; i++)
         results[i] = (icae_generated){0};
-    if (n == 0) return ICAE_OK;
+    icae_status status = icae_session_check_free(session, error);
+    if (status || n == 0) return status;
     generation g = {
         .session = session, .what = what, .n = n, .callback = callback, .user = user};
-    icae_status status = prepare(&g, slots, error);
+    session->is_writing = true;
+    status = prepare(&g, slots, error);
     if (!status) status = write_parts(&g, error);
     for (size_t i = 0; i < n && !status; i++)
         status = hand_over(&g, i, results ? &results[i] : NULL, error);
     for (size_t i = 0; results && status && i < n; i++)
         icae_generated_release(&results[i]);
     generation_release(&g);
+    session->is_writing = false;
     return status;
 }
 

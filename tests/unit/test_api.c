@@ -2,7 +2,6 @@
 /* icae.h as an outsider uses it, and the example program. */
 #include <icae.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -436,43 +435,6 @@ START_TEST(refuses_what_makes_no_sense) {
 }
 END_TEST
 
-/* Asks on a session of its own over the shared base. */
-static void *ask_alone(void *base) {
-    icae_error own = {0};
-    icae_session *session = NULL;
-    icae_slots *slots = NULL;
-    icae_generated made = {0};
-    icae_session_options one = {.n_threads = 1};
-    icae_generation wish = {.mode = ICAE_ASK, .prompt = "Where?", .max_tokens = 20};
-    icae_status status = icae_session_open(&session, base, TINY_ADAPTER, &one, &own);
-    if (!status)
-        status = icae_session_compress(session, passage, strlen(passage), &slots, &own);
-    if (!status) status = icae_session_generate(session, slots, &wish, NULL, NULL, &made, &own);
-    icae_slots_free(slots);
-    icae_session_close(session);
-    return status ? NULL : made.text;
-}
-
-START_TEST(sessions_in_threads_share_a_base) {
-    enum { THREADS = 4 };
-    icae_base *base = open_base();
-    char *alone = ask_alone(base);
-    ck_assert_ptr_nonnull(alone);
-    pthread_t threads[THREADS];
-    for (int i = 0; i < THREADS; i++)
-        ck_assert_int_eq(pthread_create(&threads[i], NULL, ask_alone, base), 0);
-    for (int i = 0; i < THREADS; i++) {
-        void *text;
-        ck_assert_int_eq(pthread_join(threads[i], &text), 0);
-        ck_assert_ptr_nonnull(text);
-        ck_assert_str_eq(text, alone);
-        free(text);
-    }
-    free(alone);
-    icae_base_close(base);
-}
-END_TEST
-
 START_TEST(example_program_works_and_fails_politely) {
     const char *folder = test_folder("api-example");
     const char *text = test_path(folder, "text.txt");
@@ -502,4 +464,4 @@ SUITE_OF(api, 120, pieces_add_up_to_the_text, a_session_computes_and_refines_as_
          slots_survive_their_file_and_join, an_answer_ends_at_the_templates_token,
          a_dialogue_stands_before_its_question,
          slots_of_another_session_are_refused_by_all_names, refuses_what_makes_no_sense,
-         sessions_in_threads_share_a_base, example_program_works_and_fails_politely)
+         example_program_works_and_fails_politely)
