@@ -37,7 +37,7 @@ typedef enum icae_status {
 
 typedef struct icae_error {
     icae_status status;
-    char message[1024]; /* one sentence, no newline at its end */
+    char message[1024]; /* one sentence, no newline at its end; a longer one lacks its middle */
 } icae_error;
 
 #if defined(__GNUC__)

@@ -1,20 +1,46 @@
 /* SPDX-License-Identifier: MIT */
 /* Status codes and the one sentence that goes with them; see icae/status.h. */
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "icae/status.h"
 
+/* The longest sentence that is made: a path of 4096 bytes, the longest that there is, and what is wrong with it. */
+enum { LONGEST = 8192 };
+
+static bool is_within_character(char c) {
+    return ((unsigned char)c & 0xC0) == 0x80;
+}
+
+/* The sentence as far as there is room for it. Of a longer one the middle is left out: paths stand at its begin, and
+ * what is wrong at its end. */
+static void keep(icae_error *error, const char *sentence) {
+    static const char gap[] = " ... ";
+    const size_t room = sizeof error->message, length = strlen(sentence);
+    if (length < room) {
+        memcpy(error->message, sentence, length + 1);
+        return;
+    }
+    size_t head = room / 2, gap_end = head + sizeof gap - 1;
+    while (head > 0 && is_within_character(sentence[head]))
+        head--;
+    const char *tail = sentence + length - (room - 1 - gap_end);
+    while (is_within_character(*tail))
+        tail++;
+    snprintf(error->message, room, "%.*s%s%s", (int)head, sentence, gap, tail);
+}
+
 icae_status icae_fail(icae_error *error, icae_status status, const char *format, ...) {
     if (!error) return status;
     /* The arguments may point into error->message itself, so the sentence is made beside it. */
-    char message[sizeof error->message];
+    char sentence[LONGEST];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message, sizeof message, format, arguments);
+    vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
-    memcpy(error->message, message, sizeof message);
+    keep(error, sentence);
     error->status = status;
     return status;
 }
@@ -25,16 +51,16 @@ icae_status icae_fail_memory(icae_error *error, const char *what) {
 
 icae_status icae_fail_within(icae_error *error, const char *format, ...) {
     if (!error) return ICAE_INVALID;
-    char message[sizeof error->message];
+    char sentence[LONGEST];
     va_list arguments;
     va_start(arguments, format);
-    int length = vsnprintf(message, sizeof message, format, arguments);
+    int length = vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
     size_t used = length < 0 ? 0 : (size_t)length;
-    if (used < sizeof message) {
-        snprintf(message + used, sizeof message - used, ": %s", error->message);
+    if (used < sizeof sentence) {
+        snprintf(sentence + used, sizeof sentence - used, ": %s", error->message);
     }
-    memcpy(error->message, message, sizeof message);
+    keep(error, sentence);
     return error->status;
 }
 

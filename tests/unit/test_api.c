@@ -435,6 +435,34 @@ START_TEST(refuses_what_makes_no_sense) {
 }
 END_TEST
 
+/* Longer than a sentence may be: the middle of the path is left out, not what is wrong with it. */
+START_TEST(what_is_wrong_with_a_long_path_is_told) {
+    static const struct {
+        const char *unit; /* repeated */
+        const char *last; /* of the sentence */
+    } paths[] = {
+        {"a folder/", ": cannot open: No such file or directory"},
+        {"\xe6\xb8\xaf/", ": cannot open: No such file or directory"},
+        {"a", ": cannot open: File name too long"},
+    };
+    char path[4000];
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        size_t unit = strlen(paths[i].unit), at = 0;
+        for (; at + unit < sizeof path; at += unit)
+            memcpy(path + at, paths[i].unit, unit);
+        memcpy(path + at - 1, "x", 2);
+        icae_base *base;
+        ck_assert_int_eq(icae_base_open(&base, path, &error), ICAE_IO);
+        const char *gap = strstr(error.message, " ... ");
+        ck_assert_ptr_nonnull(gap);
+        ck_assert_mem_eq(error.message, path, (size_t)(gap - error.message));
+        ck_assert_str_eq(error.message + strlen(error.message) - strlen(paths[i].last),
+                         paths[i].last);
+        ck_assert(icae_utf8_is_valid(error.message, strlen(error.message)));
+    }
+}
+END_TEST
+
 START_TEST(example_program_works_and_fails_politely) {
     const char *folder = test_folder("api-example");
     const char *text = test_path(folder, "text.txt");
@@ -464,4 +492,4 @@ SUITE_OF(api, 120, pieces_add_up_to_the_text, a_session_computes_and_refines_as_
          slots_survive_their_file_and_join, an_answer_ends_at_the_templates_token,
          a_dialogue_stands_before_its_question,
          slots_of_another_session_are_refused_by_all_names, refuses_what_makes_no_sense,
-         example_program_works_and_fails_politely)
+         what_is_wrong_with_a_long_path_is_told, example_program_works_and_fails_politely)
