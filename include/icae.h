@@ -132,7 +132,7 @@ typedef struct icae_generation {
     const char *prompt; /* ICAE_ASK: UTF-8, 0-terminated; special tokens in it are plain text */
     const icae_turn *turns; /* ICAE_ASK: the dialogue before this prompt, oldest turn first */
     size_t n_turns;
-    int64_t max_tokens; /* 0: for RECONSTRUCT an eighth more than the source, else 256 */
+    int64_t max_tokens; /* 0: for RECONSTRUCT what its spans may have, see below, else 256 */
     /* ICAE_RECONSTRUCT: let the base read all spans at once, as adapters can that were trained to restore
      * texts of several. false: it restores span after span, each from its own slots, some side by side. */
     bool spans_together;
@@ -166,7 +166,7 @@ typedef struct icae_generated {
  *   result    may be NULL; on failure it is left empty
  *
  * Spans that are kept raw come back as they are, between the others. A span that does not end by itself
- * ends after its length and an eighth more; max_tokens is of the whole text.
+ * ends when it is an eighth and 8 tokens longer than it was; max_tokens is of the whole text.
  *
  * A prompt that does not fit behind the slots into the base's context, with room for least_tokens, is
  * ICAE_INVALID; a max_tokens that does not fit is lowered to what does. Slots that stand for more tokens than the base's context
