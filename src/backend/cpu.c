@@ -110,30 +110,28 @@ const char *const *icae_backend_levels(void) {
     return names;
 }
 
-/* The index of the wanted level, or -1 with the error set. */
-static int choose_level(const char *wanted, icae_error *error) {
-    int best = 0;
+/* *index of the wanted level, or of the best one. */
+static icae_status choose_level(const char *wanted, int *index, icae_error *error) {
+    *index = 0;
     for (int i = 0; i < LEVEL_COUNT; i++) {
         bool is_wanted = wanted && !strcmp(wanted, levels[i].name);
         if (is_wanted && !levels[i].is_available()) {
-            icae_fail(
+            return icae_fail(
                 error, ICAE_UNSUPPORTED,
                 "CPU level '%s': this processor lacks it; leave ICAE_CPU unset to use the best",
                 wanted);
-            return -1;
         }
-        if (is_wanted) return i;
-        if (levels[i].is_available()) best = i;
+        if (is_wanted || levels[i].is_available()) *index = i;
+        if (is_wanted) return ICAE_OK;
     }
-    if (!wanted) return best;
+    if (!wanted) return ICAE_OK;
     char known[128] = "";
     for (int i = 0; i < LEVEL_COUNT; i++) {
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", levels[i].name);
     }
-    icae_fail(error, ICAE_INVALID, "CPU level '%s' is unknown: expected one of %s", wanted,
-              known);
-    return -1;
+    return icae_fail(error, ICAE_INVALID, "CPU level '%s' is unknown: expected one of %s",
+                     wanted, known);
 }
 
 icae_status icae_backend_create(icae_backend **backend, const char *level, int n_threads,
@@ -141,8 +139,9 @@ icae_status icae_backend_create(icae_backend **backend, const char *level, int n
     *backend = NULL;
     if (!level) level = getenv("ICAE_CPU");
     if (level && !*level) level = NULL;
-    int chosen = choose_level(level, error);
-    if (chosen < 0) return error ? error->status : ICAE_INVALID;
+    int chosen;
+    icae_status status = choose_level(level, &chosen, error);
+    if (status) return status;
     if (n_threads < 0 || n_threads > 1024) {
         return icae_fail(error, ICAE_INVALID, "%d threads: expected 1 to 1024, or 0 for all",
                          n_threads);
