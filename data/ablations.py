@@ -42,7 +42,7 @@ switch does in the first minutes of training, not where it ends.
 
 Losses are nats a token on {samples} held-out texts, the same for all rows of one length; BLEU-4 is of {restored} texts restored freely at the end. Each row is one
 run, and two runs of one recipe (`train.seed`, or the type of products) differ, too: what differs less says nothing. Every row's command is `icae-pretrain {config} --set
-out=FOLDER` and a `--set` for each of its switches. Two switches act after pretraining and are measured elsewhere: slots refined for a text (`--refine`, [training-on-a-cpu.md](training-on-a-cpu.md),
+out=FOLDER` and a `--set` for each of its switches (in quotes where it has some). Two switches act after pretraining and are measured elsewhere: slots refined for a text (`--refine`, [training-on-a-cpu.md](training-on-a-cpu.md),
 section 4) and pretraining before fine-tuning or none ([experiments.md](experiments.md)).
 
 """
