@@ -78,7 +78,7 @@ typedef struct icae_feed_settings {
 typedef struct icae_feed_stats {
     int64_t samples, context_tokens; /* a context that several rows share counts once */
     int64_t epochs;                  /* begun after the first: 0 while the first one runs */
-    int64_t passed_over; /* texts and inputs that were too short, rows without an answer */
+    int64_t passed_over; /* texts and inputs that were short or blank, rows that lack a part */
     int64_t cut;         /* prompts, answers or inputs that lost their end */
     int64_t broken_lines;
 } icae_feed_stats;

@@ -203,14 +203,16 @@ static icae_status add_sample(feed_maker *maker, sample_batch *batch, bool *is_o
     }
     int64_t before = maker->stats.samples;
     while (!status && maker->stats.samples == before) {
-        int64_t epoch = icae_corpus_get_stats(maker->corpus).epoch;
+        const icae_corpus_stats last = icae_corpus_get_stats(maker->corpus);
         icae_document document;
         status = icae_corpus_next(maker->corpus, &document, error);
         if (status) break;
-        maker->stats.broken_lines =
-            maker->past_broken + (int64_t)icae_corpus_get_stats(maker->corpus).broken;
+        const icae_corpus_stats now = icae_corpus_get_stats(maker->corpus);
+        maker->stats.broken_lines = maker->past_broken + (int64_t)now.broken;
+        /* What is blank, the corpus itself leaves out. */
+        maker->stats.passed_over += (int64_t)(now.empty - last.empty);
         *is_over = !document.text;
-        if (*is_over || document.epoch != epoch) {
+        if (*is_over || document.epoch != last.epoch) {
             /* After an epoch without a sample all others would be like it, for ever. */
             if (!maker->in_epoch) return fail_too_short(maker, error);
             if (*is_over) break;

@@ -311,9 +311,10 @@ static void say_lost(const trainer *t) {
     if (is_instruct) {
         put_count(
             &line, t->state.passed_over,
-            "row passed over: its input too short (objective.least_context), or no answer",
-            "rows passed over: their input too short (objective.least_context), or no "
-            "answer");
+            "row passed over: its input too short (objective.least_context), or no prompt or "
+            "answer",
+            "rows passed over: their input too short (objective.least_context), or no prompt "
+            "or answer");
     } else {
         put_count(&line, t->state.passed_over,
                   "text passed over as too short (objective.least_context)",

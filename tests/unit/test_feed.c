@@ -270,6 +270,41 @@ START_TEST(broken_lines_are_counted_or_with_strict_end_the_run) {
 }
 END_TEST
 
+/* The corpus leaves them out by itself, but nothing is learnt from them either. */
+START_TEST(blank_texts_and_rows_with_a_blank_part_count_as_passed_over) {
+    static const char rows[] =
+        "{\"input\": \"the slow river\", \"prompt\": \"what?\", \"answer\": \"yes\"}\n"
+        "{\"input\": \"the slow river\", \"prompt\": \"\", \"answer\": \"yes\"}\n\n"
+        "{\"input\": \"the slow river\", \"prompt\": \"what?\", \"answer\": \" \\n\"}\n";
+    static const char texts[] = "{\"text\": \"\"}\n{\"text\": \"the slow river met both "
+                                "towns\"}\n\n{\"text\": \" \"}\n";
+    icae_tokenizer *tokenizer = feed_tokenizer();
+    icae_error error = {0};
+    const struct {
+        const char *name, *lines;
+        icae_feed_settings settings;
+    } cases[] = {{"rows.jsonl", rows, feed_row_settings},
+                 {"texts.jsonl", texts, feed_text_settings}};
+    for (size_t i = 0; i < 2; i++) {
+        const char *path = test_path(test_folder("feed-blank"), cases[i].name);
+        ck_ok(icae_file_write(path, cases[i].lines, strlen(cases[i].lines), &error));
+        icae_feed_settings s = cases[i].settings;
+        s.is_endless = true;
+        s.shuffle_documents = 8; /* so that an epoch is read to its end at once */
+        icae_feed *feed = feed_open_on(&s, path, tokenizer);
+        for (int64_t epoch = 0; epoch < 3; epoch++) {
+            icae_feed_step *step = feed_next(feed, 1);
+            ck_assert_int_eq(step->stats.epochs, epoch);
+            ck_assert_int_eq(step->stats.samples, epoch + 1);
+            ck_assert_int_eq(step->stats.passed_over, 2 * (epoch + 1));
+            icae_feed_step_free(step);
+        }
+        icae_feed_close(feed);
+    }
+    icae_tokenizer_free(tokenizer);
+}
+END_TEST
+
 /* Lines broken in a pass that limit_samples has ended stay counted. */
 START_TEST(broken_lines_add_up_over_limited_passes) {
     const char *path = test_path(test_folder("feed-broken-limit"), "a.jsonl");
@@ -370,7 +405,8 @@ START_TEST(a_tokenizer_without_eos_is_refused) {
 }
 END_TEST
 
-SUITE_OF(feed, 60, samples_are_slices_of_their_documents, rows_become_jobs_on_shared_contexts,
+SUITE_OF(feed, 60, blank_texts_and_rows_with_a_blank_part_count_as_passed_over,
+         samples_are_slices_of_their_documents, rows_become_jobs_on_shared_contexts,
          contexts_of_rows_may_bear_their_restoring_too,
          broken_lines_are_counted_or_with_strict_end_the_run,
          broken_lines_add_up_over_limited_passes,
