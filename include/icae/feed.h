@@ -103,6 +103,9 @@ icae_status icae_feed_open(icae_feed **feed, const icae_feed_settings *settings,
  * files or settings, and names the first that differs; prefetch_steps and is_strict are free. */
 icae_status icae_feed_restore(icae_feed *feed, const icae_json *json,
                               const icae_json_value *state, icae_error *error);
+/* Counts on from these instead of from 0; before the first icae_feed_next only. For a run whose data begin anew:
+ * what grows and what is drawn by the number of a sample goes on. */
+void icae_feed_count_from(icae_feed *feed, const icae_feed_stats *stats);
 /* n_samples samples (fine-tuning: rows). *step is NULL at the end of a one-pass feed; the last step of
  * such a feed may have fewer. All calls must ask for the same n_samples. An end or an error is final:
  * every later call gives it again. Prefetching begins with the first call. */

@@ -185,7 +185,8 @@ static icae_status fail_too_short(const feed_maker *maker, icae_error *error) {
                      "%s%s: none of %" PRId64 " texts gives a sample: least_context asks for "
                      "%" PRId64 " tokens; lower it, or give longer texts",
                      maker->options.paths[0], maker->options.n_paths > 1 ? ", ..." : "",
-                     maker->stats.passed_over, maker->settings.least_context);
+                     maker->stats.passed_over - maker->past_passed,
+                     maker->settings.least_context);
 }
 
 /* One more sample. *is_over: there is none. */
@@ -471,6 +472,14 @@ icae_status icae_feed_restore(icae_feed *feed, const icae_json *json,
                               const icae_json_value *state, icae_error *error) {
     assert(!feed->n_samples && "restore before the first next");
     return icae_feed_restore_state(&feed->maker, json, state, error);
+}
+
+void icae_feed_count_from(icae_feed *feed, const icae_feed_stats *stats) {
+    assert(!feed->n_samples && "count before the first next");
+    feed->maker.stats = *stats;
+    feed->maker.drawn = stats->samples;
+    feed->maker.past_broken = stats->broken_lines;
+    feed->maker.past_passed = stats->passed_over;
 }
 
 void icae_feed_close(icae_feed *feed) {

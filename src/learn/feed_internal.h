@@ -20,6 +20,7 @@ typedef struct feed_maker {
     int64_t drawn;       /* samples since the last return to the first one: names the stream */
     int64_t in_epoch;    /* samples of this epoch */
     int64_t past_broken; /* lines, of passes that limit_samples has ended */
+    int64_t past_passed; /* over, before icae_feed_count_from */
     icae_feed_stats stats;
     bool is_told[3]; /* that an input, a prompt, an answer was cut; of this session */
 } feed_maker;

@@ -264,7 +264,15 @@ static icae_status resume_feed(trainer *t, icae_error *error) {
     icae_log_warning("%s: the data begin anew, and some samples come twice", error->message);
     icae_feed_close(t->feed);
     t->feed = NULL;
-    return open_feed(t, error);
+    status = open_feed(t, error);
+    if (status) return status;
+    const icae_feed_stats so_far = {.samples = t->state.samples,
+                                    .context_tokens = t->state.context_tokens,
+                                    .passed_over = t->state.passed_over,
+                                    .cut = t->state.cut,
+                                    .broken_lines = t->state.broken_lines};
+    icae_feed_count_from(t->feed, &so_far);
+    return ICAE_OK;
 }
 
 /* A run does not go back: what it did beyond fewer steps would stay in the adapter. */

@@ -137,6 +137,34 @@ START_TEST(data_of_the_same_length_but_not_the_same_are_noticed) {
 }
 END_TEST
 
+/* Other data are read from their beginning, but the run is where it was. */
+START_TEST(counts_and_growth_go_on_when_the_data_begin_anew) {
+    icae_error error = {0};
+    const char *folder = test_folder("resume-growth");
+    char out[700];
+    snprintf(out, sizeof out, "%s/run", folder);
+    const char *const growth[] = {"objective.first_context=4", "objective.grow_steps=4",
+                                  "objective.lm_ratio=0"};
+    ck_ok(tiny_run(out, RUN_WITH(growth[0], growth[1], growth[2]), NULL, NULL, &error));
+    icae_train_report report;
+    ck_ok(tiny_run(out,
+                   RUN_WITH(growth[0], growth[1], growth[2], "train.steps=5",
+                            "data.train=[\"data/samples/excerpts.jsonl\"]"),
+                   &resume_changed, &report, &error));
+    ck_assert_int_eq((int64_t)report.context_tokens, 4 * 16); /* of the one step */
+    char *metrics = metrics_without_times(out), *totals[2], *at = metrics;
+    for (int i = 0; i < 2; i++) {
+        at = strstr(at, i ? "{\"step\": 5," : "{\"step\": 4,");
+        ck_assert_ptr_nonnull(at);
+        totals[i] = strstr(at, "\"total_tokens\": ");
+        ck_assert_ptr_nonnull(totals[i]);
+        totals[i] += strlen("\"total_tokens\": ");
+    }
+    ck_assert_int_eq(atoll(totals[1]), atoll(totals[0]) + 4 * 16);
+    free(metrics);
+}
+END_TEST
+
 START_TEST(a_run_that_did_not_write_down_its_compute_can_go_on) {
     icae_error error = {0};
     const char *folder = test_folder("resume-auto");
@@ -462,7 +490,8 @@ START_TEST(a_kernel_without_memory_is_an_error_and_the_next_step_goes_on) {
 }
 END_TEST
 
-SUITE_OF(resume, 120, changed_settings_are_refused_or_said,
+SUITE_OF(resume, 120, counts_and_growth_go_on_when_the_data_begin_anew,
+         changed_settings_are_refused_or_said,
          fewer_steps_than_are_done_are_refused_and_written_nowhere,
          other_threads_and_other_kernels_are_refused_or_said,
          data_of_the_same_length_but_not_the_same_are_noticed,
