@@ -122,6 +122,8 @@ void icae_settings_write(const icae_settings *settings, icae_text *out);
  * "train.lr = 0.003, now it is 0.001; train.batch = 4, now it is 8". Returns how many. */
 size_t icae_settings_difference(const icae_settings *old, const icae_settings *now,
                                 icae_text *out);
+/* Whether adapters of both have the same numbers, each with the same meaning: slots, rank and target modules. */
+bool icae_settings_same_adapter(const icae_settings *old, const icae_settings *now);
 
 /* Whether file or command line gave this key. */
 bool icae_settings_has(const icae_settings *settings, const char *key);

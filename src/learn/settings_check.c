@@ -69,6 +69,20 @@ icae_status icae_settings_check(const icae_settings *settings, icae_error *error
     return ICAE_OK;
 }
 
+static void mark_targets(const icae_strings *targets, bool marked[ICAE_MODULE_COUNT + 1]) {
+    memset(marked, 0, ICAE_MODULE_COUNT + 1);
+    for (size_t i = 0; i < targets->count; i++)
+        marked[icae_module_from_name(targets->list[i])] = true; /* the last: of unknown ones */
+}
+
+bool icae_settings_same_adapter(const icae_settings *old, const icae_settings *now) {
+    bool were[ICAE_MODULE_COUNT + 1], are[ICAE_MODULE_COUNT + 1];
+    mark_targets(&old->adapter.targets, were);
+    mark_targets(&now->adapter.targets, are);
+    return old->adapter.memory_slots == now->adapter.memory_slots &&
+           old->adapter.rank == now->adapter.rank && !memcmp(were, are, sizeof were);
+}
+
 /* Only values that are not the default: a run's own config.json gives every key. */
 size_t icae_settings_idle(const icae_settings *s, icae_text *out) {
     enum {

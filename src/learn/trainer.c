@@ -209,6 +209,13 @@ static icae_status compare_config(const trainer *t, uint64_t written[2], icae_er
                                : note_change(t, error, not_as_begun, t->folder.config,
                                              icae_text_string(&change));
     }
+    /* A checkpoint has its numbers in a row: as many would be taken for others'. */
+    if (!status && !icae_settings_same_adapter(&old, t->settings))
+        status = icae_fail(error, ICAE_MISMATCH,
+                           "%s: what this run has learnt fits no adapter of other "
+                           "adapter.memory_slots, rank or targets, --allow-changes or not; set "
+                           "them back, or start another run (--set out=FOLDER)",
+                           t->folder.config);
     icae_text_release(&change);
     icae_settings_release(&old);
     return status;

@@ -62,7 +62,15 @@ START_TEST(changed_settings_are_refused_or_said) {
     /* an adapter of another shape cannot take the checkpoint's numbers */
     ck_refused(tiny_run(out, RUN_WITH("train.steps=8", "adapter.rank=5"), &resume_changed, NULL,
                         &error),
-               "as this run's adapter has them");
+               "fits no adapter of other");
+    /* nor one of the same, which would take one module's numbers for another's */
+    ck_refused(tiny_run(out,
+                        RUN_WITH("train.steps=8", "adapter.targets=[\"q_proj\", \"k_proj\"]"),
+                        &resume_changed, NULL, &error),
+               "fits no adapter of other");
+    error = (icae_error){0};
+    ck_ok(tiny_run(out, RUN_WITH("train.steps=8", "adapter.targets=[\"v_proj\", \"q_proj\"]"),
+                   &resume_changed, NULL, &error)); /* in another order they are the same */
 }
 END_TEST
 
