@@ -422,7 +422,7 @@ static void measure_machine(trainer *t) {
 }
 
 /* A run that goes on keeps the micro-batch and the recomputation that its budget led to, whatever would be
- * chosen now: other micro-batches give other last bits. */
+ * chosen now, with another budget or none: other micro-batches give other last bits. */
 static icae_status adopt_plan(trainer *t, icae_error *error) {
     icae_settings *s = t->settings;
     char *path = icae_path_join(s->out, "config.json");
@@ -439,7 +439,8 @@ static icae_status adopt_plan(trainer *t, icae_error *error) {
                  (long long)old.train.micro_batch);
         if (!icae_settings_has(s, "train.micro_batch"))
             status = icae_settings_set(s, micro, error);
-        if (!status && !icae_settings_has(s, "train.checkpointing"))
+        bool has_budget = s->memory_budget || old.memory_budget;
+        if (!status && has_budget && !icae_settings_has(s, "train.checkpointing"))
             status = icae_settings_set(s, mode, error);
     }
     icae_settings_release(&old);
@@ -471,8 +472,7 @@ static icae_status run(trainer *t, icae_error *error) {
     if (!status) icae_trainer_warn_of_settings(t->settings);
     if (!status && t->options->is_resuming && !t->options->is_dry_run)
         status = find_run(t, error);
-    if (!status && t->options->is_resuming && t->settings->memory_budget)
-        status = adopt_plan(t, error);
+    if (!status && t->options->is_resuming) status = adopt_plan(t, error);
     if (!status) status = open_parts(t, error);
     if (status) return status;
     icae_trainer_warn_of_parts(t);

@@ -333,18 +333,20 @@ START_TEST(a_resumed_run_keeps_what_its_budget_led_to) {
     ck_ok(plan_with(budget_base, "train.micro_batch=1", &settings, &one, &error));
     icae_settings_release(&settings);
     const size_t middle = (one.peak_bytes + whole.peak_bytes) / 2;
-    const size_t budgets[] = {middle, 2 * whole.peak_bytes};
+    /* another one; none; and none where the run's own config.json has none any more */
+    const size_t budgets[] = {middle, 2 * whole.peak_bytes, 0, 0};
+    enum { LAST = 3 };
     int64_t chosen = 0;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i <= LAST; i++) {
         char budget[64];
-        icae_train_options options = {.is_resuming = i > 0, .stop_at = i ? 0 : 1};
+        icae_train_options options = {.is_resuming = i > 0, .stop_at = i < LAST ? i + 1 : 0};
         icae_train_report report;
         tiny_settings(&settings, out, budget_base);
         settings.given = 0;
         snprintf(budget, sizeof budget, "memory_budget=%zu", budgets[i]);
         ck_ok(icae_settings_set(&settings, budget, &error));
         icae_status status = icae_train(&settings, &options, &report, &error);
-        ck_assert_msg(status == (i ? ICAE_OK : ICAE_INTERRUPTED), "%s", error.message);
+        ck_assert_msg(status == (i < LAST ? ICAE_INTERRUPTED : ICAE_OK), "%s", error.message);
         if (!i) chosen = settings.train.micro_batch;
         ck_assert_int_eq(settings.train.micro_batch, chosen);
         icae_settings_release(&settings);
