@@ -132,7 +132,7 @@ static int64_t next_length(const group *g, uint64_t seed, int64_t left) {
         length = cut->tokens - cut->reach + (int64_t)icae_rng_below(&rng, spread);
         if (length < EVAL_LEAST_TOKENS) length = EVAL_LEAST_TOKENS;
     }
-    return length >= EVAL_LEAST_TOKENS ? length : 0;
+    return length >= EVAL_LEAST_TOKENS && length <= left ? length : 0;
 }
 
 /* A piece is a text of its own: where contexts begin with BOS, it does, too, in the place of its first token. */

@@ -144,7 +144,22 @@ START_TEST(texts_beyond_the_context_of_the_base_are_counted) {
 }
 END_TEST
 
+/* Seven tokens: enough for a bucket of 1 + 5, too few for a sample. */
+START_TEST(a_bucket_takes_no_more_tokens_than_the_text_has) {
+    const char *folder = test_folder("eval-options-bucket");
+    static const char seven[] = "{\"text\": \"zqxjkvw\"}\n";
+    ck_ok(icae_file_write(test_path(folder, "t.jsonl"), seven, sizeof seven - 1, &error));
+    const icae_json_value *ppl = parse(
+        run_in(folder, "$ICAE eval ppl --json -m " TINY_BASE " --data %s/t.jsonl", folder));
+    ck_assert_double_eq(number(ppl, "tokens"), 6); /* each but the first */
+    outcome r = run_in(folder, "$ICAE eval ae " WITH " --data %s/t.jsonl --lengths 1", folder);
+    ck_assert_int_eq(r.code, 1);
+    ck_assert_ptr_nonnull(strstr(r.err, "no text is long enough for \"1\""));
+}
+END_TEST
+
 SUITE_OF(eval_options, 120, a_suite_refuses_what_means_nothing_to_it,
          every_recorded_setting_is_an_option_of_some_suite,
          a_log_begun_with_more_settings_than_the_suite_has_goes_on,
-         texts_beyond_the_context_of_the_base_are_counted)
+         texts_beyond_the_context_of_the_base_are_counted,
+         a_bucket_takes_no_more_tokens_than_the_text_has)
