@@ -252,14 +252,23 @@ icae_status icae_eval_collect_texts(const icae_eval_engine *engine,
 
 enum { INPUT, PROMPT, ANSWER, N_FIELDS };
 
+/* The input of the last item, in the items' arena; NULL: none. It may hold zeros. */
+typedef struct last_input {
+    const char *text;
+    size_t bytes;
+} last_input;
+
 static icae_status add_question(const icae_eval_engine *engine,
                                 const icae_eval_settings *settings,
                                 const icae_document *document, icae_eval_items *items,
-                                const char **last_input, icae_error *error) {
+                                last_input *last, icae_error *error) {
     const icae_tokenizer *tokenizer = engine->model->tokenizer;
     icae_eval_item item = {0};
     const icae_eval_item *before = items->n ? &items->list[items->n - 1] : NULL;
-    bool is_same = before && *last_input && !strcmp(*last_input, document->fields[INPUT]);
+    const char *input = document->fields[INPUT];
+    size_t input_bytes = document->field_bytes[INPUT];
+    bool is_same = before && last->text && last->bytes == input_bytes &&
+                   !memcmp(last->text, input, input_bytes);
     icae_status status = ICAE_OK;
     int32_t *ids;
     size_t n;
@@ -267,15 +276,13 @@ static icae_status add_question(const icae_eval_engine *engine,
         item.ids = before->ids;
         item.n = before->n;
     } else {
-        status =
-            icae_adapter_encode(&engine->adapter->settings, tokenizer, document->fields[INPUT],
-                                document->field_bytes[INPUT], &ids, &n, error);
+        status = icae_adapter_encode(&engine->adapter->settings, tokenizer, input, input_bytes,
+                                     &ids, &n, error);
         if (!status) status = keep_ids(items, ids, n, &item.ids, error);
         if (status) return status;
         item.n = (int64_t)n;
-        *last_input = icae_arena_copy(&items->arena, document->fields[INPUT],
-                                      document->field_bytes[INPUT]);
-        if (!*last_input) return icae_fail_memory(error, "questions");
+        *last = (last_input){icae_arena_copy(&items->arena, input, input_bytes), input_bytes};
+        if (!last->text) return icae_fail_memory(error, "questions");
     }
     for (int field = PROMPT; field < N_FIELDS && !status; field++) {
         const char *text = document->fields[field];
@@ -292,7 +299,7 @@ static icae_status add_question(const icae_eval_engine *engine,
     bool is_too_long = settings->tokens > 0 && item.n > settings->tokens;
     if (item.n == 0 || item.n_answer == 0 || is_too_long) {
         items->passed_over++;
-        if (!is_same) *last_input = NULL;
+        if (!is_same) last->text = NULL;
         return ICAE_OK;
     }
     return icae_eval_add_item(items, item, error);
@@ -310,12 +317,12 @@ icae_status icae_eval_collect_questions(const icae_eval_engine *engine,
                                   .n_fields = N_FIELDS};
     icae_status status = icae_corpus_open(&corpus, &wishes, error);
     if (!status) status = icae_eval_add_group(items, error, "questions");
-    const char *last_input = NULL;
+    last_input last = {NULL, 0};
     while (!status && !(settings->samples > 0 && items->n >= settings->samples)) {
         icae_document document;
         status = icae_corpus_next(corpus, &document, error);
         if (status || !document.text) break;
-        status = add_question(engine, settings, &document, items, &last_input, error);
+        status = add_question(engine, settings, &document, items, &last, error);
     }
     if (corpus) icae_corpus_close(corpus);
     if (!status && items->n == 0) {

@@ -158,8 +158,24 @@ START_TEST(a_bucket_takes_no_more_tokens_than_the_text_has) {
 }
 END_TEST
 
+START_TEST(inputs_alike_up_to_a_zero_are_two_texts) {
+    const char *folder = test_folder("eval-options-zero");
+    static const char rows[] =
+        "{\"input\": \"ship\\u0000 on\", \"prompt\": \"What?\", \"answer\": \"On.\"}\n"
+        "{\"input\": \"ship\\u0000 at the harbour\", \"prompt\": \"What?\", \"answer\": "
+        "\"On.\"}\n";
+    ck_ok(icae_file_write(test_path(folder, "q.jsonl"), rows, sizeof rows - 1, &error));
+    static const char command[] =
+        "$ICAE eval qa --json --generate 1 " WITH " --data %s/q.jsonl --samples %d";
+    double one = number(parse(run_in(folder, command, folder, 1)), "context_tokens");
+    double both = number(parse(run_in(folder, command, folder, 2)), "context_tokens");
+    ck_assert_double_gt(both, 2 * one); /* the second is the longer */
+}
+END_TEST
+
 SUITE_OF(eval_options, 120, a_suite_refuses_what_means_nothing_to_it,
          every_recorded_setting_is_an_option_of_some_suite,
          a_log_begun_with_more_settings_than_the_suite_has_goes_on,
          texts_beyond_the_context_of_the_base_are_counted,
-         a_bucket_takes_no_more_tokens_than_the_text_has)
+         a_bucket_takes_no_more_tokens_than_the_text_has,
+         inputs_alike_up_to_a_zero_are_two_texts)
