@@ -172,6 +172,11 @@ static const char *name_of(const char *key) {
     return key;
 }
 
+static icae_status fail_no_log(const char *path, icae_error *error) {
+    return icae_fail(error, ICAE_FORMAT,
+                     "%s is no log of icae eval; remove it or choose another --out", path);
+}
+
 static icae_status check_head(const icae_eval_suite *suite, const char *path, const char *line,
                               size_t bytes, const icae_text *wanted, icae_error *error) {
     if (bytes == wanted->length && !memcmp(line, wanted->data, bytes)) return ICAE_OK;
@@ -180,9 +185,7 @@ static icae_status check_head(const icae_eval_suite *suite, const char *path, co
     icae_status status = icae_json_parse(&then, path, line, bytes, &reason);
     if (!status) status = icae_json_parse(&now, path, wanted->data, wanted->length, error);
     if (status || !icae_json_member(icae_json_root(then), "icae_eval")) {
-        status =
-            icae_fail(error, ICAE_FORMAT,
-                      "%s is no log of icae eval; remove it or choose another --out", path);
+        status = fail_no_log(path, error);
     } else {
         const char *key = first_difference(suite, icae_json_root(then), icae_json_root(now));
         if (key) {
@@ -238,6 +241,13 @@ static icae_status read_row(const icae_eval_suite *suite, const char *path, int6
                      name, suite->name);
 }
 
+/* Whether a file without a whole line is a log whose first was cut short, and not somebody's text. */
+static bool is_begun(const char *data, size_t bytes) {
+    static const char key[] = "{\"icae_eval\": ";
+    size_t n = bytes < sizeof key - 1 ? bytes : sizeof key - 1;
+    return !n || memcmp(data, key, n) == 0;
+}
+
 /* Takes the rows of an existing log; begins one where there is none. A last line that was cut short is
  * dropped from the file. */
 static icae_status take_log(const char *path, const icae_eval_suite *suite,
@@ -259,7 +269,8 @@ static icae_status take_log(const char *path, const icae_eval_suite *suite,
         whole = at + length;
     }
     if (!status && number == 0) {
-        status = icae_file_write(path, head->data, head->length, error);
+        status = is_begun(data, bytes) ? icae_file_write(path, head->data, head->length, error)
+                                       : fail_no_log(path, error);
     } else if (!status && whole < bytes) {
         status = icae_file_write(path, data, whole, error);
     }
