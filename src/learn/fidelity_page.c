@@ -149,26 +149,46 @@ static void write_marks(icae_text *out, const icae_fidelity *f, bool are_numbers
 
 /* ---- span by span ---- */
 
+/* Where the character at `at` ends; *is_right when none of its bytes is marked '!'. */
+static size_t character_end(const icae_text *bytes, const icae_text *marks, size_t at,
+                            bool *is_right) {
+    int32_t point;
+    size_t length = (size_t)icae_utf8_decode((const unsigned char *)bytes->data + at,
+                                             bytes->length - at, &point);
+    *is_right = !memchr(marks->data + at, '!', length);
+    return at + length;
+}
+
+/* A character is wrong whole, as it is lost whole: its bytes may be of several tokens. */
 static icae_status put_restored(icae_text *out, const icae_fidelity_span *span,
                                 const icae_tokenizer *tokenizer, icae_error *error) {
-    icae_status status = ICAE_OK;
-    for (int64_t at = 0; at < span->n_restored && !status;) {
-        int64_t end = at;
-        while (end < span->n_restored && span->is_right[end] == span->is_right[at])
-            end++;
-        icae_text bytes = {0}, repaired = {0};
-        for (int64_t i = at; i < end; i++)
-            icae_tokenizer_append_token(tokenizer, span->restored[i], true, &bytes);
-        icae_utf8_repair(&repaired, icae_text_string(&bytes), bytes.length);
-        icae_text_append_string(out, span->is_right[at] ? "" : "<ins>");
+    icae_text bytes = {0}, marks = {0}; /* a mark each byte */
+    for (int64_t i = 0; i < span->n_restored; i++) {
+        icae_tokenizer_append_token(tokenizer, span->restored[i], true, &bytes);
+        while (marks.length < bytes.length && !marks.failed)
+            icae_text_append_char(&marks, span->is_right[i] ? '=' : '!');
+    }
+    bool is_failed = bytes.failed || marks.failed;
+    for (size_t at = 0; at < bytes.length && !is_failed;) {
+        bool is_right, is_next_right;
+        size_t end = character_end(&bytes, &marks, at, &is_right);
+        while (end < bytes.length) {
+            size_t next = character_end(&bytes, &marks, end, &is_next_right);
+            if (is_next_right != is_right) break;
+            end = next;
+        }
+        icae_text repaired = {0};
+        icae_utf8_repair(&repaired, bytes.data + at, end - at);
+        icae_text_append_string(out, is_right ? "" : "<ins>");
         icae_html_escape(out, icae_text_string(&repaired), repaired.length);
-        icae_text_append_string(out, span->is_right[at] ? "" : "</ins>");
-        if (bytes.failed || repaired.failed) status = icae_fail_memory(error, "a page");
-        icae_text_release(&bytes);
+        icae_text_append_string(out, is_right ? "" : "</ins>");
+        is_failed |= repaired.failed;
         icae_text_release(&repaired);
         at = end;
     }
-    return status;
+    icae_text_release(&bytes);
+    icae_text_release(&marks);
+    return is_failed ? icae_fail_memory(error, "a page") : ICAE_OK;
 }
 
 static icae_status write_span(icae_text *out, const icae_fidelity *f, int64_t s,

@@ -238,6 +238,36 @@ START_TEST(a_page_marks_what_was_lost_and_escapes_the_text) {
 }
 END_TEST
 
+/* U+4EAC is of several tokens here, as most of its kind are in small vocabularies. */
+START_TEST(a_restored_character_is_wrong_whole) {
+    scene s;
+    scene_open(&s, 0);
+    static const char text[] = "\xE4\xBA\xAC";
+    int32_t *ids;
+    size_t n;
+    ck_ok(icae_tokenizer_encode(s.model->tokenizer, text, 3, false, &ids, &n, &error));
+    ck_assert_uint_ge(n, 2);
+    bool is_right[8] = {true};
+    size_t starts[2] = {0, 0};
+    icae_fidelity_span span = {.restored = ids, .n_restored = (int64_t)n, .is_right = is_right};
+    icae_fidelity f = {.spans = &span, .n_spans = 1, .starts = starts};
+    const icae_fidelity_source source = {"a.txt", "base", "adapter", "command"};
+    for (int whole = 0; whole < 2; whole++) {
+        icae_text page = {0};
+        ck_ok(icae_fidelity_write_page(&page, &f, s.model->tokenizer, &source, &error));
+        const char *at = strstr(page.data, text);
+        ck_assert_msg(at != NULL, "the character is torn");
+        ck_assert_int_eq(strncmp(at - 5, "<ins>", 5) == 0, !whole);
+        ck_assert_int_eq(strncmp(at + 3, "</ins>", 6) == 0, !whole);
+        icae_text_release(&page);
+        for (size_t i = 0; i < n; i++)
+            is_right[i] = true;
+    }
+    free(ids);
+    scene_close(&s);
+}
+END_TEST
+
 /* ---- compressing well enough ---- */
 
 START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
@@ -302,4 +332,4 @@ END_TEST
 SUITE_OF(fidelity, 60, spans_that_lose_too_much_are_halved_or_kept_as_text,
          numbers_and_names_are_what_the_rule_says, a_mark_is_kept_as_a_word_of_its_own,
          a_report_agrees_with_itself, a_span_is_what_the_suite_measures_of_it,
-         a_page_marks_what_was_lost_and_escapes_the_text)
+         a_page_marks_what_was_lost_and_escapes_the_text, a_restored_character_is_wrong_whole)
