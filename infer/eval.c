@@ -216,7 +216,8 @@ static void print_table(const icae_eval_table *table) {
 static bool show_progress(void *user, int64_t done, int64_t total) {
     evaluation *e = user;
     double elapsed_s = icae_clock_seconds() - e->start_s;
-    if (e->first_done < 0) e->first_done = done - 1;
+    if (e->first_done < 0) e->first_done = done;
+    if (done == e->first_done) return signal_caught() == 0;
     double each_s = elapsed_s / (double)(done - e->first_done);
     icae_progress_show("eval %s  %lld/%lld  %.0f s, %.0f s to go", e->suite->name,
                        (long long)done, (long long)total, elapsed_s,

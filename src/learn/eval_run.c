@@ -334,6 +334,7 @@ icae_status icae_eval_run(const icae_eval_suite *suite, const icae_eval_engine *
     }
     for (int64_t i = 0; i < items->n; i++)
         done += rows[i].is_done;
+    if (!status && done < items->n) status = tell(watch, done, items->n, error);
     for (int64_t i = 0; i < items->n && !status;) {
         if (rows[i].is_done) {
             i++;
