@@ -180,9 +180,12 @@ static void set_x_axis(axis *x, const icae_plot *plot) {
 
 /* ---- writing ---- */
 
+/* A title is a folder's name, and may be of any bytes: a picture that is no UTF-8 is not shown at all. */
 static void escaped(icae_text *svg, const char *string) {
-    for (; *string; string++) {
-        switch (*string) {
+    icae_text repaired = {0};
+    icae_utf8_repair(&repaired, string, strlen(string));
+    for (const char *c = icae_text_string(&repaired); *c; c++) {
+        switch (*c) {
         case '&':
             icae_text_append_string(svg, "&amp;");
             break;
@@ -197,9 +200,11 @@ static void escaped(icae_text *svg, const char *string) {
             break;
         default:
             /* XML knows no other control characters, not even escaped. */
-            icae_text_append_char(svg, (unsigned char)*string < 32 ? ' ' : *string);
+            icae_text_append_char(svg, (unsigned char)*c < 32 ? ' ' : *c);
         }
     }
+    svg->failed |= repaired.failed;
+    icae_text_release(&repaired);
 }
 
 /* 20000 -> 20k, 1500000 -> 1.5M: step counts are long. */

@@ -225,7 +225,25 @@ START_TEST(a_file_without_losses_is_refused) {
 }
 END_TEST
 
-SUITE_OF(plot, 60, a_run_becomes_one_well_formed_picture, the_same_numbers_give_the_same_bytes,
-         a_long_run_makes_a_small_file, a_resumed_run_counts_only_its_later_records,
-         a_point_lies_where_its_value_says, strange_series_are_drawn_or_refused_but_never_break,
+START_TEST(a_title_of_any_bytes_leaves_a_picture) {
+    icae_error error = {0};
+    const double x[] = {1, 2}, y[] = {3, 4};
+    icae_plot_series series = {.name = "loss", .x = x, .y = y, .n = 2};
+    icae_plot plot = {.title = "runs/caf\xE9 \xE2\x82",
+                      .x_label = "step",
+                      .y_label = "loss",
+                      .series = &series,
+                      .n_series = 1};
+    icae_text svg = {0};
+    ck_ok(icae_plot_render(&svg, &plot, &error));
+    ck_assert(icae_utf8_is_valid(svg.data, svg.length));
+    ck_assert_ptr_nonnull(strstr(svg.data, "runs/caf\xEF\xBF\xBD \xEF\xBF\xBD<"));
+    icae_text_release(&svg);
+}
+END_TEST
+
+SUITE_OF(plot, 60, a_title_of_any_bytes_leaves_a_picture, a_run_becomes_one_well_formed_picture,
+         the_same_numbers_give_the_same_bytes, a_long_run_makes_a_small_file,
+         a_resumed_run_counts_only_its_later_records, a_point_lies_where_its_value_says,
+         strange_series_are_drawn_or_refused_but_never_break,
          smoothing_is_the_mean_of_the_window, a_file_without_losses_is_refused)
