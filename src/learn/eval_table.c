@@ -186,11 +186,11 @@ static void put_value(icae_text *out, const icae_eval_column *column,
         icae_text_append_string(out, "-");
 }
 
-/* A bar would end the cell. */
+/* A bar or a line's end would end the cell; stars, quotes and brackets of a name would be taken for markup. */
 static void put_plain(icae_text *out, const char *value) {
     for (; value && *value; value++) {
-        if (*value == '|') icae_text_append_char(out, '\\');
-        icae_text_append_char(out, *value);
+        if (strchr("|*`<\\", *value)) icae_text_append_char(out, '\\');
+        icae_text_append_char(out, (unsigned char)*value < 32 ? ' ' : *value);
     }
 }
 

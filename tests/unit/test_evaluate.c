@@ -359,7 +359,7 @@ static icae_text written(const golden *g, const icae_eval_row *rows,
                          const icae_eval_settings *settings,
                          void (*write)(icae_text *, const icae_eval_table *)) {
     icae_eval_table table;
-    icae_eval_source source = {"b|ase.gguf", "ad\"apter", NULL, "icae eval ae"};
+    icae_eval_source source = {"b|ase.gguf", "ad\"apter", NULL, "icae eval 'd*/* <b>\\|\n'"};
     ck_ok(icae_eval_table_make(&table, icae_eval_suite_find("ae"), settings, &g->items, rows,
                                &source, &error));
     icae_text text = {0};
@@ -389,11 +389,12 @@ START_TEST(every_line_of_a_table_says_what_it_is_from) {
                         number(root, "loss"));
     ck_assert_str_eq(icae_json_as_string(icae_json_member(root, "adapter")), "ad\"apter");
     icae_text csv = written(g, rows, &settings, icae_eval_write_csv);
-    ck_assert_ptr_nonnull(
-        strstr(csv.data, "\"b|ase.gguf\",\"ad\"\"apter\",\"\",\"icae eval ae\"\r\n"));
+    ck_assert_ptr_nonnull(strstr(
+        csv.data, "\"b|ase.gguf\",\"ad\"\"apter\",\"\",\"icae eval 'd*/* <b>\\|\n'\"\r\n"));
     icae_text markdown = written(g, rows, &settings, icae_eval_write_markdown);
     ck_assert_ptr_nonnull(
-        strstr(markdown.data, "| b\\|ase.gguf | ad\"apter | - | icae eval ae |"));
+        strstr(markdown.data,
+               "| b\\|ase.gguf | ad\"apter | - | icae eval 'd\\*/\\* \\<b>\\\\\\| ' |\n"));
     icae_text page = written(g, rows, &settings, NULL);
     ck_assert_ptr_nonnull(strstr(page.data, "<svg"));
     ck_assert_ptr_nonnull(strstr(page.data, "ad&quot;apter"));
