@@ -78,7 +78,7 @@ icae_status bench_generation(engine *e, int64_t seed, int rounds, generation_fig
     int64_t n_new = context < DECODE + 2 ? context - 1 : DECODE + 1;
     int32_t prompt[PREFILL];
     bench_random_ids(prompt, PREFILL, e->model->config.vocabulary, (uint64_t)seed);
-    *f = (generation_figures){0};
+    *f = (generation_figures){.n_read = n_prompt, .n_written = n_new - 1};
     for (int round = 0; round <= rounds; round++) { /* the first one warms up */
         stopwatch read, alone, abreast;
         icae_status status = time_requests(e, prompt, n_prompt, 1, 1, &read, error);
@@ -205,9 +205,11 @@ static int print_figures(const options *given, const engine *e, const figures *f
     if (f->peak.bf16_gflops > 0) printf(", bf16 in registers %.0f", f->peak.bf16_gflops);
     printf("\ncompute    %s in training, %s in reading and writing\n", compute, inference);
     if (given->steps > 0) print_training(given, f);
-    printf("prefill    %.1f tokens/s (%d tokens)\n", f->generation.prefill_tokens_s, PREFILL);
-    printf("decode     %.1f tokens/s (%d tokens), %.1f in %d sequences side by side\n",
-           f->generation.decode_tokens_s, DECODE, f->generation.abreast_tokens_s, ABREAST);
+    const generation_figures *g = &f->generation;
+    printf("prefill    %.1f tokens/s (%lld tokens)\n", g->prefill_tokens_s,
+           (long long)g->n_read);
+    printf("decode     %.1f tokens/s (%lld tokens), %.1f in %d sequences side by side\n",
+           g->decode_tokens_s, (long long)g->n_written, g->abreast_tokens_s, ABREAST);
     return finish_output();
 }
 

@@ -234,7 +234,7 @@ static icae_status time_rounds(engine *e, const training_case *c, work *w, train
     icae_graph_profile(e->graph, NULL);
     if (!status) {
         qsort(times, (size_t)c->rounds, sizeof *times, by_value);
-        f->round_s = times[c->rounds / 2];
+        f->round_s = (times[(c->rounds - 1) / 2] + times[c->rounds / 2]) / 2;
         f->best_round_s = times[0];
         f->context_tokens_s = (double)w->n_tokens / f->round_s;
         f->gflop = useful_gflop(e->model, e->adapter, w);

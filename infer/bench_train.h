@@ -48,6 +48,7 @@ icae_status bench_training(engine *e, const training_case *c, training_figures *
 /* Tokens a second, the best of some rounds. */
 typedef struct generation_figures {
     double prefill_tokens_s, decode_tokens_s, abreast_tokens_s;
+    int64_t n_read, n_written; /* fewer than usual in a base with short contexts */
 } generation_figures;
 icae_status bench_generation(engine *e, int64_t seed, int rounds, generation_figures *f,
                              icae_error *error);

@@ -123,6 +123,19 @@ START_TEST(times_texts_of_any_lengths) {
 }
 END_TEST
 
+START_TEST(the_bench_tells_how_much_a_base_of_short_contexts_reads) {
+    const char *folder = test_folder("cli-bench-short");
+    outcome o = run_in(folder,
+                       "cp -r " TINY_BASE " %s/base && sed -i "
+                       "'s/\"max_position_embeddings\": 2048/\"max_position_embeddings\": 64/' "
+                       "%s/base/config.json && $ICAE bench -q -m %s/base --steps 0",
+                       folder, folder, folder);
+    ck_assert_msg(o.code == 0, "%s", o.err);
+    ck_assert_msg(strstr(o.out, "tokens/s (32 tokens)\n") != NULL, "%s", o.out);
+    ck_assert_msg(strstr(o.out, "tokens/s (62 tokens), ") != NULL, "%s", o.out);
+}
+END_TEST
+
 START_TEST(a_report_of_the_bench_has_every_table_and_picture) {
     const char *folder = test_folder("cli-bench-report");
     /* one that cannot be written is told before anything is measured */
@@ -186,5 +199,6 @@ START_TEST(selftest_fails_by_exit_code_and_line) {
 END_TEST
 
 SUITE_OF(cli_inspect, 240, says_what_a_thing_is, says_how_far_a_run_is_and_what_is_damaged,
-         times_texts_of_any_lengths, a_report_of_the_bench_has_every_table_and_picture,
+         times_texts_of_any_lengths, the_bench_tells_how_much_a_base_of_short_contexts_reads,
+         a_report_of_the_bench_has_every_table_and_picture,
          selftest_fails_by_exit_code_and_line)
