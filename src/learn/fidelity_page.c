@@ -71,11 +71,19 @@ static void write_continuation(icae_text *out, const icae_fidelity *f) {
     }
     double n = (double)f->n_continuation;
     double gap = f->continuation_none - f->continuation_raw;
-    icae_text_append_string(
-        out, "<p>The second half of the text, predicted by the frozen model behind the "
-             "first half (all of it in slots, in spans of the adapter's own "
-             "length).</p>\n<table><tr><th>first half</th><th>"
-             "perplexity</th></tr>\n");
+    /* as many as were scored, and the first of the half that were not */
+    int64_t half = f->n_continuation + ICAE_FIDELITY_LEAST_HALF / 2;
+    if (f->n_tokens > 2 * half + 1) {
+        icae_text_printf(out, "<p>Of the text's first %lld tokens the second half",
+                         (long long)(2 * half));
+    } else {
+        icae_text_append_string(out, "<p>The second half of the text");
+    }
+    icae_text_append_string(out,
+                            ", predicted by the frozen model behind the "
+                            "first half (all of it in slots, in spans of the adapter's own "
+                            "length).</p>\n<table><tr><th>first half</th><th>"
+                            "perplexity</th></tr>\n");
     icae_text_printf(out, "<tr><td>as it is</td><td>%.3f</td></tr>\n",
                      exp(f->continuation_raw / n));
     icae_text_printf(out, "<tr><td>in slots</td><td>%.3f</td></tr>\n",

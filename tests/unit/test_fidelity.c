@@ -268,6 +268,27 @@ START_TEST(a_restored_character_is_wrong_whole) {
 }
 END_TEST
 
+START_TEST(a_page_says_which_half_was_predicted) {
+    scene s;
+    scene_open(&s, 0);
+    const icae_fidelity_source source = {"a.txt", "base", "adapter", "command"};
+    static const struct {
+        int64_t n_tokens, n_scored;
+        const char *said;
+    } cases[] = {{101, 42, "<p>The second half of the text, "},
+                 {1025, 504, "<p>The second half of the text, "},
+                 {1026, 504, "<p>Of the text's first 1024 tokens the second half, "}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        icae_fidelity f = {.n_tokens = cases[i].n_tokens, .n_continuation = cases[i].n_scored};
+        icae_text page = {0};
+        ck_ok(icae_fidelity_write_page(&page, &f, s.model->tokenizer, &source, &error));
+        ck_assert_msg(strstr(page.data, cases[i].said) != NULL, "%s", cases[i].said);
+        icae_text_release(&page);
+    }
+    scene_close(&s);
+}
+END_TEST
+
 /* ---- compressing well enough ---- */
 
 START_TEST(spans_that_lose_too_much_are_halved_or_kept_as_text) {
@@ -332,4 +353,5 @@ END_TEST
 SUITE_OF(fidelity, 60, spans_that_lose_too_much_are_halved_or_kept_as_text,
          numbers_and_names_are_what_the_rule_says, a_mark_is_kept_as_a_word_of_its_own,
          a_report_agrees_with_itself, a_span_is_what_the_suite_measures_of_it,
-         a_page_marks_what_was_lost_and_escapes_the_text, a_restored_character_is_wrong_whole)
+         a_page_marks_what_was_lost_and_escapes_the_text, a_restored_character_is_wrong_whole,
+         a_page_says_which_half_was_predicted)
