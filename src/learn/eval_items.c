@@ -172,6 +172,13 @@ static const char other_suite[] = "\"qa\" reads \"input\", \"prompt\" and \"answ
                                   "other suites \"text\"; give another "
                                   "file";
 
+/* Blank texts, and rows with a blank field, the corpus has passed over by itself. */
+static void close_corpus(icae_corpus *corpus, icae_eval_items *items) {
+    if (!corpus) return;
+    items->passed_over += (int64_t)icae_corpus_get_stats(corpus).empty;
+    icae_corpus_close(corpus);
+}
+
 static icae_status read_texts(const icae_eval_engine *engine,
                               const icae_eval_settings *settings, group *groups, int64_t n,
                               icae_eval_items *items, icae_error *error) {
@@ -200,7 +207,7 @@ static icae_status read_texts(const icae_eval_engine *engine,
         }
         if (!is_used) items->passed_over++;
     }
-    if (corpus) icae_corpus_close(corpus);
+    close_corpus(corpus, items);
     return status;
 }
 
@@ -324,7 +331,7 @@ icae_status icae_eval_collect_questions(const icae_eval_engine *engine,
         if (status || !document.text) break;
         status = add_question(engine, settings, &document, items, &last, error);
     }
-    if (corpus) icae_corpus_close(corpus);
+    close_corpus(corpus, items);
     if (!status && items->n == 0) {
         status = icae_fail(error, ICAE_INVALID,
                            "%s: no question can be asked; %lld were passed over",

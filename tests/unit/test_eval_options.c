@@ -173,9 +173,30 @@ START_TEST(inputs_alike_up_to_a_zero_are_two_texts) {
 }
 END_TEST
 
+START_TEST(blank_rows_are_counted_as_passed_over) {
+    const char *folder = test_folder("eval-options-blank");
+    static const char rows[] =
+        "{\"input\": \"The ship\", \"prompt\": \"What?\", \"answer\": \"On.\"}\n"
+        "{\"input\": \"The ship\", \"prompt\": \"\", \"answer\": \"On.\"}\n"
+        "{\"input\": \" \", \"prompt\": \"What?\", \"answer\": \"On.\"}\n";
+    static const char texts[] = "{\"text\": \"\"}\n{\"text\": \"a\"}\n";
+    ck_ok(icae_file_write(test_path(folder, "q.jsonl"), rows, sizeof rows - 1, &error));
+    icae_text lines = {0};
+    icae_text_printf(&lines, "%s%s", texts, line);
+    ck_ok(icae_file_write(test_path(folder, "t.jsonl"), lines.data, lines.length, &error));
+    icae_text_release(&lines);
+    outcome r = run_in(folder, "$ICAE eval qa --generate 1 " WITH " --data %s/q.jsonl", folder);
+    ck_assert_msg(r.code == 0 && strstr(r.err, "2 questions of") != NULL, "%s", r.err);
+    r = run_in(folder,
+               "$ICAE eval lm --continuation 4 --skip 1 --tokens 8 " WITH " --data %s/t.jsonl",
+               folder);
+    ck_assert_msg(r.code == 0 && strstr(r.err, "2 texts of") != NULL, "%s", r.err);
+}
+END_TEST
+
 SUITE_OF(eval_options, 120, a_suite_refuses_what_means_nothing_to_it,
          every_recorded_setting_is_an_option_of_some_suite,
          a_log_begun_with_more_settings_than_the_suite_has_goes_on,
          texts_beyond_the_context_of_the_base_are_counted,
          a_bucket_takes_no_more_tokens_than_the_text_has,
-         inputs_alike_up_to_a_zero_are_two_texts)
+         inputs_alike_up_to_a_zero_are_two_texts, blank_rows_are_counted_as_passed_over)
