@@ -72,7 +72,7 @@ static word read_word(const char *text, size_t bytes, size_t at) {
         bool is_digit = icae_unicode_class(c.point) == ICAE_CHAR_NUMBER;
         bool is_capital = icae_unicode_lower(c.point) != c.point;
         w.has_digit |= is_digit;
-        w.is_shouted &= is_capital || is_digit;
+        w.is_shouted &= is_capital || is_digit || is_combining(c.point);
         if (is_first) w.has_capital = is_capital;
         is_first = false;
         at = w.end = c.next;

@@ -31,6 +31,7 @@ START_TEST(numbers_and_names_are_what_the_rule_says) {
         {"It is PROVIDED \"AS IS\", WITHOUT 2 OF A KIND, says MIT", "[2] MIT"},
         {"from IBM PC to UN, of US NAVY MEN", "IBM PC UN"},
         {"to whom it may ΑΒΓ ДЕЖ ÄÖÜ", ""},
+        {"of the E\xCC\x81TAT DE DROIT", ""}, /* an accent by itself */
         {"of 東京 大阪 京都 NASA HQ", "NASA HQ"},
         {"a... Then (Then) 'Then", "Then Then"},
         {"x = y_2, e^3", "[2] [3]"},
