@@ -149,7 +149,8 @@ uint64_t icae_eval_items_hash(const icae_eval_items *items);
 /* ---- running ---- */
 
 typedef struct icae_eval_watch {
-    /* Before the first batch that is measured and after every one; false stops with ICAE_INTERRUPTED, what was measured stays. May be NULL. */
+    /* Before the first batch that is measured and after every one; false stops with ICAE_INTERRUPTED, what was
+     * measured stays. May be NULL. */
     bool (*progress)(void *user, int64_t done, int64_t total);
     void *user;
 } icae_eval_watch;
